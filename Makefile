@@ -1,0 +1,40 @@
+# Nearcast. `make` shows what there is.
+.DEFAULT_GOAL := help
+.PHONY: help install install-test run test test-deep check lock clean
+
+# make run: how many simulated viewers, which stores, and for how long (empty: until Ctrl-C).
+VIEWERS ?= 300
+STORES ?=
+RUN_SECONDS ?=
+# make test: where one wants to look closer, e.g. `make test T=tests/live`.
+T ?=
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+install: ## what `make run` needs
+	@deploy/install.sh run
+
+install-test: ## what `make test` needs
+	@deploy/install.sh test
+
+run: install ## start everything with a demo and a simulated audience; Ctrl-C stops it
+	@exec .venv/bin/nearcast up --demo --viewers $(VIEWERS) $(if $(STORES),--stores "$(STORES)") $(if $(RUN_SECONDS),--seconds $(RUN_SECONDS))
+
+check: install-test ## formatting, lint, types, import contracts
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+test: check ## the whole suite against real servers, processes and a browser
+	.venv/bin/pytest -n 2 -m "not deep" $(T)
+
+test-deep: check ## slow and deep variants too
+	.venv/bin/pytest -n 2 $(T)
+
+lock: ## write the lock files anew from pyproject.toml
+	deploy/lock.sh
+
+clean: ## forget the embedded servers' data and all caches
+	rm -rf .nearcast .pytest_cache .mypy_cache .ruff_cache .hypothesis artefacts

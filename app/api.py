@@ -1,0 +1,151 @@
+"""The REST process: every domain's routes, the pages, health and metrics, on one FastAPI application."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Histogram, generate_latest
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+import coupons.routes
+import geo.routes
+import guides.routes
+import live.routes
+from app.processes import open_kernel, until_stopped
+from coupons.issuing import Issuer
+from kernel.http import Kernel, install_error_handlers
+from kernel.settings import Settings
+
+WEB = Path(__file__).parent.parent / "web"
+PAGES = {"/": "index", "/watch": "watch", "/guide": "guide", "/clerk": "clerk", "/ops": "ops"}
+READY_SECONDS = 2
+"""How long a dependency may take to answer before we call ourselves not ready."""
+
+# Pages load only what this host serves; sockets may live on another port.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; media-src 'self' blob:; "
+    "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+
+REQUEST_SECONDS = Histogram(
+    "nearcast_http_request_seconds", "Time to answer, by route", ["method", "route", "status"], registry=REGISTRY
+)
+
+
+def create_app(kernel: Kernel) -> FastAPI:
+    """The application around ``kernel``, which the caller opens and closes."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with Issuer(kernel.sessions) as issuer:
+            app.state.issuer = issuer
+            yield
+
+    app = FastAPI(
+        title="Nearcast",
+        version="1",
+        summary="Live shopping rooms, and coupons from the stores near each viewer.",
+        description="Refusals are `application/problem+json` with a stable `code`. Money is in fen. "
+        "The room socket is described in `docs/protocol.md`.",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.kernel = kernel
+    install_error_handlers(app)
+    for routes in (guides.routes, geo.routes, live.routes, coupons.routes):
+        app.include_router(routes.router)
+    app.middleware("http")(_measured)
+    _add_health(app, kernel)
+    _add_pages(app)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+async def _measured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    started = perf_counter()
+    response = await call_next(request)
+    # The route's template, not the path: identifiers must not become label values.
+    route = getattr(request.scope.get("route"), "path", "unmatched")
+    REQUEST_SECONDS.labels(request.method, route, response.status_code).observe(perf_counter() - started)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if route in PAGES:
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+async def _failing(kernel: Kernel) -> list[str]:
+    """Which of the services behind us do not answer."""
+    failing = []
+    try:
+        async with asyncio.timeout(READY_SECONDS), kernel.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (DBAPIError, OSError, TimeoutError):
+        failing.append("postgresql")
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await kernel.redis.ping()
+    except (RedisError, OSError, TimeoutError):
+        failing.append("redis")
+    return failing
+
+
+def _add_health(app: FastAPI, kernel: Kernel) -> None:
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> JSONResponse:
+        failing = await _failing(kernel)
+        return JSONResponse(
+            {"status": "not ready" if failing else "ready", "failing": failing}, 503 if failing else 200
+        )
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_pages(app: FastAPI) -> None:
+    for path, page in PAGES.items():
+        app.add_api_route(
+            path,
+            # A fresh page is worth more than a cached one: a brand deploys in the afternoon for the evening.
+            lambda page=page: FileResponse(WEB / "pages" / f"{page}.html", headers={"Cache-Control": "no-cache"}),
+            include_in_schema=False,
+            response_class=FileResponse,
+        )
+    for folder in ("pages", "client", "art"):
+        app.mount(f"/{folder}", StaticFiles(directory=WEB / folder), name=folder)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; answers requests in progress before it ends."""
+    async with open_kernel(settings) as kernel:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(kernel),
+                host=settings.api_host,
+                port=settings.api_port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=10,
+            )
+        )
+        await until_stopped(server.serve(), lambda: setattr(server, "should_exit", True))

@@ -1,0 +1,170 @@
+"""The ``nearcast`` command."""
+
+import sys
+from collections.abc import Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+import uvloop
+
+from app import embedded, migrations, stores_command, up
+from app.processes import open_kernel
+from kernel import log
+from kernel.clock import now
+from kernel.identity import Keyring, Principal, Role
+from kernel.ids import BrandId, new_id
+from kernel.postgres import create_engine
+from kernel.settings import Settings
+
+cli = typer.Typer(
+    help="Live shopping rooms, and coupons from the stores near each viewer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+cli.add_typer(stores_command.stores, name="stores")
+cli.command()(stores_command.datum)
+
+
+def run(work: Coroutine[Any, Any, int | None]) -> None:
+    """Run ``work`` to its exit code; what an operator can mend is said in one sentence, without a traceback."""
+    try:
+        code = uvloop.run(work)
+    except (embedded.MissingServer, embedded.AlreadyRunning, embedded.ServerFailed, up.StartFailed) as problem:
+        typer.echo(str(problem), err=True)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    raise typer.Exit(code or 0)
+
+
+def settings_for(process: str) -> Settings:
+    """The environment's settings, with logging set up for ``process``."""
+    settings = Settings()
+    log.configure(settings, process)
+    return settings
+
+
+@cli.command()
+def api() -> None:
+    """Serve REST and the pages."""
+    from app import api as process
+
+    run(process.serve(settings_for("api")))
+
+
+@cli.command()
+def gateway() -> None:
+    """Serve room sockets. Run one per core; they share a port by SO_REUSEPORT."""
+    from app import gateway as process
+
+    run(process.serve(settings_for("gateway")))
+
+
+@cli.command()
+def worker() -> None:
+    """Relay events, grant push drops, expire and sweep."""
+    from app import worker as process
+
+    run(process.serve(settings_for("worker")))
+
+
+@cli.command(name="up")
+def up_command(
+    demo: Annotated[bool, typer.Option(help="Load the demo and simulate an audience.")] = False,
+    viewers: Annotated[int, typer.Option(min=0, max=15_000, help="Simulated viewers.")] = 300,
+    stores: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Import these instead of the demo's stores.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Stop after so many seconds.")] = None,
+) -> None:
+    """Run everything on this machine: servers, one API, two gateways, one worker."""
+    from app import show
+
+    run(show.run(settings_for("up"), demo=demo, viewers=viewers, stores=stores, seconds=seconds))
+
+
+@cli.command()
+def demo(
+    api: Annotated[str, typer.Option(help="Address of a running API with the demo loaded.")],
+    viewers: Annotated[int, typer.Option(min=0, max=15_000)] = 300,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Stop after so many seconds.")] = None,
+) -> None:
+    """Simulate guides, viewers and clerks against a running Nearcast. Prints JSON lines."""
+    from app import audience
+
+    run(audience.run(api, viewers, seconds))
+
+
+@cli.command()
+def migrate(revision: Annotated[str, typer.Argument(help="Where to, or `base` to undo everything.")] = "head") -> None:
+    """Bring the database to the newest schema."""
+
+    async def work() -> None:
+        async with embedded.servers(settings_for("migrate")) as settings:
+            engine = create_engine(settings)
+            try:
+                if revision == "base":
+                    await migrations.downgrade(engine, revision)
+                else:
+                    await migrations.upgrade(engine, revision)
+            finally:
+                await engine.dispose()
+        typer.echo(f"The database is at {revision}.")
+
+    run(work())
+
+
+@cli.command()
+def token(
+    role: Annotated[Role, typer.Option(help="What the token's owner is.")],
+    subject: Annotated[UUID | None, typer.Option(help="Whom it is for; left out: somebody new.")] = None,
+    brand: Annotated[str, typer.Option()] = "demo",
+    store: Annotated[UUID | None, typer.Option(help="The clerk's store.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="So many tokens, one a line.")] = 1,
+    hours: Annotated[float, typer.Option(min=0.01, max=24 * 30)] = 2,
+) -> None:
+    """Print signed tokens, for operators and load tests."""
+    if subject is not None and count > 1:
+        raise typer.BadParameter("one subject has one token; leave --subject out to get many")
+    if (role is Role.CLERK) != (store is not None):
+        raise typer.BadParameter("a clerk's token, and only that, needs --store")
+    try:
+        keyring = Keyring.from_settings(settings_for("token"))
+    except ValueError as problem:
+        typer.echo(str(problem), err=True)
+        raise typer.Exit(1) from problem
+    ends = now().replace(microsecond=0) + timedelta(hours=hours)
+    for number in range(count):
+        who = Principal(BrandId(brand), subject or new_id(), role, f"{role.value} {number + 1}", ends, store)
+        sys.stdout.write(keyring.issue(who) + "\n")
+
+
+@cli.command()
+def audit() -> None:
+    """Prove from rows alone that no coupon was issued, used or lost wrongly. Exit code 1 if something is wrong."""
+    from coupons import ledger
+
+    async def work() -> int:
+        async with embedded.servers(settings_for("audit")) as settings, open_kernel(settings) as kernel:
+            await migrations.upgrade(kernel.engine)
+            async with kernel.sessions() as session:
+                report = await ledger.audit(session)
+        for finding in report.findings:
+            typer.echo(f"{finding.code}: {finding.count} ({', '.join(map(str, finding.examples))})")
+        typer.echo("audit ok" if report.ok else "audit FAILED")
+        return 0 if report.ok else 1
+
+    run(work())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What every process of ours does at its beginning and end."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from kernel.http import Kernel
+from kernel.identity import Keyring
+from kernel.postgres import create_engine, create_sessions
+from kernel.redis import create_client
+from kernel.settings import Settings
+
+
+@asynccontextmanager
+async def open_kernel(settings: Settings) -> AsyncIterator[Kernel]:
+    """The process's connections and keys, closed in reverse order."""
+    keyring = Keyring.from_settings(settings)
+    async with AsyncExitStack() as stack:
+        engine = create_engine(settings)
+        stack.push_async_callback(engine.dispose)
+        client = create_client(settings)
+        stack.push_async_callback(client.aclose)
+        yield Kernel(settings, engine, create_sessions(engine), client, keyring)
+
+
+async def until_stopped(work: Coroutine[Any, Any, None], stop: Callable[[], object]) -> None:
+    """Run ``work``; on SIGTERM or SIGINT call ``stop``, which must make ``work`` end."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await work
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def free_port(preferred: int = 0) -> int:
+    """``preferred`` if nobody listens on it on loopback, else a port that is free now."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise OSError("no free port on 127.0.0.1")
+
+
+def bound(command: list[str], stop: str, user: pwd.struct_passwd | None = None) -> list[str]:
+    """``command`` such that its process gets the signal ``stop`` (``TERM``, …) when ours dies, however it dies.
+
+    As ``user``, where one is given, which needs root. Where there is no setpriv (it is Linux's) the command is left as
+    it is: then only an orderly end of ours ends the other.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        if user is not None and os.geteuid() != user.pw_uid:
+            raise RuntimeError("setpriv (util-linux) is needed to run a server as another user")
+        return command
+    # setpriv changes the ids before it sets the death signal; the other way round the kernel would clear it.
+    drop = [] if user is None else [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    return [setpriv, *drop, f"--pdeathsig={stop}", *command]

@@ -1,0 +1,158 @@
+"""The whole of Nearcast on one machine: embedded servers, one API, two gateways, one worker, supervised."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import structlog
+
+from app import embedded, migrations
+from app.processes import bound, free_port
+from kernel.postgres import create_engine
+from kernel.settings import PREFIX, Settings
+
+START_SECONDS = 45
+STOP_SECONDS = 20
+"""How long a process may take to end after SIGTERM before it is killed."""
+GATEWAYS = 2
+
+log = structlog.get_logger()
+
+
+class StartFailed(Exception):
+    """A process of ours did not come up; the message ends with the last lines of its log."""
+
+
+@dataclass(eq=False)
+class Child:
+    """One supervised process."""
+
+    name: str
+    arguments: list[str]
+    environment: dict[str, str]
+    log: Path
+    ready_url: str | None = None
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    stopping: bool = False
+
+    async def start(self) -> None:
+        """Start the process; its output is appended to ``log``."""
+        with self.log.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *bound([sys.executable, "-m", "app.cli", *self.arguments], "TERM"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self.environment,
+                start_new_session=True,  # a terminal's Ctrl-C is for the supervisor, who stops the others in order
+            )
+
+    async def until_ready(self) -> None:
+        """Return once ``ready_url`` answers 200. Raises StartFailed."""
+        assert self.process is not None
+        if self.ready_url is None:
+            return
+        async with httpx.AsyncClient(timeout=2) as client:
+            for _ in range(START_SECONDS * 20):
+                if self.process.returncode is not None:
+                    break
+                try:
+                    if (await client.get(self.ready_url)).status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass  # not listening yet
+                await asyncio.sleep(0.05)
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+        raise StartFailed(f"{self.name} did not become ready; the end of {self.log}:\n{tail}")
+
+    async def keep(self) -> None:
+        """Start the process again whenever it ends without being asked to."""
+        while not self.stopping:
+            assert self.process is not None
+            code = await self.process.wait()
+            if not self.stopping:
+                self.restarts += 1
+                log.warning("process_restarted", name=self.name, exit_code=code, log=str(self.log))
+                await asyncio.sleep(min(5.0, 0.5 * self.restarts))
+                await self.start()
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL for who does not listen."""
+        self.stopping = True
+        if self.process is None or self.process.returncode is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            log.warning("process_killed", name=self.name)
+            self.process.kill()
+            await self.process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running Nearcast."""
+
+    settings: Settings
+    api: str
+    gateways: list[str]
+    children: dict[str, Child] = field(default_factory=dict)
+
+
+def _environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The environment that gives a child exactly ``settings`` (and ``more``), whatever ours says."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return inherited | settings.environment() | {f"{PREFIX}{name.upper()}": value for name, value in more.items()}
+
+
+def _children(settings: Settings, logs: Path) -> tuple[list[Child], str, list[str]]:
+    """The processes of a stack on free ports; the API's address and the gateways'."""
+    api_port = free_port(settings.api_port)
+    api = f"http://127.0.0.1:{api_port}"
+    children = [
+        Child("worker", ["worker"], _environment(settings), logs / "worker.log"),
+        Child("api", ["api"], _environment(settings, api_port=str(api_port)), logs / "api.log", f"{api}/readyz"),
+    ]
+    gateways = []
+    for number in range(1, GATEWAYS + 1):
+        port = free_port()
+        gateways.append(f"http://127.0.0.1:{port}")
+        environment = _environment(settings, gateway_port=str(port))
+        name = f"gateway-{number}"
+        children.append(Child(name, ["gateway"], environment, logs / f"{name}.log", f"{gateways[-1]}/readyz"))
+    return children, api, gateways
+
+
+@asynccontextmanager
+async def stack(settings: Settings) -> AsyncIterator[Stack]:
+    """Start servers, migrate, start and supervise the processes; stop all of them in reverse order on leaving.
+
+    Raises what ``embedded.servers`` raises, and StartFailed.
+    """
+    async with AsyncExitStack() as exits:
+        settings = await exits.enter_async_context(embedded.servers(settings, share=False))
+        engine = create_engine(settings)
+        exits.push_async_callback(engine.dispose)
+        await migrations.upgrade(engine)
+        logs = settings.state_dir / "log"
+        logs.mkdir(parents=True, exist_ok=True)
+        children, api, gateways = _children(settings, logs)
+        for child in children:
+            await child.start()
+            exits.push_async_callback(child.stop)
+        await asyncio.gather(*(child.until_ready() for child in children))
+        keepers = [asyncio.create_task(child.keep(), name=f"keep {child.name}") for child in children]
+        try:
+            yield Stack(settings, api, gateways, {child.name: child for child in children})
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)

@@ -1,0 +1,114 @@
+"""The worker: tells what was committed, grants push drops, ends what is over, and forgets what must be forgotten.
+
+Any number may run; each duty takes its work by row locks, so that two workers never do the same thing twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from itertools import count
+
+import structlog
+from prometheus_client import REGISTRY, Counter
+from sqlalchemy import delete, func
+
+from app import relay
+from app.processes import open_kernel, until_stopped
+from coupons import drops, ledger
+from geo import locations
+from kernel.clock import now
+from kernel.http import Kernel
+from kernel.postgres import transaction
+from kernel.settings import Settings
+from kernel.tables import IdempotencyKey, OutboxEvent
+from live import comments, rooms
+from live.bus import RedisBus
+
+log = structlog.get_logger()
+
+FAILURES = Counter(
+    "nearcast_worker_failures", "Turns of a duty that failed and were tried again", ["duty"], registry=REGISTRY
+)
+KEEP_TOLD = timedelta(hours=6)
+"""How long a published outbox row stays, for whoever has to look into yesterday evening."""
+KEEP_KEYS = timedelta(hours=48)
+"""How long a retry with the same Idempotency-Key finds the first answer."""
+MAX_BACKOFF_SECONDS = 10.0
+
+Duty = Callable[[], Awaitable[object]]
+
+
+async def _supervised(name: str, duty: Duty, pause: float) -> None:
+    """Do ``duty`` again and again. A failed turn is logged with its traceback, counted, and tried again later:
+    a database that restarts must not end the evening, and one sick duty must not take the others down."""
+    for failures in count():
+        try:
+            while True:
+                await duty()
+                await asyncio.sleep(pause)
+        except Exception:
+            FAILURES.labels(name).inc()
+            log.exception("duty_failed", duty=name)
+            await asyncio.sleep(min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 6)))
+
+
+async def _grant_pushes(kernel: Kernel) -> None:
+    async with kernel.sessions() as session:
+        waiting = await drops.due(session)
+    for drop in waiting:
+        granted = await drops.run_push(kernel.sessions, drop)
+        log.info("push_granted", drop=str(drop), coupons=granted)
+
+
+async def _unpin(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        await rooms.unpin_due(session, now())
+
+
+async def _forget_fixes(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        await locations.expire(session, now())
+
+
+async def _expire_coupons(kernel: Kernel) -> None:
+    while await ledger.expire_due(kernel.sessions, now()):
+        pass
+
+
+async def _clean(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        told = delete(OutboxEvent).where(OutboxEvent.published_at < func.now() - KEEP_TOLD)
+        await session.execute(told)
+        await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < func.now() - KEEP_KEYS))
+
+
+async def run(kernel: Kernel) -> None:
+    """Do every duty until cancelled."""
+    bus = RedisBus(kernel.redis)
+    duties: list[tuple[str, Duty, float]] = [
+        ("relay", lambda: relay.run(kernel.settings, kernel.sessions, bus), 0.2),
+        ("push", lambda: _grant_pushes(kernel), 0.2),
+        ("close_drops", lambda: drops.close_due(kernel.sessions, now()), 0.5),
+        ("unpin", lambda: _unpin(kernel), 0.5),
+        ("keep_comments", lambda: comments.store_kept(kernel.sessions, kernel.redis), 0.5),
+        ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
+        ("forget_fixes", lambda: _forget_fixes(kernel), 15.0),
+        ("clean", lambda: _clean(kernel), 600.0),
+    ]
+    async with asyncio.TaskGroup() as group:
+        for name, duty, pause in duties:
+            group.create_task(_supervised(name, duty, pause), name=name)
+
+
+async def serve(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    async with open_kernel(settings) as kernel:
+        working = asyncio.ensure_future(run(kernel))
+
+        async def work() -> None:
+            try:
+                await working
+            except asyncio.CancelledError:
+                log.info("worker_stopped")
+
+        await until_stopped(work(), working.cancel)

@@ -1,0 +1,1 @@
+"""Who gets which coupon, once; and who redeems it."""

@@ -1,0 +1,192 @@
+"""Campaigns, drops, coupons, and the append-only ledger that proves them."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Integer, SmallInteger, Text
+from sqlalchemy import UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from kernel.ids import new_id
+from kernel.postgres import Table
+
+
+class Campaign(Table):
+    """A coupon's terms, stock, stores and limits. ``CHECK (issued <= stock)`` is what makes over-issue impossible."""
+
+    __tablename__ = "campaigns"
+    __table_args__ = (
+        CheckConstraint("kind IN ('amount', 'percent', 'gift')", name="kind"),
+        CheckConstraint("state IN ('draft', 'running', 'paused', 'ended')", name="state"),
+        CheckConstraint("issued BETWEEN 0 AND stock", name="stock"),
+        CheckConstraint("per_viewer BETWEEN 1 AND 100", name="per_viewer"),
+        CheckConstraint("radius_m BETWEEN 50 AND 50000", name="radius"),
+        CheckConstraint("holdout_percent BETWEEN 0 AND 50", name="holdout"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), index=True)
+    title: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(Text)
+    amount_fen: Mapped[int | None] = mapped_column(BigInteger, comment="off, for `amount`; the cap, for `percent`")
+    threshold_fen: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    percent_off: Mapped[int | None] = mapped_column(SmallInteger)
+    gift: Mapped[str | None] = mapped_column(Text)
+    stock: Mapped[int]
+    issued: Mapped[int] = mapped_column(server_default="0")
+    per_viewer: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    store_quota: Mapped[int | None] = mapped_column(Integer, comment="coupons each store may give; null: no limit")
+    all_stores: Mapped[bool] = mapped_column(server_default="true", comment="else only those in campaign_stores")
+    radius_m: Mapped[int] = mapped_column(server_default="3000")
+    near_counts: Mapped[bool] = mapped_column(server_default="true", comment="does a fix at the edge count as inside")
+    min_tier: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    holdout_percent: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    claim_from: Mapped[datetime | None]
+    claim_until: Mapped[datetime | None]
+    valid_from: Mapped[datetime | None]
+    valid_until: Mapped[datetime | None]
+    valid_days: Mapped[int | None] = mapped_column(SmallInteger, comment="from issue; instead of valid_until")
+    state: Mapped[str] = mapped_column(Text, server_default="draft")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CampaignStore(Table):
+    """A store that takes part in a campaign, and how many coupons it has given."""
+
+    __tablename__ = "campaign_stores"
+    __table_args__ = (CheckConstraint("issued >= 0 AND (quota IS NULL OR issued <= quota)", name="quota"),)
+
+    campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"), primary_key=True, index=True)
+    quota: Mapped[int | None]
+    issued: Mapped[int] = mapped_column(server_default="0")
+
+
+class Drop(Table):
+    """One release of a campaign into one room."""
+
+    __tablename__ = "drops"
+    __table_args__ = (
+        CheckConstraint("mode IN ('push', 'claim')", name="mode"),
+        CheckConstraint("state IN ('open', 'ended')", name="state"),
+        CheckConstraint("issued BETWEEN 0 AND stock", name="stock"),
+        Index("ix_drops_open", "ends_at", postgresql_where="state = 'open'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"), index=True)
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id"), index=True)
+    by: Mapped[UUID] = mapped_column(comment="the guide or ops who released it")
+    mode: Mapped[str] = mapped_column(Text)
+    stock: Mapped[int]
+    issued: Mapped[int] = mapped_column(server_default="0")
+    state: Mapped[str] = mapped_column(Text, server_default="open")
+    end_reason: Mapped[str | None] = mapped_column(Text)
+    opens_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    matched_at: Mapped[datetime | None] = mapped_column(comment="push: when the first match of everybody was done")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class DropViewer(Table):
+    """What a drop decided about a viewer in range: the base of the funnel and of the holdout's comparison."""
+
+    __tablename__ = "drop_viewers"
+    __table_args__ = (CheckConstraint("outcome IN ('issued', 'held_out', 'refused')", name="outcome"),)
+
+    drop_id: Mapped[UUID] = mapped_column(ForeignKey("drops.id"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True, index=True)
+    store_id: Mapped[UUID | None] = mapped_column(ForeignKey("stores.id"))
+    outcome: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text, comment="the refusal's code")
+    distance_band_m: Mapped[int | None]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Coupon(Table):
+    """One campaign's promise to one viewer, tied to a store."""
+
+    __tablename__ = "coupons"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "viewer_id", "n"),
+        UniqueConstraint("code"),
+        CheckConstraint("state IN ('issued', 'redeemed', 'expired', 'voided')", name="state"),
+        CheckConstraint("(state = 'redeemed') = (redeemed_at IS NOT NULL)", name="redeemed"),
+        # The wallet's question, and the expiry sweep's.
+        Index("ix_coupons_viewer", "viewer_id", "valid_until"),
+        Index("ix_coupons_expiring", "valid_until", postgresql_where="state = 'issued'"),
+        Index("ix_coupons_drop", "drop_id"),
+        Index("ix_coupons_store", "store_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"))
+    campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"))
+    viewer_id: Mapped[UUID]
+    n: Mapped[int] = mapped_column(SmallInteger, comment="the viewer's n-th coupon of this campaign, from 1")
+    drop_id: Mapped[UUID] = mapped_column(ForeignKey("drops.id"))
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id"))
+    store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"))
+    code: Mapped[str] = mapped_column(Text, comment="80 random bits in Crockford base32, without the check character")
+    state: Mapped[str] = mapped_column(Text, server_default="issued")
+    distance_band_m: Mapped[int | None] = mapped_column(comment="upper edge in metres of the band the viewer was in")
+    claim_key: Mapped[str | None] = mapped_column(Text, comment="the claim's id: a retry finds this coupon")
+    valid_from: Mapped[datetime]
+    valid_until: Mapped[datetime]
+    issued_at: Mapped[datetime]
+    seen_at: Mapped[datetime | None]
+    redeemed_at: Mapped[datetime | None]
+
+
+class Redemption(Table):
+    """A use of a coupon at a till. ``key`` is the till's: a retry with it is the same redemption."""
+
+    __tablename__ = "redemptions"
+    __table_args__ = (
+        UniqueConstraint("store_id", "key"),
+        # Whatever the code does, one coupon has at most one standing redemption.
+        Index("uq_redemptions_standing", "coupon_id", unique=True, postgresql_where="reversed_at IS NULL"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    coupon_id: Mapped[UUID] = mapped_column(ForeignKey("coupons.id"), index=True)
+    store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"))
+    clerk_id: Mapped[UUID]
+    key: Mapped[str] = mapped_column(Text)
+    order_fen: Mapped[int | None] = mapped_column(BigInteger)
+    discount_fen: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    at: Mapped[datetime]
+    reversed_at: Mapped[datetime | None]
+    reversed_by: Mapped[UUID | None]
+
+
+class Visit(Table):
+    """A member showed their code at a store's till without using a coupon."""
+
+    __tablename__ = "visits"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"))
+    store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"), index=True)
+    viewer_id: Mapped[UUID] = mapped_column(index=True)
+    clerk_id: Mapped[UUID]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LedgerLine(Table):
+    """One transition of one coupon. Append-only; the audit compares it with the coupons' rows."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (
+        CheckConstraint(
+            "transition IN ('issue', 'redeem', 'reverse', 'expire', 'void')", name="transition"
+        ),
+        Index("ix_ledger_coupon", "coupon_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    coupon_id: Mapped[UUID]
+    transition: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[UUID | None] = mapped_column(comment="null: the system")
+    redemption_id: Mapped[UUID | None]

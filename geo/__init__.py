@@ -1,0 +1,1 @@
+"""Where stores and viewers are."""

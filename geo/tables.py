@@ -1,0 +1,75 @@
+"""Stores, consents and fixes. Positions are stored in the canonical frame (see ``geo.datum``)."""
+
+from datetime import datetime, time
+from uuid import UUID
+
+from geoalchemy2 import Geography, WKBElement
+from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, Integer, Text, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from kernel.ids import new_id
+from kernel.postgres import Table
+
+
+class Store(Table):
+    """A shop. Keeps the pair it was given and that pair's datum; ``position`` is derived from them."""
+
+    __tablename__ = "stores"
+    __table_args__ = (
+        UniqueConstraint("brand_id", "code"),
+        CheckConstraint("radius_m BETWEEN 50 AND 50000", name="radius"),
+        CheckConstraint("source_datum IN ('wgs84', 'gcj02', 'bd09')", name="datum"),
+        # `ST_DWithin(stores.position, …)` and `ORDER BY position <-> …` read this.
+        Index("ix_stores_position", "position", postgresql_using="gist"),
+        Index("ix_stores_trade_area", "trade_area", postgresql_using="gist"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"))
+    code: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    banner: Mapped[str] = mapped_column(Text, comment="the name over the door: the import's column `brand`")
+    city: Mapped[str] = mapped_column(Text)
+    address: Mapped[str] = mapped_column(Text)
+    source_lng: Mapped[float] = mapped_column(Float(53))
+    source_lat: Mapped[float] = mapped_column(Float(53))
+    source_datum: Mapped[str] = mapped_column(Text)
+    position: Mapped[WKBElement] = mapped_column(Geography("POINT", 4326, spatial_index=False))
+    radius_m: Mapped[int | None] = mapped_column(Integer, comment="null: the campaign's radius")
+    trade_area: Mapped[WKBElement | None] = mapped_column(
+        Geography("MULTIPOLYGON", 4326, spatial_index=False), comment="if set, it is the catchment instead of a circle"
+    )
+    opens: Mapped[time | None]
+    closes: Mapped[time | None]
+    closed_until: Mapped[datetime | None] = mapped_column(comment="temporarily closed until then")
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LocationConsent(Table):
+    """A viewer's separate consent to the use of their location (PIPL Art. 29), and which text they agreed to."""
+
+    __tablename__ = "location_consents"
+
+    viewer_id: Mapped[UUID] = mapped_column(ForeignKey("members.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[str] = mapped_column(Text)
+    given_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+
+
+class Location(Table):
+    """The newest fix of a viewer in a room. Unlogged: a crash of the database may and should forget it."""
+
+    __tablename__ = "locations"
+    __table_args__ = (
+        # A drop's question: who in this room is within reach of these stores?
+        Index("ix_locations_position", "position", postgresql_using="gist"),
+        Index("ix_locations_fixed_at", "fixed_at"),
+        {"prefixes": ["UNLOGGED"]},
+    )
+
+    room_id: Mapped[UUID] = mapped_column(primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True, index=True)
+    position: Mapped[WKBElement] = mapped_column(Geography("POINT", 4326, spatial_index=False))
+    accuracy_m: Mapped[float] = mapped_column(Float(24))
+    fixed_at: Mapped[datetime]
+    doubt: Mapped[str | None] = mapped_column(Text, comment="why this fix is implausible, if it is")

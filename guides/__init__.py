@@ -1,0 +1,1 @@
+"""Who serves whom: members, guides, clerks, and how each of them signs in."""

@@ -1,0 +1,1 @@
+"""What every package may import; imports none of ours."""

@@ -1,0 +1,230 @@
+"""The edge of REST: what a request may depend on, and how refusals leave as problem+json (RFC 9457)."""
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from starlette.exceptions import HTTPException
+
+from kernel.clock import now
+from kernel.errors import CATALOGUE, Refusal
+from kernel.identity import Keyring, Principal, Role
+from kernel.postgres import Sessions, transaction
+from kernel.redis import Client
+from kernel.settings import Settings
+from kernel.tables import IdempotencyKey
+
+Item = TypeVar("Item")
+Shape = TypeVar("Shape")
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What one process holds open for as long as it lives; the composition root makes it, routes read it."""
+
+    settings: Settings
+    engine: AsyncEngine
+    sessions: Sessions
+    redis: Client
+    keyring: Keyring
+
+
+def kernel_of(request: Request) -> Kernel:
+    """The process's Kernel, put on the application by ``app.api.create_app``."""
+    kernel: Kernel = request.app.state.kernel
+    return kernel
+
+
+InKernel = Annotated[Kernel, Depends(kernel_of)]
+
+
+async def _session(kernel: InKernel) -> AsyncIterator[AsyncSession]:
+    async with transaction(kernel.sessions) as session:
+        yield session
+
+
+# Scope "function": the transaction commits before the answer is sent, so that a "yes" is never sent too early.
+InSession = Annotated[AsyncSession, Depends(_session, scope="function")]
+
+_bearer = HTTPBearer(auto_error=False)
+
+
+def _principal(
+    kernel: InKernel, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Principal:
+    if credentials is None:
+        raise Refusal("token_missing")
+    return kernel.keyring.verify(credentials.credentials, now())
+
+
+Anyone = Annotated[Principal, Depends(_principal)]
+
+
+def _only(*roles: Role) -> Callable[[Principal], Principal]:
+    def check(principal: Anyone) -> Principal:
+        if principal.role not in roles:
+            raise Refusal("forbidden")
+        return principal
+
+    return check
+
+
+Viewer = Annotated[Principal, Depends(_only(Role.VIEWER))]
+Guide = Annotated[Principal, Depends(_only(Role.GUIDE))]
+Clerk = Annotated[Principal, Depends(_only(Role.CLERK))]
+Ops = Annotated[Principal, Depends(_only(Role.OPS))]
+GuideOrOps = Annotated[Principal, Depends(_only(Role.GUIDE, Role.OPS))]
+ClerkOrOps = Annotated[Principal, Depends(_only(Role.CLERK, Role.OPS))]
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page of a list; ``next`` is handed back as ``cursor`` to get the following one, null on the last."""
+
+    items: list[Item]
+    next: str | None = None
+
+
+def encode_cursor(*position: Any) -> str:
+    """An opaque cursor for the place just behind ``position`` (JSON values)."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, shape: type[Shape]) -> Shape:
+    """What ``encode_cursor`` was given, as ``shape`` (a tuple type); Refusal ``invalid`` for anything else."""
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor") from error
+
+
+class Once:
+    """Runs a creating request at most once per ``Idempotency-Key`` (brand and caller), replaying the first answer.
+
+    The key and the answer are rows of the request's own transaction: a crash forgets both the work and the key.
+    """
+
+    def __init__(self, request: Request, session: AsyncSession, principal: Principal, key: str | None) -> None:
+        self._request = request
+        self._session = session
+        self._principal = principal
+        self.key = key
+
+    async def __call__(self, shape: type[Answer], work: Callable[[], Awaitable[Answer]]) -> Answer:
+        """``await work()``, or its former answer. Refusal ``idempotency_mismatch`` if the request differs."""
+        if self.key is None:
+            return await work()
+        body = await self._request.body()
+        fingerprint = hashlib.sha256(f"{self._request.method} {self._request.url.path}\n".encode() + body).digest()
+        mine = (self._principal.brand, self._principal.subject, self.key)
+        columns = (IdempotencyKey.brand_id, IdempotencyKey.subject, IdempotencyKey.key)
+        inserted = await self._session.execute(
+            insert(IdempotencyKey)
+            .values(dict(zip(("brand_id", "subject", "key"), mine, strict=True)) | {"fingerprint": fingerprint})
+            .on_conflict_do_nothing()
+            .returning(IdempotencyKey.key)
+        )
+        row = [column == value for column, value in zip(columns, mine, strict=True)]
+        if inserted.first() is None:
+            former = (await self._session.execute(select(IdempotencyKey).where(*row))).scalar_one()
+            if former.fingerprint != fingerprint:
+                raise Refusal("idempotency_mismatch")
+            return shape.model_validate_json(former.answer or b"")
+        answer = await work()
+        await self._session.execute(update(IdempotencyKey).where(*row).values(answer=answer.model_dump_json().encode()))
+        return answer
+
+
+def _once(
+    request: Request,
+    session: InSession,
+    principal: Anyone,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Once:
+    return Once(request, session, principal, idempotency_key)
+
+
+InOnce = Annotated[Once, Depends(_once, scope="function")]
+
+
+class Problem(BaseModel):
+    """RFC 9457 body of every refusal; ``code`` is the stable part."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retry_after: float | None = None
+
+
+def problem_response(refusal: Refusal) -> JSONResponse:
+    """``refusal`` as ``application/problem+json``."""
+    headers = {} if refusal.retry_after is None else {"Retry-After": str(max(1, round(refusal.retry_after)))}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(refusal.problem(), refusal.status, headers=headers, media_type="application/problem+json")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give ``app`` one form for every refusal, including those that the framework makes itself."""
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Refusal) -> JSONResponse:
+        return problem_response(refusal)
+
+    @app.exception_handler(RequestValidationError)
+    async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Only place and reason, never the value: it may be a coordinate.
+        fields = [{"at": ".".join(map(str, e["loc"])), "reason": e["msg"]} for e in error.errors()]
+        return problem_response(Refusal("invalid", errors=fields))
+
+    @app.exception_handler(HTTPException)
+    async def framework(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "bad_request", 401: "token_invalid", 403: "forbidden"}.get(
+            error.status_code, "bad_request"
+        )
+        body = Refusal(code, str(error.detail)).problem() | {"status": error.status_code}
+        return JSONResponse(body, error.status_code, headers=error.headers, media_type="application/problem+json")
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(OSError)
+    async def backend(_: Request, error: Exception) -> JSONResponse:
+        # Only a lost connection is the outside's fault; anything else is a defect and must surface as one.
+        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+            raise error
+        return problem_response(Refusal("unavailable", retry_after=2))
+
+
+def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The ``responses=`` of a route that may refuse with ``codes``, for OpenAPI."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(CATALOGUE[code][0], []).append(code)
+    return {
+        status: {
+            "model": Problem,
+            "description": ", ".join(f"`{code}`" for code in listed),
+            "content": {"application/problem+json": {"example": Refusal(listed[0]).problem()}},
+        }
+        for status, listed in by_status.items()
+    }
+
+
+def same_brand(principal: Principal, brand: str, what: UUID | str) -> None:
+    """Refusal ``not_found`` when ``what`` is another brand's: its existence is none of the caller's business."""
+    if principal.brand != brand:
+        raise Refusal("not_found", what=str(what))

@@ -1,0 +1,78 @@
+"""One frozen ``Settings``, read once from the environment and passed to whoever needs it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "NEARCAST_"
+DEVELOPMENT_KEY = "nearcast-development-key-change-me-0123456789"
+
+
+class Settings(BaseSettings):
+    """Every knob, each an environment variable with the prefix ``NEARCAST_``.
+
+    ``docs/operations.md`` holds the same list as a table; a test keeps the two equal.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    database_url: str | None = Field(
+        None, description="PostgreSQL with PostGIS; unset: an embedded server under the state folder"
+    )
+    redis_url: str | None = Field(
+        None, description="Redis ≥ 7, `redis://` or `redis+cluster://`; unset: an embedded server"
+    )
+    state_dir: Path = Field(Path(".nearcast"), description="Where embedded servers and generated keys live")
+
+    api_host: str = Field("127.0.0.1", description="Address the API listens on")
+    api_port: int = Field(8080, description="Port the API listens on")
+    gateway_host: str = Field("127.0.0.1", description="Address a gateway listens on")
+    gateway_port: int = Field(8090, description="Port a gateway listens on; several share it by SO_REUSEPORT")
+    gateway_public_url: str | None = Field(
+        None, description="What clients are told to connect to, when it is not host and port (`wss://…`)"
+    )
+    allowed_origins: Annotated[
+        tuple[str, ...], Field(description="Browser origins that may open sockets; empty: any")
+    ] = ()
+
+    token_keys: dict[str, SecretStr] = Field(
+        default_factory=dict, description="Signing keys by key id, as JSON; the last one signs, all verify"
+    )
+    token_ttl_seconds: int = Field(7200, gt=0, description="Life of an access token")
+    coupon_key: SecretStr | None = Field(
+        None, description="Ed25519 seed (32 bytes, base64) that signs the QR codes of coupons"
+    )
+    dev_login: bool = Field(False, description="Allow `POST /v1/auth/dev`: anyone becomes anyone. Never in production")
+
+    wechat_base_url: str = Field("https://api.weixin.qq.com", description="Where `code2session` is asked")
+    wechat_app_id: str = Field("", description="The mini-program's app id")
+    wechat_secret: SecretStr = Field(SecretStr(""), description="The mini-program's secret")
+
+    database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")
+    room_log_length: int = Field(10_000, gt=0, description="Certain events kept for resume, per room")
+    log_level: str = Field("INFO", description="Level of the structured log on standard error")
+    log_format: str = Field("console", pattern="^(console|json)$", description="`console` or `json`")
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables that make another process read these very settings. Holds secrets in the clear."""
+        chosen = {name: _plain(getattr(self, name)) for name in self.model_fields_set}
+        return {
+            f"{PREFIX}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in chosen.items()
+            if value is not None
+        }
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case dict():
+            return {key: _plain(each) for key, each in value.items()}
+        case Path():
+            return str(value)
+        case _:
+            return value

@@ -1,0 +1,1 @@
+"""The room service: presence, comments, pins and drops to every viewer of a room."""

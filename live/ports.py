@@ -1,0 +1,31 @@
+"""What a room needs from outside the room service. The composition root plugs the real things in."""
+
+from typing import Protocol
+from uuid import UUID
+
+from kernel.identity import Principal
+from live import wire
+
+
+class Locator(Protocol):
+    """Keeps the newest fix of each viewer in a room."""
+
+    async def locate(self, who: Principal, room: UUID, fix: wire.Locate) -> int:
+        """Keep ``fix``; returns how many stores of the brand are near it. Refusal ``consent_missing``,
+        ``location_uncertain``, ``busy``, ``unavailable``."""
+
+    async def forget(self, room: UUID, viewers: list[UUID]) -> None:
+        """These viewers left the room: their fixes go."""
+
+
+class Issuer(Protocol):
+    """Gives coupons."""
+
+    async def claim(self, who: Principal, room: UUID, command: wire.Claim) -> wire.CouponCard:
+        """A coupon of an open claim drop, durable on return; Refusal with the reason otherwise."""
+
+    async def open_drop(self, who: Principal, room: UUID, command: wire.Drop) -> UUID:
+        """Release coupons into the room; returns the drop. Refusal if the campaign or the guide may not."""
+
+    async def seen(self, who: Principal, coupons: list[UUID]) -> None:
+        """Note that ``who`` was shown these coupons of theirs."""

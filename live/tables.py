@@ -1,0 +1,140 @@
+"""Rooms, their shelf, and what happened in them."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    column,
+    func,
+    table,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from kernel.ids import new_id
+from kernel.postgres import Table
+
+# What rooms read of tables that belong to domains the room service must not import.
+staff = table("staff", column("id", Uuid), column("brand_id", Text), column("name", Text), column("role", Text))
+shops = table("stores", column("id", Uuid), column("brand_id", Text), column("code", Text), column("name", Text))
+
+
+class Product(Table):
+    """Something the brand sells, as far as a room shows it."""
+
+    __tablename__ = "products"
+    __table_args__ = (UniqueConstraint("brand_id", "sku"), CheckConstraint("price_fen >= 0", name="price"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"))
+    sku: Mapped[str] = mapped_column(Text)
+    title: Mapped[str] = mapped_column(Text)
+    image: Mapped[str] = mapped_column(Text, comment="address of a picture, absolute or on the API's host")
+    price_fen: Mapped[int] = mapped_column(BigInteger)
+    list_price_fen: Mapped[int | None] = mapped_column(BigInteger)
+    sold_out: Mapped[bool] = mapped_column(server_default="false")
+
+
+class Room(Table):
+    """One live session. ``state`` only moves forward: scheduled → live → ended."""
+
+    __tablename__ = "rooms"
+    __table_args__ = (
+        CheckConstraint("state IN ('scheduled', 'live', 'ended')", name="state"),
+        CheckConstraint("slow_seconds BETWEEN 0 AND 120", name="slow"),
+        CheckConstraint("display_rate BETWEEN 1 AND 1000", name="display_rate"),
+        Index("ix_rooms_brand_state", "brand_id", "state"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"))
+    guide_id: Mapped[UUID] = mapped_column(ForeignKey("staff.id"), index=True)
+    store_id: Mapped[UUID | None] = mapped_column(ForeignKey("stores.id"))
+    title: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text, server_default="scheduled")
+    announcement: Mapped[str] = mapped_column(Text, server_default="")
+    slow_seconds: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    display_rate: Mapped[int] = mapped_column(SmallInteger, server_default="30", comment="comments/s a viewer is shown")
+    scheduled_at: Mapped[datetime | None]
+    live_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ShelfItem(Table):
+    """A product on a room's shelf."""
+
+    __tablename__ = "shelf_items"
+    __table_args__ = (UniqueConstraint("room_id", "place", deferrable=True, initially="DEFERRED"),)
+
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id"), primary_key=True)
+    place: Mapped[int] = mapped_column(SmallInteger)
+
+
+class PinMark(Table):
+    """A stretch of the session in which one product was explained: a chapter of the replay."""
+
+    __tablename__ = "pin_marks"
+    __table_args__ = (
+        # At most one product is being explained in a room.
+        Index("uq_pin_marks_open", "room_id", unique=True, postgresql_where="unpinned_at IS NULL"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), index=True)
+    product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id"))
+    pinned_at: Mapped[datetime]
+    until: Mapped[datetime | None]
+    unpinned_at: Mapped[datetime | None]
+    taps: Mapped[int] = mapped_column(server_default="0")
+
+
+class Comment(Table):
+    """A comment, kept for replay and audit."""
+
+    __tablename__ = "comments"
+    __table_args__ = (Index("ix_comments_room_at", "room_id", "at"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"))
+    author_id: Mapped[UUID] = mapped_column(index=True)
+    author_name: Mapped[str] = mapped_column(Text)
+    author_role: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+    deleted_by: Mapped[UUID | None]
+
+
+class Mute(Table):
+    """A viewer who may not comment in a room until ``until``."""
+
+    __tablename__ = "mutes"
+
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
+    by: Mapped[UUID]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Attendance(Table):
+    """A viewer was in a room; written in batches by the gateways."""
+
+    __tablename__ = "attendance"
+
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+    joins: Mapped[int] = mapped_column(Integer, server_default="1")
