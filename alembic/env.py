@@ -1,8 +1,7 @@
-"""Runs migrations on the connection that ``app.migrations`` hands over."""
+"""Runs migrations on the connection that ``app.migrations`` hands over, which has loaded all tables."""
 
 from alembic import context
 
-import live.tables  # noqa: F401
 from kernel.postgres import Table
 
 

@@ -144,6 +144,14 @@ def token(
 
 
 @cli.command()
+def protocol() -> None:
+    """Print the room protocol's tables, made from the code."""
+    from live import contract
+
+    sys.stdout.write(contract.markdown())
+
+
+@cli.command()
 def audit() -> None:
     """Prove from rows alone that no coupon was issued, used or lost wrongly. Exit code 1 if something is wrong."""
     from coupons import ledger

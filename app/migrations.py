@@ -7,6 +7,13 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+# All tables, so that the metadata is complete: foreign keys cross packages by name.
+import coupons.tables  # noqa: F401
+import geo.tables  # noqa: F401
+import guides.tables  # noqa: F401
+import kernel.tables  # noqa: F401
+import live.tables  # noqa: F401
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -68,7 +68,7 @@ async def publish(bus: Bus, number: int, topic: str, room: UUID, payload: bytes)
 
 def _live_event(payload: bytes) -> tuple[bytes, Mapping[str, bytes]]:
     told = msgspec.json.decode(payload, type=LiveEvent)
-    return bytes(told.event), {name: bytes(value) if value is not None else b"" for name, value in told.slots.items()}
+    return bytes(told.event), told.snapshot()
 
 
 def _drop_opened(payload: bytes) -> tuple[bytes, Mapping[str, bytes]]:

@@ -60,6 +60,12 @@ async def _grant_pushes(kernel: Kernel) -> None:
         log.info("push_granted", drop=str(drop), coupons=granted)
 
 
+async def _keep_comments(kernel: Kernel) -> None:
+    async with kernel.sessions() as session:
+        speaking = await comments.rooms_to_drain(session, now())
+    await comments.store_kept(kernel.sessions, kernel.redis, speaking)
+
+
 async def _unpin(kernel: Kernel) -> None:
     async with transaction(kernel.sessions) as session:
         await rooms.unpin_due(session, now())
@@ -84,13 +90,13 @@ async def _clean(kernel: Kernel) -> None:
 
 async def run(kernel: Kernel) -> None:
     """Do every duty until cancelled."""
-    bus = RedisBus(kernel.redis)
+    bus = RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
     duties: list[tuple[str, Duty, float]] = [
         ("relay", lambda: relay.run(kernel.settings, kernel.sessions, bus), 0.2),
         ("push", lambda: _grant_pushes(kernel), 0.2),
         ("close_drops", lambda: drops.close_due(kernel.sessions, now()), 0.5),
         ("unpin", lambda: _unpin(kernel), 0.5),
-        ("keep_comments", lambda: comments.store_kept(kernel.sessions, kernel.redis), 0.5),
+        ("keep_comments", lambda: _keep_comments(kernel), 0.5),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
         ("forget_fixes", lambda: _forget_fixes(kernel), 15.0),
         ("clean", lambda: _clean(kernel), 600.0),

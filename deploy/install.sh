@@ -44,6 +44,7 @@ if [ -n "$missing" ]; then
         packages=$(echo "$missing" | sed "s/ postgis/ $(postgis_package)/")
         # Debian would start a system-wide PostgreSQL and Redis; ours are private to this checkout.
         blocked=""
+        output=$(mktemp)
         if [ ! -e /usr/sbin/policy-rc.d ]; then
             blocked=yes
             printf '#!/bin/sh\nexit 101\n' | $as_root tee /usr/sbin/policy-rc.d >/dev/null
@@ -51,11 +52,13 @@ if [ -n "$missing" ]; then
             trap '$as_root rm -f /usr/sbin/policy-rc.d' EXIT INT TERM
         fi
         # shellcheck disable=SC2086
-        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null || {
-            say "That failed. Run it yourself to see why: apt-get install -y $packages"
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >"$output" 2>&1 || {
+            tail -n 5 "$output" >&2
+            say "That failed. Run it yourself to see all of it: apt-get install -y $packages"
             exit 1
         }
         if [ -n "$blocked" ]; then $as_root rm -f /usr/sbin/policy-rc.d; fi
+        rm -f "$output"
     elif command -v brew >/dev/null 2>&1; then
         say "Missing:$missing. Run: brew install postgis redis"
         exit 1

@@ -1,0 +1,58 @@
+"""The room protocol as text, made from ``wire.py``, so that the published contract cannot drift from the code."""
+
+from typing import Any, get_args
+
+import msgspec
+
+from live import wire
+
+CLOSE_MEANINGS = {
+    wire.Close.DRAINING: "this gateway is being replaced",
+    wire.Close.SLOW: "too many unsent bytes; resume from your position",
+    wire.Close.SILENT: "no answer to pings",
+    wire.Close.UNAVAILABLE: "a service behind the gateway does not answer, or the room's log began anew",
+    wire.Close.TOKEN_EXPIRED: "get a fresh token, then come back",
+    wire.Close.HELLO_TIMEOUT: "no hello within 10 s",
+    wire.Close.BAD_FRAME: "a frame that is not of this protocol, or too long",
+    wire.Close.TOKEN_INVALID: "this token is not one of ours",
+    wire.Close.ROOM_UNKNOWN: "no such room in your brand",
+    wire.Close.ROOM_ENDED: "the room has ended",
+    wire.Close.FLOOD: "far more frames than a person can make",
+    wire.Close.REPLACED: "the same person opened too many sockets to this room",
+}
+
+
+def _fields(frame: type[msgspec.Struct]) -> str:
+    shown = [f"`{field.name}`" if field.required else f"`{field.name}?`" for field in msgspec.structs.fields(frame)]
+    return " ".join(shown)
+
+
+def _sentence(frame: type[msgspec.Struct]) -> str:
+    return " ".join((frame.__doc__ or "").replace("``", "`").split())
+
+
+def _rows(frames: Any) -> list[str]:
+    rows = []
+    for frame in get_args(frames):
+        kind = f"{frame.kind} | " if issubclass(frame, wire.Event) else ""
+        rows.append(f"| `{frame.__struct_config__.tag}` | {kind}{_fields(frame)} | {_sentence(frame)} |")
+    return rows
+
+
+def markdown() -> str:
+    """The tables of ``docs/protocol.md``: frames in both directions, events with their class, close codes."""
+    closes = [
+        f"| {close.value} | {close.name.lower()} | {'come back' if close < 4500 else 'do not'} | {CLOSE_MEANINGS[close]} |"
+        for close in wire.Close
+    ]
+    sections = [
+        ("### Client → server", "| `t` | fields | meaning |\n|---|---|---|", _rows(wire.ClientFrame)),
+        ("### Server → client", "| `t` | fields | meaning |\n|---|---|---|", _rows(wire.ServerFrame)),
+        (
+            "### Events, inside `batch`",
+            "| `t` | class | fields | meaning |\n|---|---|---|---|",
+            _rows(wire.RoomEvent),
+        ),
+        ("### Close codes", "| code | name | reconnect | meaning |\n|---|---|---|---|", closes),
+    ]
+    return "\n\n".join(f"{title}\n\n{head}\n" + "\n".join(rows) for title, head, rows in sections) + "\n"

@@ -1,0 +1,60 @@
+"""Migrations and models say the same, and migrations go down as well as up, on PostGIS."""
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from app import migrations
+from kernel.http import Kernel
+from kernel.postgres import Table
+
+OUR_TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+
+
+def differences(connection: Connection) -> list[Any]:
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "include_name": lambda name, kind, _: kind != "table" or name in Table.metadata.tables,
+            "compare_server_default": True,
+        },
+    )
+    return list(compare_metadata(context, Table.metadata))
+
+
+async def test_the_migrated_schema_is_the_models_schema(kernel: Kernel) -> None:
+    async with kernel.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_a_model_that_migrations_do_not_know_is_noticed(kernel: Kernel) -> None:
+    async with kernel.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE coupons DROP COLUMN seen_at"))
+        assert len(await connection.run_sync(differences)) == 1
+
+
+async def test_down_removes_everything_and_up_again_works(kernel: Kernel) -> None:
+    await migrations.downgrade(kernel.engine)
+    async with kernel.engine.connect() as connection:
+        left = set((await connection.scalars(text(OUR_TABLES))).all())
+    assert left.isdisjoint(Table.metadata.tables)
+    await migrations.upgrade(kernel.engine)
+    async with kernel.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_two_programs_may_migrate_at_once(kernel: Kernel) -> None:
+    await migrations.downgrade(kernel.engine)
+    await asyncio.gather(migrations.upgrade(kernel.engine), migrations.upgrade(kernel.engine))
+    async with kernel.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+        assert await connection.scalar(text("SELECT count(*) FROM outbox_lanes")) == 8
+
+
+async def test_the_table_of_fixes_is_unlogged(kernel: Kernel) -> None:
+    async with kernel.engine.connect() as connection:
+        persistence = "SELECT relpersistence FROM pg_class WHERE relname = 'locations'"
+        assert await connection.scalar(text(persistence)) == b"u"

@@ -1,0 +1,40 @@
+"""The pages say what the code says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kernel.errors import CATALOGUE
+from kernel.settings import PREFIX, Settings
+from live.contract import markdown
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_the_protocol_page_holds_the_tables_made_from_the_wire() -> None:
+    page = (DOCS / "protocol.md").read_text()
+    assert page.split("<!-- wire -->")[1].split("<!-- /wire -->")[0].strip() == markdown().strip()
+
+
+def test_the_settings_table_is_complete_and_names_nothing_else() -> None:
+    rows = re.findall(rf"^\| `{PREFIX}(\w+)` \|", (DOCS / "operations.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_every_refusal_code_is_listed_with_its_status() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.+) \|$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert {code: (int(status), sentence) for code, status, sentence in rows} == CATALOGUE
+
+
+@pytest.mark.parametrize("page", sorted([*DOCS.rglob("*.md"), ROOT / "README.md"]), ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = [int(page.name[:4]) for page in sorted((DOCS / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
