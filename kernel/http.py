@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
@@ -91,6 +91,14 @@ GuideOrOps = Annotated[Principal, Depends(_only(Role.GUIDE, Role.OPS))]
 ClerkOrOps = Annotated[Principal, Depends(_only(Role.CLERK, Role.OPS))]
 
 
+# PostgreSQL has no NUL in text, and a control character in a name is never meant.
+PLAIN = r"^[^\x00-\x1f\x7f]*$"
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=PLAIN)]
+"""A name or title on one line, in a request."""
+Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=PLAIN)]
+"""A short name by which people outside know something: a brand, an account, a store's code, a sku."""
+
+
 class Page(BaseModel, Generic[Item]):
     """One page of a list; ``next`` is handed back as ``cursor`` to get the following one, null on the last."""
 
@@ -152,7 +160,7 @@ def _once(
     request: Request,
     session: InSession,
     principal: Anyone,
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    idempotency_key: Annotated[str | None, Header(max_length=200, pattern=PLAIN)] = None,
 ) -> Once:
     return Once(request, session, principal, idempotency_key)
 

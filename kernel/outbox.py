@@ -1,13 +1,12 @@
 """Events written with their transaction, told afterwards by the relay: at least once, in order within a room."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-
-from kernel.tables import OutboxEvent
 
 LANES = 8
 CHANNEL = "nearcast_outbox"
@@ -24,9 +23,30 @@ async def emit(session: AsyncSession, topic: str, room_id: UUID, payload: Any) -
     ``payload`` is anything msgspec can encode. Where the order of events within a room matters, the caller must hold
     the lock of the room's or the drop's row, so that numbers are given in the order of commits.
     """
-    await session.execute(
-        insert(OutboxEvent).values(
-            lane=lane_of(room_id), topic=topic, room_id=room_id, payload=msgspec.json.encode(payload)
-        )
+    await emit_all(session, room_id, [(topic, payload)])
+
+
+_EMIT_ALL = text(
+    """
+    WITH told AS (
+        INSERT INTO outbox (lane, topic, room_id, payload)
+        SELECT :lane, e.topic, :room, e.payload
+        FROM unnest(CAST(:topics AS text[]), CAST(:payloads AS bytea[])) WITH ORDINALITY AS e (topic, payload, place)
+        ORDER BY e.place
     )
-    await session.execute(text(f"NOTIFY {CHANNEL}"))
+    SELECT pg_notify(:channel, '')
+    """
+)
+
+
+async def emit_all(session: AsyncSession, room_id: UUID, events: Sequence[tuple[str, Any]]) -> None:
+    """``emit`` for several (topic, payload) of one room, in this order, in one round trip."""
+    if events:
+        values = {
+            "lane": lane_of(room_id),
+            "room": room_id,
+            "topics": [topic for topic, _ in events],
+            "payloads": [msgspec.json.encode(payload) for _, payload in events],
+            "channel": CHANNEL,
+        }
+        await session.execute(_EMIT_ALL, values)

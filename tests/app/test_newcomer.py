@@ -1,0 +1,129 @@
+"""What a newcomer does: a clean copy of the project, `make run`, Ctrl-C, `make run` again, kill -9, `make run` again."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Iterator[Path]:
+    """A copy of what git tracks or would track, and nothing else: no environment, no data."""
+    path = Path("/tmp") / f"nearcast-newcomer-{uuid4().hex[:8]}"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what would point the copy at other servers or at the environment of the tests."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("NEARCAST_", "VIRTUAL_ENV", "MAKE", "MFLAGS"))
+    }
+
+
+async def make_run(checkout: Path, **options: int) -> asyncio.subprocess.Process:
+    arguments = [f"{name}={value}" for name, value in options.items()]
+    return await asyncio.create_subprocess_exec(
+        "make", "--no-print-directory", "run", *arguments,
+        cwd=checkout, env=environment(), start_new_session=True,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+
+
+async def until_up(process: asyncio.subprocess.Process) -> tuple[str, list[str]]:
+    """The API's address once the screen of addresses is there, and all lines so far."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    while True:
+        line = (await process.stdout.readline()).decode()
+        assert line, "it ended before it was up:\n" + "".join(lines)
+        lines.append(line)
+        if found := re.search(r"(http://127\.0\.0\.1:\d+)/watch", line):
+            return found[1], lines
+
+
+async def summary(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """The closing JSON line."""
+    assert process.stdout is not None
+    rest = (await process.stdout.read()).decode()
+    assert await process.wait() == 0, rest
+    closing: dict[str, Any] = json.loads(rest.strip().splitlines()[-1])
+    return closing
+
+
+def left_running(checkout: Path) -> list[str]:
+    """Processes that work in the copy or carry its path in their command."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(checkout) in command:
+            found.append(command)
+    return found
+
+
+async def until_nothing_runs(checkout: Path) -> None:
+    async with asyncio.timeout(30):
+        while left_running(checkout):
+            await asyncio.sleep(0.1)
+
+
+async def test_make_run_on_a_clean_copy_shows_everything_and_ends_with_a_clean_audit(checkout: Path) -> None:
+    process = await make_run(checkout, RUN_SECONDS=20, VIEWERS=60)
+    api, lines = await until_up(process)
+    async with httpx.AsyncClient(base_url=api) as client:
+        for page in ("/", "/watch", "/guide", "/clerk", "/ops", "/healthz", "/readyz", "/metrics", "/openapi.json"):
+            assert (await client.get(page)).status_code == 200, page
+    closing = await summary(process)
+    assert closing["audit"] == "ok"
+    assert closing["viewers"] >= 60
+    assert closing["comments"] > 0
+    assert closing["delivered"] > closing["comments"]
+    assert closing["coupons_issued"] > 0
+    assert closing["redeemed"] > 0
+    assert "problems" not in closing
+    assert left_running(checkout) == []
+    assert len(lines) < 24, "addresses and what precedes them fit one screen"
+
+
+async def test_killed_with_9_in_the_middle_the_next_run_recovers_and_ctrl_c_ends_it_cleanly(checkout: Path) -> None:
+    process = await make_run(checkout, VIEWERS=40)
+    await until_up(process)
+    await asyncio.sleep(6)  # into the drops: the harm is done while coupons are being issued
+    os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    await until_nothing_runs(checkout)
+
+    process = await make_run(checkout, VIEWERS=40)
+    await until_up(process)
+    await asyncio.sleep(10)
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
+    assert process.stdout is not None
+    rest = (await process.stdout.read()).decode()
+    await process.wait()
+    closing = json.loads(next(line for line in reversed(rest.splitlines()) if line.startswith("{")))
+    assert closing["audit"] == "ok", closing
+    assert left_running(checkout) == []
