@@ -3,11 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, SmallInteger, Text, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, ForeignKey, SmallInteger, Text, UniqueConstraint, Uuid, column, func, table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kernel.ids import new_id
 from kernel.postgres import Table
+
+# What the roster reads of stores, whose tables it must not import: `geo` stands beside `guides`.
+shops = table("stores", column("id", Uuid), column("brand_id", Text), column("code", Text), column("name", Text))
 
 
 class Member(Table):

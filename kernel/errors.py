@@ -93,4 +93,4 @@ class Refusal(Exception):
         }
         if self.retry_after is not None:
             body["retry_after"] = self.retry_after
-        return body | self.fields
+        return {**body, **self.fields, **body}  # the members of the standard first, and never overwritten

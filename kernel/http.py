@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -10,12 +10,15 @@ from uuid import UUID
 import msgspec
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, StringConstraints
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeout
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.exceptions import HTTPException
 
@@ -179,42 +182,65 @@ class Problem(BaseModel):
     retry_after: float | None = None
 
 
-def problem_response(refusal: Refusal) -> JSONResponse:
-    """``refusal`` as ``application/problem+json``."""
-    headers = {} if refusal.retry_after is None else {"Retry-After": str(max(1, round(refusal.retry_after)))}
-    if refusal.status == 401:
+def problem_response(refusal: Refusal, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    """``refusal`` as ``application/problem+json``; ``status`` where the framework knows it better."""
+    headers = dict(headers or {})
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+    status = status or refusal.status
+    if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(refusal.problem(), refusal.status, headers=headers, media_type="application/problem+json")
+    # Not JSONResponse: fields may be UUIDs and times, and a refusal must not fail on its way out.
+    body = msgspec.json.encode(refusal.problem() | {"status": status})
+    return Response(body, status, headers=headers, media_type="application/problem+json")
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Give ``app`` one form for every refusal, including those that the framework makes itself."""
 
     @app.exception_handler(Refusal)
-    async def refused(_: Request, refusal: Refusal) -> JSONResponse:
+    async def refused(_: Request, refusal: Refusal) -> Response:
         return problem_response(refusal)
 
     @app.exception_handler(RequestValidationError)
-    async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def unreadable(_: Request, error: RequestValidationError) -> Response:
         # Only place and reason, never the value: it may be a coordinate.
-        fields = [{"at": ".".join(map(str, e["loc"])), "reason": e["msg"]} for e in error.errors()]
+        fields = [{"at": _sound(".".join(map(str, e["loc"]))), "reason": _sound(e["msg"])} for e in error.errors()]
         return problem_response(Refusal("invalid", errors=fields))
 
     @app.exception_handler(HTTPException)
-    async def framework(_: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "bad_request", 401: "token_invalid", 403: "forbidden"}.get(
-            error.status_code, "bad_request"
-        )
-        body = Refusal(code, str(error.detail)).problem() | {"status": error.status_code}
-        return JSONResponse(body, error.status_code, headers=error.headers, media_type="application/problem+json")
+    async def framework(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 401: "token_invalid", 403: "forbidden"}.get(error.status_code, "bad_request")
+        return problem_response(Refusal(code, _sound(str(error.detail))), error.status_code, error.headers)
 
     @app.exception_handler(DBAPIError)
+    async def database(_: Request, error: DBAPIError) -> Response:
+        state = str(getattr(error.orig, "sqlstate", None) or "")
+        if state.startswith(_LOST_A_RACE):
+            return problem_response(Refusal("busy", retry_after=1))
+        if error.connection_invalidated or state.startswith(_OUT_OF_SERVICE):
+            return problem_response(Refusal("unavailable", retry_after=2))
+        raise error  # a defect of ours, and must surface as one
+
+    @app.exception_handler(PoolTimeout)
+    async def crowded(_: Request, __: PoolTimeout) -> Response:
+        return problem_response(Refusal("busy", retry_after=2))
+
     @app.exception_handler(OSError)
-    async def backend(_: Request, error: Exception) -> JSONResponse:
-        # Only a lost connection is the outside's fault; anything else is a defect and must surface as one.
-        if isinstance(error, DBAPIError) and not error.connection_invalidated:
-            raise error
+    @app.exception_handler(RedisConnectionError)
+    @app.exception_handler(RedisTimeout)
+    async def cut_off(_: Request, __: Exception) -> Response:
         return problem_response(Refusal("unavailable", retry_after=2))
+
+
+# SQLSTATE classes. Deadlocks and serialisation failures; lost connections, exhausted resources, shutdown and start-up.
+_LOST_A_RACE = ("40",)
+_OUT_OF_SERVICE = ("08", "53", "57P")
+
+
+def _sound(text: str) -> str:
+    """``text`` without halves of surrogate pairs, which clients can write in JSON but nobody can encode."""
+    return text.encode(errors="replace").decode()
 
 
 def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:

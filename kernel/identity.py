@@ -10,7 +10,7 @@ import jwt
 
 from kernel.errors import Refusal
 from kernel.ids import BrandId
-from kernel.settings import DEVELOPMENT_KEY, Settings
+from kernel.settings import Settings
 
 ALGORITHM = "HS256"
 
@@ -48,9 +48,8 @@ class Keyring:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Keyring":
-        """The keys of ``settings``; a fixed, publicly known one only where anybody may log in anyway."""
-        keys = {kid: key.get_secret_value() for kid, key in settings.token_keys.items()}
-        return cls(keys or ({"development": DEVELOPMENT_KEY} if settings.dev_login else {}))
+        """The keys of ``settings``. Raises ValueError when there are none."""
+        return cls({kid: key.get_secret_value() for kid, key in settings.token_keys.items()})
 
     def issue(self, principal: Principal) -> str:
         """A signed token for ``principal``, valid until its ``expires_at``."""

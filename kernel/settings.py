@@ -8,7 +8,6 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "NEARCAST_"
-DEVELOPMENT_KEY = "nearcast-development-key-change-me-0123456789"
 
 
 class Settings(BaseSettings):

@@ -53,6 +53,9 @@ class Room(Table):
         CheckConstraint("slow_seconds BETWEEN 0 AND 120", name="slow"),
         CheckConstraint("display_rate BETWEEN 1 AND 1000", name="display_rate"),
         Index("ix_rooms_brand_state", "brand_id", "state"),
+        # The worker's question, twice a second: whose comments may be waiting? (`live.comments.rooms_to_drain`)
+        Index("ix_rooms_live", "id", postgresql_where="state = 'live'"),
+        Index("ix_rooms_ended_at", "ended_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -348,7 +348,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rooms")),
     )
     op.create_index("ix_rooms_brand_state", "rooms", ["brand_id", "state"], unique=False)
+    op.create_index("ix_rooms_ended_at", "rooms", ["ended_at"], unique=False)
     op.create_index(op.f("ix_rooms_guide_id"), "rooms", ["guide_id"], unique=False)
+    op.create_index("ix_rooms_live", "rooms", ["id"], unique=False, postgresql_where="state = 'live'")
     op.create_table(
         "attendance",
         sa.Column("room_id", sa.Uuid(), nullable=False),
@@ -549,7 +551,9 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_comments_author_id"), table_name="comments")
     op.drop_table("comments")
     op.drop_table("attendance")
+    op.drop_index("ix_rooms_live", table_name="rooms", postgresql_where="state = 'live'")
     op.drop_index(op.f("ix_rooms_guide_id"), table_name="rooms")
+    op.drop_index("ix_rooms_ended_at", table_name="rooms")
     op.drop_index("ix_rooms_brand_state", table_name="rooms")
     op.drop_table("rooms")
     op.drop_index(op.f("ix_guide_stores_store_id"), table_name="guide_stores")

@@ -1,0 +1,86 @@
+"""What every command to a room shares: the room's lock, the right to give it, and the one event that tells of it."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw, Struct
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kernel.clock import milliseconds
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from kernel.outbox import emit
+from live import wire
+from live.tables import Room, shops, staff
+
+TOPIC = "live.event"
+_CLEARED = Raw(b"null")
+
+
+class LiveEvent(Struct, frozen=True):
+    """Payload of outbox topic ``live.event``: an encoded wire event and the pieces of the snapshot that it sets.
+
+    ``slots`` maps a slot's name to JSON; ``null`` clears it. The relay hands ``snapshot()`` to ``Bus.publish``.
+    """
+
+    event: Raw
+    slots: dict[str, Raw] = {}
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The slots as the bus takes them: encoded JSON, empty bytes for cleared."""
+        return {name: b"" if value == _CLEARED else bytes(value) for name, value in self.slots.items()}
+
+
+async def commanded(session: AsyncSession, who: Principal, room: UUID, *states: str) -> Room:
+    """The room, locked until the transaction ends, if ``who`` may command it and it is in one of ``states``.
+
+    Raises Refusal ``not_found`` (also for another brand's room), ``forbidden``, ``room_ended``, ``room_not_live``,
+    ``room_state``.
+    """
+    if who.role not in (Role.GUIDE, Role.OPS):
+        raise Refusal("forbidden")
+    # NO KEY UPDATE serialises commands, yet lets rows that only refer to the room (attendance, coupons) come in.
+    locked = select(Room).where(Room.id == room).with_for_update(key_share=True)
+    found = await session.scalar(locked, execution_options={"populate_existing": True})
+    if found is None or found.brand_id != who.brand:
+        raise Refusal("not_found", what=str(room))
+    if who.role is Role.GUIDE and found.guide_id != who.subject:
+        raise Refusal("forbidden", "Only the room's own guide may do this.")
+    if states and found.state not in states:
+        code = {"ended": "room_ended", "scheduled": "room_not_live"}.get(found.state, "room_state")
+        raise Refusal(code)
+    return found
+
+
+async def tell(session: AsyncSession, room: UUID, event: wire.Event, slots: Mapping[str, object]) -> None:
+    """Put ``event`` into the outbox with the snapshot ``slots`` it sets (wire structs or JSON values; None clears).
+
+    The caller holds the room's lock, so that events are numbered in the order of commits.
+    """
+    encoded = {name: Raw(msgspec.json.encode(value)) for name, value in slots.items()}
+    await emit(session, TOPIC, room, LiveEvent(Raw(wire.encoder.encode(event)), encoded))
+
+
+async def card(session: AsyncSession, room: UUID) -> wire.RoomCard:
+    """The room as its viewers see it, as this transaction sees it. Refusal ``not_found``."""
+    row = (
+        await session.execute(
+            select(Room.__table__, staff.c.name.label("guide_name"), staff.c.role, shops.c.name.label("store_name"))
+            .join_from(Room, staff, staff.c.id == Room.guide_id)
+            .outerjoin(shops, shops.c.id == Room.store_id)
+            .where(Room.id == room)
+        )
+    ).one_or_none()
+    if row is None:
+        raise Refusal("not_found", what=str(room))
+    return wire.RoomCard(
+        id=row.id,
+        title=row.title,
+        state=row.state,
+        guide=wire.Person(id=row.guide_id, name=row.guide_name, role=row.role),
+        store=row.store_name,
+        live_at=None if row.live_at is None else milliseconds(row.live_at),
+        slow_seconds=row.slow_seconds,
+    )

@@ -1,0 +1,168 @@
+"""The life of a room: scheduled → live → ended, and what its guide does in it.
+
+A use case takes the room's lock, changes rows, and emits one event; whoever runs it commits. Pins, shelf, comments and
+attendance have modules of their own; what other parts call is named here too, so that ``live.rooms`` is the one face.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kernel.clock import milliseconds, now
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from kernel.ids import new_id
+from live import wire
+from live.attendance import Attended, attend
+from live.command import LiveEvent, card, commanded, tell
+from live.comments import delete_comment, mute, mutes
+from live.moderation import MAX_CHARACTERS, normalise
+from live.pins import close_mark, current, pin, taps, unpin, unpin_due
+from live.shelf import put_on_shelf, set_shelf
+from live.tables import Room, shops, staff
+
+__all__ = [
+    "Attended", "LiveEvent", "RoomFacts", "admission", "announce", "attend", "create", "delete_comment", "end",
+    "mute", "pin", "set_shelf", "slots", "slow", "start", "taps", "unpin", "unpin_due",
+]  # fmt: skip
+
+MAX_SLOW = 120
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomFacts:
+    """What a gateway must know to let somebody in."""
+
+    brand: str
+    state: str
+    display_rate: int
+    guide_id: UUID
+
+
+async def admission(session: AsyncSession, room: UUID) -> RoomFacts:
+    """The facts of ``room``; Refusal ``not_found``."""
+    columns = (Room.brand_id, Room.state, Room.display_rate, Room.guide_id)
+    row = (await session.execute(select(*columns).where(Room.id == room))).one_or_none()
+    if row is None:
+        raise Refusal("not_found", what=str(room))
+    return RoomFacts(*row)
+
+
+async def slots(session: AsyncSession, room: UUID) -> dict[str, bytes]:
+    """The snapshot of ``room`` from its rows, drops excepted, as the bus keeps it; Refusal ``not_found``.
+
+    Empty bytes mean "known to be nothing", as opposed to a slot that nobody has looked up.
+    """
+    shown = await card(session, room)
+    pinned = await current(session, room)
+    announcement = await session.scalar(select(Room.announcement).where(Room.id == room))
+    found = {
+        "room": msgspec.json.encode(shown),
+        "pin": b"" if pinned is None else msgspec.json.encode(pinned),
+        "announcement": msgspec.json.encode(announcement or ""),
+    }
+    for viewer, until in await mutes(session, room, now()):
+        found[f"mute:{viewer}"] = msgspec.json.encode(milliseconds(until))
+    return found
+
+
+async def create(
+    session: AsyncSession,
+    who: Principal,
+    title: str,
+    *,
+    store_code: str | None = None,
+    scheduled_at: datetime | None = None,
+    products: Sequence[UUID] = (),
+    guide: UUID | None = None,
+) -> UUID:
+    """A new scheduled room of ``who``, or, when ops makes it, of ``guide``; with ``products`` on its shelf in order.
+
+    Raises Refusal ``forbidden``, ``not_found`` (guide, store or product), ``invalid`` (shelf).
+    """
+    if who.role not in (Role.GUIDE, Role.OPS) or (who.role is Role.GUIDE and guide not in (None, who.subject)):
+        raise Refusal("forbidden")
+    host = guide or who.subject
+    known = await session.scalar(
+        select(staff.c.id).where(staff.c.id == host, staff.c.brand_id == who.brand, staff.c.role.in_(("guide", "ops")))
+    )
+    if known is None:
+        raise Refusal("not_found", "No such guide.", what=str(host))
+    store_id: UUID | None = None
+    if store_code is not None:
+        store_id = await session.scalar(
+            select(shops.c.id).where(shops.c.brand_id == who.brand, shops.c.code == store_code)
+        )
+        if store_id is None:
+            raise Refusal("not_found", "No such store.", what=store_code)
+    room = new_id()
+    await session.execute(
+        insert(Room).values(
+            id=room, brand_id=who.brand, guide_id=host, store_id=store_id, title=title, scheduled_at=scheduled_at
+        )
+    )
+    await put_on_shelf(session, who.brand, room, products)
+    return room
+
+
+async def start(session: AsyncSession, who: Principal, room: UUID) -> None:
+    """The room goes live; does nothing if it is. Refusal ``room_ended`` and those of ``commanded``."""
+    found = await commanded(session, who, room, "scheduled", "live")
+    if found.state == "scheduled":
+        await _change(session, room, state="live", live_at=now())
+
+
+async def end(session: AsyncSession, who: Principal, room: UUID) -> None:
+    """The room is over, and with it what was pinned; does nothing if it was. A scheduled room is called off."""
+    found = await commanded(session, who, room)
+    if found.state != "ended":
+        at = now()
+        await close_mark(session, room, at)
+        # No event of its own for the pin: a room that has ended shows none, and the snapshot says so too.
+        await _change(session, room, {"pin": None}, state="ended", ended_at=at)
+
+
+async def announce(session: AsyncSession, who: Principal, room: UUID, text: str) -> None:
+    """Show ``text`` to everybody in the room, now and to those who come later; empty takes it down.
+
+    Raises Refusal ``too_long``, ``room_ended`` and those of ``commanded``.
+    """
+    said = normalise(text)
+    if len(said) > MAX_CHARACTERS:
+        raise Refusal("too_long", limit=MAX_CHARACTERS)
+    found = await commanded(session, who, room, "scheduled", "live")
+    if found.announcement == said:
+        return
+    await _set(session, room, announcement=said)
+    event = wire.Announced(text=said, at=milliseconds(now()))
+    await tell(session, room, event, {"announcement": said})
+
+
+async def slow(session: AsyncSession, who: Principal, room: UUID, seconds: int) -> None:
+    """Each viewer may comment once in ``seconds`` (0–120); 0 ends slow mode. Refusal ``invalid``, ``room_ended``."""
+    if not 0 <= seconds <= MAX_SLOW:
+        raise Refusal("invalid", field="seconds")
+    found = await commanded(session, who, room, "scheduled", "live")
+    if found.slow_seconds != seconds:
+        await _change(session, room, slow_seconds=seconds)
+
+
+async def _set(session: AsyncSession, room: UUID, **values: object) -> None:
+    await session.execute(
+        update(Room).where(Room.id == room).values(values).execution_options(synchronize_session=False)
+    )
+
+
+async def _change(
+    session: AsyncSession, room: UUID, also: dict[str, object] | None = None, /, **values: object
+) -> None:
+    """Set columns of the locked room and tell its viewers how it is now, clearing the slots of ``also``."""
+    await _set(session, room, **values)
+    shown = await card(session, room)
+    await tell(session, room, wire.RoomChanged(room=shown), {"room": shown} | (also or {}))

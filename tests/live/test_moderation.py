@@ -1,0 +1,130 @@
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel.errors import Refusal
+from live.moderation import MAX_CHARACTERS, WordList, normalise, review
+
+ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
+SHIPPED = WordList.load()
+NONE = WordList([])
+
+
+@given(ANY_TEXT)
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = normalise(text)
+    assert normalise(once) == once
+
+
+@given(ANY_TEXT)
+def test_normalised_text_is_one_line_that_can_be_encoded_and_stored(text: str) -> None:
+    said = normalise(text)
+    said.encode()
+    assert said == said.strip()
+    assert "  " not in said
+    assert unicodedata.is_normalized("NFKC", said)
+    assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in said)
+
+
+@given(ANY_TEXT)
+def test_reviewed_text_is_never_empty_nor_too_long(text: str) -> None:
+    try:
+        said = review(text, SHIPPED)
+    except Refusal as refusal:
+        assert refusal.code in ("empty", "too_long", "blocked_words")
+    else:
+        assert 1 <= len(said) <= MAX_CHARACTERS
+        assert SHIPPED.find(said) is None
+        assert review(said, SHIPPED) == said
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("ＡＢＣ１２３！", "ABC123!"),
+        ("  好看\t\r\n 吗 ", "好看 吗"),
+        ("a\u200bb\u2060c\ufeff", "abc"),
+        ("\u202eevil\u202c", "evil"),
+        ("e\u200b\u0301", "é"),
+        ("a\x00b", "a b"),
+        ("👨‍👩‍👧 ❤️", "👨‍👩‍👧 ❤️"),
+        ("加\u200d微\u200d信", "加微信"),
+        ("half \ud83d pair", "half pair"),
+    ],
+)
+def test_text_is_brought_into_one_form(written: str, shown: str) -> None:
+    assert normalise(written) == shown
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\u200b\u200b", "\u3164", "\u2800\u2800", "\u200d", "\u0301", "\x00"])
+def test_a_text_that_draws_nothing_is_empty(text: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        review(text, NONE)
+    assert refused.value.code == "empty"
+
+
+def test_length_counts_what_is_shown_not_what_was_sent() -> None:
+    assert review("好" * 200 + "\u200b" * 300, NONE) == "好" * 200
+    with pytest.raises(Refusal) as refused:
+        review("好" * 201, NONE)
+    assert refused.value.code == "too_long"
+    with pytest.raises(Refusal) as refused:
+        review("\ufdfa" * 12, NONE)  # one character that NFKC makes eighteen of
+    assert refused.value.code == "too_long"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "加微信",
+        "快来加 微 信吧",
+        "加.微。信",
+        "加*微*信",
+        "加ＶＸ聊",
+        "加v-x 聊",
+        "加\u200b微\u200b信",
+        "加 ＱＱ：12345",
+        "〖刷〗〖单〗",
+    ],
+)
+def test_a_listed_word_is_found_behind_width_case_and_padding(text: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        review(text, SHIPPED)
+    assert refused.value.code == "blocked_words"
+
+
+@pytest.mark.parametrize("text", ["这款多少钱？", "加油！", "信不信由你，微甜", "love it", "单品刷新了吗"])
+def test_ordinary_comments_pass(text: str) -> None:
+    assert review(text, SHIPPED) == normalise(text)
+
+
+def test_a_latin_word_is_found_only_where_it_stands_alone() -> None:
+    words = WordList(["vx"])
+    assert words.find("my VX is") == "vx"
+    assert words.find("v x") == "vx"
+    assert words.find("加vx吧") == "vx"
+    assert words.find("lov xiao") is None
+    assert words.find("vxa") is None
+
+
+@given(st.lists(st.sampled_from("加微信好看 .*，Ａa1"), max_size=30).map("".join), st.integers(0, 30))
+def test_a_chinese_word_is_found_wherever_it_is_put(around: str, place: int) -> None:
+    words = WordList(["刷单"])
+    assert words.find(normalise(around[:place] + "刷 单" + around[place:])) == "刷单"
+
+
+def test_a_word_list_file_has_comments_and_is_told_when_a_line_can_never_match(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("# heading\n坏词 # and why\n\n", encoding="utf-8")
+    words = WordList.load(file)
+    assert len(words) == 1
+    assert words.find("这个坏词") == "坏词"
+    with pytest.raises(ValueError, match="nothing to look for"):
+        WordList(["!!!"])
+
+
+def test_the_shipped_list_is_small_but_there() -> None:
+    assert 10 < len(SHIPPED) < 100
