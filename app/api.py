@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 
+import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
@@ -24,6 +25,8 @@ from app.processes import open_kernel, until_stopped
 from coupons.issuing import Issuer
 from kernel.http import Kernel, install_error_handlers
 from kernel.settings import Settings
+
+log = structlog.get_logger()
 
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index", "/watch": "watch", "/guide": "guide", "/clerk": "clerk", "/ops": "ops"}
@@ -148,4 +151,5 @@ async def serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=10,
             )
         )
+        log.info("api_started", url=f"http://{settings.api_host}:{settings.api_port}")
         await until_stopped(server.serve(), lambda: setattr(server, "should_exit", True))

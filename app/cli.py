@@ -11,6 +11,7 @@ import typer
 import uvloop
 
 from app import embedded, migrations, stores_command, up
+from app.keys import with_keys
 from app.processes import open_kernel
 from kernel import log
 from kernel.clock import now
@@ -132,11 +133,7 @@ def token(
         raise typer.BadParameter("one subject has one token; leave --subject out to get many")
     if (role is Role.CLERK) != (store is not None):
         raise typer.BadParameter("a clerk's token, and only that, needs --store")
-    try:
-        keyring = Keyring.from_settings(settings_for("token"))
-    except ValueError as problem:
-        typer.echo(str(problem), err=True)
-        raise typer.Exit(1) from problem
+    keyring = Keyring.from_settings(with_keys(settings_for("token")))
     ends = now().replace(microsecond=0) + timedelta(hours=hours)
     for number in range(count):
         who = Principal(BrandId(brand), subject or new_id(), role, f"{role.value} {number + 1}", ends, store)

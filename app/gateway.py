@@ -1,18 +1,23 @@
 """The gateway process: plugs geography and coupons into the room service."""
 
+import asyncio
+from collections import defaultdict
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
-from coupons import drops, wallet
+from app.processes import open_kernel, until_stopped
+from coupons import drops, push, wallet
 from coupons.issuing import Issuer
-from geo.locations import Locations
+from geo.catchments import Catchments
+from geo.locations import Arrival, Locations
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.identity import Principal
-from kernel.postgres import transaction
-from live import wire
+from kernel.postgres import Sessions, transaction
+from kernel.settings import Settings
+from live import gateway, wire
+from live.bus import RedisBus
 
 
 class StoresNearby:
@@ -35,8 +40,8 @@ class StoresNearby:
 class CouponDesk:
     """``live.ports.Issuer`` on ``coupons``."""
 
-    def __init__(self, kernel: Kernel, issuer: Issuer) -> None:
-        self._sessions = kernel.sessions
+    def __init__(self, sessions: Sessions, issuer: Issuer) -> None:
+        self._sessions = sessions
         self._issuer = issuer
 
     async def claim(self, who: Principal, room: UUID, command: wire.Claim) -> wire.CouponCard:
@@ -56,3 +61,40 @@ class CouponDesk:
         """See ``live.ports.Issuer``."""
         async with transaction(self._sessions) as session:
             await wallet.seen(session, viewer, coupons)
+
+
+class Arrivals:
+    """Whoever comes into reach while a push drop runs gets its coupon then."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def __call__(self, arrivals: list[Arrival]) -> None:
+        """Grant the open push drops of the rooms that ``arrivals`` are in."""
+        viewers: dict[UUID, list[UUID]] = defaultdict(list)
+        for _, room, viewer in arrivals:
+            viewers[room].append(viewer)
+        for room, here in viewers.items():
+            await push.grant_arrivals(self._sessions, room, here)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve rooms until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    async with (
+        open_kernel(settings) as kernel,
+        Catchments(kernel.sessions) as catchments,
+        Locations(kernel.sessions, catchments, Arrivals(kernel.sessions)) as locations,
+        Issuer(kernel.sessions) as issuer,
+    ):
+        serving = gateway.serve(
+            kernel,
+            RedisBus(kernel.redis, log_length=settings.room_log_length),
+            StoresNearby(locations),
+            CouponDesk(kernel.sessions, issuer),
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            public_url=settings.gateway_public_url,
+            stop=stop,
+        )
+        await until_stopped(serving, stop.set)

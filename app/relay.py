@@ -6,9 +6,8 @@ it by its id and drops it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -88,7 +87,7 @@ _CERTAIN = {
 }
 
 
-async def _take(session: AsyncSession) -> list[Row[Any]]:
+async def _take(session: AsyncSession) -> Sequence[Row[int, str, UUID, bytes, int]]:
     """Lock the free lanes and read what waits in them, oldest first."""
     lanes = (await session.scalars(select(OutboxLane.lane).with_for_update(skip_locked=True))).all()
     waiting = (
@@ -103,7 +102,7 @@ async def _take(session: AsyncSession) -> list[Row[Any]]:
         .order_by(OutboxEvent.id)
         .limit(BATCH)
     )
-    return list((await session.execute(waiting)).all())
+    return (await session.execute(waiting)).all()
 
 
 async def turn(sessions: Sessions, bus: Bus) -> int:

@@ -13,6 +13,7 @@ import httpx
 import structlog
 
 from app import embedded, migrations
+from app.keys import with_keys
 from app.processes import bound, free_port
 from kernel.postgres import create_engine
 from kernel.settings import PREFIX, Settings
@@ -138,7 +139,7 @@ async def stack(settings: Settings) -> AsyncIterator[Stack]:
     Raises what ``embedded.servers`` raises, and StartFailed.
     """
     async with AsyncExitStack() as exits:
-        settings = await exits.enter_async_context(embedded.servers(settings, share=False))
+        settings = await exits.enter_async_context(embedded.servers(with_keys(settings), share=False))
         engine = create_engine(settings)
         exits.push_async_callback(engine.dispose)
         await migrations.upgrade(engine)

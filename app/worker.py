@@ -14,7 +14,7 @@ from sqlalchemy import delete, func
 
 from app import relay
 from app.processes import open_kernel, until_stopped
-from coupons import drops, ledger
+from coupons import drops, ledger, push
 from geo import locations
 from kernel.clock import now
 from kernel.http import Kernel
@@ -56,7 +56,7 @@ async def _grant_pushes(kernel: Kernel) -> None:
     async with kernel.sessions() as session:
         waiting = await drops.due(session)
     for drop in waiting:
-        granted = await drops.run_push(kernel.sessions, drop)
+        granted = await push.run_push(kernel.sessions, drop)
         log.info("push_granted", drop=str(drop), coupons=granted)
 
 

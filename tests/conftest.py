@@ -1,66 +1,112 @@
 """Real servers for every test: one PostgreSQL and one Redis for each test worker, a fresh database for each test."""
 
 import asyncio
-import socket
+import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
+from typing import TypeVar
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from pydantic import SecretStr
 
-from app import migrations
+from app import demo, migrations, processes, up
 from app.embedded import servers
+from app.keys import with_keys
+from app.processes import open_kernel
+from app.up import Stack
 from kernel.http import Kernel
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
 from kernel.redis import create_client
 from kernel.settings import Settings
 
-
-@asynccontextmanager
-async def _template(settings: Settings) -> AsyncIterator[None]:
-    """Migrate the servers' own database; tests clone it."""
-    engine = create_engine(settings)
-    await migrations.upgrade(engine)
-    await engine.dispose()
-    yield
+Lasting = TypeVar("Lasting")
 
 
-@pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings of servers that live as long as this test worker; their database is the migrated template."""
-    # In /var/tmp or /tmp itself: pytest's own folders are closed to the user PostgreSQL runs as.
-    state_dir = Path("/tmp") / f"nearcast-tests-{uuid4().hex[:8]}"
-    base = Settings(state_dir=state_dir, dev_login=True, token_keys={"test": SecretStr("k" * 40)})
-    started: list[Settings] = []
+@contextmanager
+def _in_background(context: AbstractAsyncContextManager[Lasting]) -> Iterator[Lasting]:
+    """Keep ``context`` open in a thread's event loop: fixtures of a whole session outlive the loops of its tests."""
+    entered: list[Lasting] = []
     ready, done = Event(), Event()
 
-    async def serve() -> None:
-        async with servers(base) as settings, _template(settings):
-            started.append(settings)
+    async def stay() -> None:
+        async with context as value:
+            entered.append(value)
             ready.set()
             await asyncio.to_thread(done.wait)
 
     def run() -> None:
         try:
-            asyncio.run(serve())
+            asyncio.run(stay())
         finally:
             ready.set()
 
     thread = Thread(target=run)
     thread.start()
     ready.wait()
-    assert started, "the embedded servers did not start"
-    yield started[0]
-    done.set()
-    thread.join()
-    import shutil
+    assert entered, "what the tests need did not start"
+    try:
+        yield entered[0]
+    finally:
+        done.set()
+        thread.join()
 
-    shutil.rmtree(state_dir)
+
+@contextmanager
+def _state_dir() -> Iterator[Path]:
+    # Directly in /tmp: pytest's own folders are closed to the user PostgreSQL runs as when the tests run as root.
+    path = Path("/tmp") / f"nearcast-tests-{uuid4().hex[:8]}"
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _migrated(settings: Settings) -> AsyncIterator[Settings]:
+    """Running servers whose own database is migrated; tests clone it."""
+    async with servers(settings) as started:
+        engine = create_engine(started)
+        await migrations.upgrade(engine)
+        await engine.dispose()
+        yield started
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Settings]:
+    """Settings of servers that live as long as this test worker; their database is the migrated template."""
+    with (
+        _state_dir() as state_dir,
+        _in_background(_migrated(with_keys(Settings(state_dir=state_dir, dev_login=True)))) as settings,
+    ):
+        yield settings
+
+
+@dataclass(frozen=True)
+class Running:
+    """A whole Nearcast with the demo's world: its processes, where they answer, and whom one can be."""
+
+    stack: Stack
+    world: demo.World
+
+    @property
+    def api(self) -> str:
+        return self.stack.api
+
+
+@asynccontextmanager
+async def _demo(settings: Settings) -> AsyncIterator[Running]:
+    async with up.stack(settings) as stack, open_kernel(stack.settings) as kernel:
+        yield Running(stack, await demo.load(kernel, None))
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Running]:
+    """The real processes on servers of their own, with the demo loaded; one for each module that asks."""
+    with _state_dir() as state_dir, _in_background(_demo(Settings(state_dir=state_dir, dev_login=True))) as whole:
+        yield whole
 
 
 @pytest.fixture
@@ -94,7 +140,4 @@ async def kernel(settings: Settings) -> AsyncIterator[Kernel]:
 @pytest.fixture
 def free_port() -> int:
     """A loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return processes.free_port()

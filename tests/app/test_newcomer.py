@@ -38,7 +38,9 @@ def checkout() -> Iterator[Path]:
 def environment() -> dict[str, str]:
     """Ours, without what would point the copy at other servers or at the environment of the tests."""
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(("NEARCAST_", "VIRTUAL_ENV", "MAKE", "MFLAGS"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NEARCAST_", "VIRTUAL_ENV", "MAKE", "MFLAGS"))
     }
 
 
