@@ -18,7 +18,7 @@ from kernel.postgres import Sessions, transaction
 from kernel.redis import Client
 from live import wire
 from live.bus import Kept, key
-from live.command import commanded, tell
+from live.hosting import commanded, tell
 from live.tables import Comment, Mute, Room
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from live import wire
-from live.command import commanded, tell
+from live.hosting import commanded, tell
 from live.tables import PinMark, Product, Room, ShelfItem
 
 MAX_TTL = 86_400

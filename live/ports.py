@@ -1,5 +1,6 @@
 """What a room needs from outside the room service. The composition root plugs the real things in."""
 
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -14,8 +15,9 @@ class Locator(Protocol):
         """Keep ``fix``; returns how many stores of the brand are near it. Refusal ``consent_missing``,
         ``location_uncertain``, ``busy``, ``unavailable``."""
 
-    async def forget(self, room: UUID, viewers: list[UUID]) -> None:
-        """These viewers left the room: their fixes go."""
+    async def forget(self, room: UUID, viewers: list[UUID], before: datetime) -> None:
+        """These viewers left the room: their fixes from ``before`` or earlier go. A newer one stays: they came back,
+        perhaps to another gateway."""
 
 
 class Issuer(Protocol):
@@ -27,5 +29,5 @@ class Issuer(Protocol):
     async def open_drop(self, who: Principal, room: UUID, command: wire.Drop) -> UUID:
         """Release coupons into the room; returns the drop. Refusal if the campaign or the guide may not."""
 
-    async def seen(self, who: Principal, coupons: list[UUID]) -> None:
-        """Note that ``who`` was shown these coupons of theirs."""
+    async def seen(self, viewer: UUID, coupons: list[UUID]) -> None:
+        """Note that ``viewer`` was shown these coupons of theirs."""

@@ -11,7 +11,7 @@ from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
-from live.command import commanded
+from live.hosting import commanded
 from live.pins import take_down
 from live.tables import PinMark, Product, Room, ShelfItem
 

@@ -21,7 +21,7 @@ from kernel.settings import Settings
 from kernel.tables import OutboxEvent
 from live import wire
 from live.bus import RedisBus
-from live.command import LiveEvent
+from live.hosting import LiveEvent
 
 KILLED = """
 import asyncio, os, sys

@@ -19,7 +19,7 @@ from kernel.ids import BrandId, new_id
 from kernel.postgres import transaction
 from kernel.tables import Brand, OutboxEvent
 from live import wire
-from live.command import LiveEvent
+from live.hosting import LiveEvent
 from live.tables import Product, Room, ShelfItem
 
 

@@ -1,0 +1,324 @@
+"""The viewers of one room in this process, and the ticks in which they are told what happened.
+
+A tick merges what came since the last one, encodes it once, makes one WebSocket frame of it, and writes the same bytes
+to every transport, in slices between which the event loop serves others. An event alone in a quiet room leaves in the
+loop's next turn. Whatever a tick took, the room rests for a while before it tells lossy news again, so that under load
+ticks stretch and carry more; a certain event does not wait for the end of the rest.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import time
+from uuid import UUID
+
+from msgspec import Raw
+
+from kernel.identity import Role
+from live import wire
+from live.connection import Connection, prepared, prepared_frame
+from live.metrics import Tally
+from live.sample import Sample
+
+SLICE = 256
+"""Writes between two turns of the event loop."""
+REST_FACTOR = 2.0
+"""A room rests this many times as long as its tick took: its small talk takes about a third of one core at most."""
+MIN_REST_SECONDS = 0.005
+MAX_REST_SECONDS = 0.5
+LATEST_SECONDS = 0.25
+JOINS_PER_SECOND = 5.0
+KINDS: Mapping[bytes, wire.Kind] = {
+    str(event.__struct_config__.tag).encode(): event.kind for event in wire.RoomEvent.__args__
+}
+_STAFF = (b'"role":"guide"', b'"role":"ops"')
+# A quotation mark inside a text is escaped, so no viewer can write these bytes into a comment.
+
+
+class Granted(wire.Frame, frozen=True, tag="coupon"):
+    """``wire.CouponGranted`` with the coupon still encoded."""
+
+    coupon: Raw
+    seq: int | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """Part of a tick: events for everybody, or (``private``) a payload for some."""
+
+    events: list[tuple[int, bytes]] = field(default_factory=list)
+    private: Mapping[UUID, bytes] | None = None
+    seq: int = 0
+    loose: list[bytes] = field(default_factory=list)
+    """Latest and lossy events that travel with the last run."""
+    lossy: int = 0
+
+    def frame(self, *, after: int = 0, loose: bool = True) -> bytes | None:
+        """The prepared frame of what is numbered above ``after``; None if that is nothing."""
+        told = [Raw(event) for seq, event in self.events if seq > after]
+        # Without numbered events the position did not move, and a slow viewer must not be told that it did.
+        seq = self.seq if self.events else None
+        if loose:
+            told += map(Raw, self.loose)
+        return prepared(wire.encoder.encode(wire.Batch(told, seq))) if told else None
+
+
+class Audience:
+    """Who watches a room through this process."""
+
+    def __init__(self, display_rate: float, tally: Tally, failed: Callable[[BaseException], None]) -> None:
+        self._tally = tally
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self.connections: dict[Connection, None] = {}
+        self.people: dict[UUID, list[Connection]] = {}
+        self._guides: set[Connection] = set()
+        self._newcomers: dict[Connection, int] = {}
+        self._pending: list[_Run] = []
+        self._latest: dict[bytes, bytes] = {}
+        self._comments = Sample(display_rate)
+        self._joins = Sample(JOINS_PER_SECOND)
+        self._published: list[tuple[wire.Kind, float]] = []
+        self._latest_at = 0.0
+        self._rest_until = 0.0
+        self._handle: asyncio.Handle | None = None
+        self._writing = False
+        self._shown = self._total = 0
+        self.recent: Callable[[list[bytes]], None] = lambda _: None
+        """Told which lossy events were shown."""
+
+    # ---- who is here -----------------------------------------------------------------------------------------------
+
+    def add(self, connection: Connection, seq: int) -> None:
+        """``connection`` was told everything up to ``seq``; from now on it gets what follows."""
+        assert connection.session is not None
+        assert connection.session.who is not None
+        who = connection.session.who
+        self.connections[connection] = None
+        self.people.setdefault(who.subject, []).append(connection)
+        if who.role is not Role.VIEWER:
+            self._guides.add(connection)
+        if self._pending:
+            self._newcomers[connection] = seq
+
+    def remove(self, connection: Connection) -> None:
+        """``connection`` gets nothing more."""
+        if connection not in self.connections:
+            return
+        assert connection.session is not None
+        assert connection.session.who is not None
+        del self.connections[connection]
+        self._newcomers.pop(connection, None)
+        self._guides.discard(connection)
+        subject = connection.session.who.subject
+        here = self.people[subject]
+        here.remove(connection)
+        if not here:
+            del self.people[subject]
+
+    @property
+    def viewers(self) -> int:
+        """How many people are here, staff left out."""
+        return len(self.people) - len({c.session.who.subject for c in self._guides if c.session and c.session.who})
+
+    # ---- what happened ---------------------------------------------------------------------------------------------
+
+    def certain(self, seq: int, event: bytes | None, private: Mapping[UUID, bytes] | None, at: float) -> None:
+        """A numbered event. Their order is kept, between those for all and those for some as well."""
+        self._tally.events["certain"] += 1
+        if private is not None:
+            self._pending.append(_Run(private=private, seq=seq))
+        if event is not None:
+            if not self._pending or self._pending[-1].private is not None:
+                self._pending.append(_Run())
+            self._pending[-1].events.append((seq, event))
+            self._pending[-1].seq = seq
+        self._published.append((wire.Kind.CERTAIN, at))
+        self._schedule()
+
+    def loose(self, events: list[bytes], at: float) -> None:
+        """Events without a number: the newest of each ``latest`` counts, ``lossy`` ones are sampled."""
+        for event in events:
+            tag = event[6 : event.find(b'"', 6)]
+            kind = KINDS.get(tag)
+            if kind is wire.Kind.LATEST:
+                # A drop's stock replaces that drop's, so its id, which comes next, belongs to the name.
+                self._latest[event[:60] if tag == b"drop_stock" else tag] = event
+            elif tag == b"comment":
+                self._total += 1
+                self._comments.add(event, always=_STAFF[0] in event or _STAFF[1] in event)
+            elif kind is wire.Kind.LOSSY:
+                self._joins.add(event)
+            self._tally.events["latest" if kind is wire.Kind.LATEST else "lossy"] += 1
+        if self._comments and len(self._published) < SLICE:
+            self._published.append((wire.Kind.LOSSY, at))
+        self._schedule()
+
+    def forget_pending(self) -> None:
+        """Numbered events not told yet are part of a snapshot that everybody is about to get."""
+        self._pending = []
+        self._newcomers = {}
+
+    def tell_guides(self) -> None:
+        """Once a second: tell staff how much was left out, if anything was."""
+        shown, total, self._shown, self._total = self._shown, self._total, 0, 0
+        if shown < total and self._guides:
+            frame = prepared_frame(wire.Shed(shown, total))
+            for guide in list(self._guides):
+                guide.write(frame)
+
+    # ---- the tick --------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if self._writing:
+            return
+        if self._pending:
+            at = 0.0
+        elif self._comments or self._joins:
+            at = self._rest_until
+        elif self._latest:
+            at = max(self._rest_until, self._latest_at + LATEST_SECONDS)
+        else:
+            return
+        if self._handle is not None:
+            if at or not isinstance(self._handle, asyncio.TimerHandle):
+                return  # it leaves soon enough
+            self._handle.cancel()
+        wait = at - self._loop.time()
+        self._handle = self._loop.call_later(wait, self._begin) if wait > 0 else self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._handle = None
+        self._writing = True
+        started = self._loop.time()
+        runs, self._pending = self._pending, []
+        newcomers, self._newcomers = self._newcomers, {}
+        loose, lossy = self._loose(started)
+        if loose:
+            if not runs or runs[-1].private is not None:
+                runs.append(_Run())
+            runs[-1].loose, runs[-1].lossy = loose, lossy
+        published, self._published = self._published, []
+        _Tick(self, runs, newcomers, published, started).step()
+
+    def _loose(self, now: float) -> tuple[list[bytes], int]:
+        told: list[bytes] = []
+        if self._latest and now >= self._latest_at + LATEST_SECONDS:
+            told += self._latest.values()
+            self._latest = {}
+            self._latest_at = now
+        joins, unseen = self._joins.take(now)
+        comments, unheard = self._comments.take(now)
+        self._shown += len(comments)
+        self._tally.shed["join"] += unseen
+        self._tally.shed["comment"] += unheard
+        self.recent(comments)
+        return told + joins + comments, len(joins) + len(comments)
+
+    def finished(self, started: float, published: list[tuple[wire.Kind, float]]) -> None:
+        """The tick's last slice was handed to the sockets."""
+        self._writing = False
+        now = self._loop.time()
+        rest = min(MAX_REST_SECONDS, max(MIN_REST_SECONDS, (now - started) * REST_FACTOR))
+        self._rest_until = now + rest
+        wall = time()
+        for kind, at in published:
+            self._tally.delays[kind].observe(wall - at)
+        self._schedule()
+
+    def failed(self, error: BaseException) -> None:
+        """A tick broke off: a defect. The room goes on with the next one; whoever supervises hears of it."""
+        self._writing = False
+        self._failed(error)
+
+    def _grant(self, run: _Run, newcomers: Mapping[Connection, int]) -> int:
+        assert run.private is not None
+        written = 0
+        for viewer, coupon in run.private.items():
+            for connection in list(self.people.get(viewer, ())):
+                if newcomers.get(connection, 0) < run.seq:
+                    connection.write(prepared_frame(Granted(Raw(coupon), run.seq)))
+                    written += 1
+        return written
+
+
+class _Tick:
+    """One tick on its way to the sockets, a slice at a time."""
+
+    __slots__ = ("_audience", "_certain", "_frame", "_newcomers", "_place", "_published", "_run", "_runs", "_started",
+                 "_targets")  # fmt: skip
+
+    def __init__(
+        self,
+        audience: Audience,
+        runs: list[_Run],
+        newcomers: dict[Connection, int],
+        published: list[tuple[wire.Kind, float]],
+        started: float,
+    ) -> None:
+        self._audience = audience
+        self._runs = iter(runs)
+        self._newcomers = newcomers
+        self._published = published
+        self._started = started
+        # Whoever comes while this tick is being written has it in the snapshot already.
+        self._targets = list(audience.connections)
+        self._run: _Run | None = None
+        self._place = 0
+        self._frame: bytes | None = None
+        self._certain: bytes | None = None
+
+    def step(self) -> None:
+        """Write one slice and come back for the next."""
+        audience = self._audience
+        try:
+            if self._next():
+                audience._loop.call_soon(self.step)
+            else:
+                audience.finished(self._started, self._published)
+        except Exception as error:
+            audience.failed(error)
+
+    def _next(self) -> bool:
+        if self._run is None:
+            self._run = next(self._runs, None)
+            if self._run is None:
+                return False
+            self._place = 0
+            if self._run.private is not None:
+                self._audience._tally.frames += self._audience._grant(self._run, self._newcomers)
+                self._run = None
+                return True
+            self._frame = self._run.frame()
+            self._certain = self._run.frame(loose=False) if self._run.loose else self._frame
+        self._write(self._run, self._targets[self._place : self._place + SLICE])
+        self._place += SLICE
+        if self._place >= len(self._targets):
+            self._run = None
+        return True
+
+    def _write(self, run: _Run, targets: list[Connection]) -> None:
+        frame, newcomers, tally = self._frame, self._newcomers, self._audience._tally
+        if frame is None:
+            return
+        written = len(targets)
+        for connection in targets:
+            if connection.slow or connection in newcomers or connection.closing:
+                written -= not self._write_apart(run, connection)
+            else:
+                connection.transport.write(frame)
+        tally.frames += written
+
+    def _write_apart(self, run: _Run, connection: Connection) -> bool:
+        """Slow viewers get no lossy events, newcomers nothing that their snapshot told, leavers nothing."""
+        if connection.closing:
+            return False
+        frame = self._certain if connection.slow else self._frame
+        if connection in self._newcomers:
+            frame = run.frame(after=self._newcomers[connection], loose=not connection.slow)
+        if connection.slow:
+            self._audience._tally.shed["slow"] += run.lossy
+        if frame is None:
+            return False
+        connection.write(frame)
+        return True

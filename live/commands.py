@@ -1,0 +1,60 @@
+"""Commands that a viewer or guide sends over the socket and that take time: each is one use case, one transaction.
+
+What a guide commands reaches the room through the outbox, like the same command given over REST; the ``ack`` only says
+that it was committed.
+"""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kernel.identity import Principal
+from kernel.postgres import Sessions, transaction
+from live import comments, pins, rooms, wire
+from live.ports import Issuer, Locator
+
+
+class Commands:
+    """Carries commands out."""
+
+    def __init__(self, sessions: Sessions, locator: Locator, issuer: Issuer) -> None:
+        self._sessions = sessions
+        self._locator = locator
+        self._issuer = issuer
+
+    async def carry(
+        self, who: Principal, room: UUID, command: wire.GuideCommand | wire.Claim | wire.Locate
+    ) -> wire.Ack:
+        """The answer to a command that was done. Refusal where it was not, or what the services behind raise."""
+        id = command.id or ""
+        if isinstance(command, wire.Locate):
+            return wire.Ack(id, ok=True, stores=await self._locator.locate(who, room, command))
+        if isinstance(command, wire.Claim):
+            return wire.Ack(id, ok=True, coupon=await self._issuer.claim(who, room, command))
+        if isinstance(command, wire.Drop):
+            return wire.Ack(id, ok=True, drop=await self._issuer.open_drop(who, room, command))
+        async with transaction(self._sessions) as session:
+            await _guide(session, who, room, command)
+        return wire.Ack(id, ok=True)
+
+
+async def _guide(session: AsyncSession, who: Principal, room: UUID, command: wire.GuideCommand) -> None:
+    match command:
+        case wire.Start():
+            await rooms.start(session, who, room)
+        case wire.End():
+            await rooms.end(session, who, room)
+        case wire.Pin(product=product, ttl=ttl):
+            await pins.pin(session, who, room, product, ttl)
+        case wire.Unpin():
+            await pins.unpin(session, who, room)
+        case wire.Announce(text=text):
+            await rooms.announce(session, who, room, text)
+        case wire.Slow(seconds=seconds):
+            await rooms.slow(session, who, room, seconds)
+        case wire.Mute(viewer=viewer, seconds=seconds):
+            await comments.mute(session, who, room, viewer, seconds)
+        case wire.Delete(comment=comment):
+            await comments.delete_comment(session, who, room, comment)
+        case wire.Drop():
+            raise TypeError("a drop is the issuer's")

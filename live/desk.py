@@ -1,0 +1,352 @@
+"""The gateway's desk: carries out what its viewers' sessions ask for, and looks after everything behind them."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
+from random import Random
+from time import monotonic, time
+from typing import Any
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from websockets.typing import Origin
+
+from kernel.errors import Refusal
+from kernel.http import Kernel
+from kernel.identity import Principal, Role
+from kernel.ids import new_id
+from kernel.postgres import transaction
+from live import rooms, wire
+from live.bus import Bus
+from live.commands import Commands
+from live.connection import Connection, Wheel
+from live.errands import Errands
+from live.hub import Hub
+from live.journal import Journal
+from live.metrics import Exposition, Tally
+from live.moderation import WordList, review
+from live.ports import Issuer, Locator
+from live.pulse import Pulse
+from live.replica import Facts, Room, person
+from live.session import Carry, Effect, Enter, Note, Say, Session, refused
+from live.speech import Speech
+from live.wire import Close
+
+SAME_VIEWER = 4
+"""Sockets one viewer may hold open in one room of one gateway; one more closes the oldest."""
+COMMANDS_AT_ONCE = 2000
+COMMANDS_EACH = 4
+CHORES_AT_ONCE = 100_000
+JOURNAL_SECONDS = 0.4
+STAYED_SECONDS = 60.0
+"""How often those who stay are noted again."""
+DRAIN_SECONDS = 20.0
+DRAIN_STEP_SECONDS = 0.05
+DRAIN_JITTER_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """Everything one gateway holds. Implements ``live.connection.Desk``."""
+
+    def __init__(self, kernel: Kernel, bus: Bus, locator: Locator, issuer: Issuer, url: str) -> None:
+        self.id = new_id().hex
+        self.url = url
+        self.tally = Tally()
+        self.wheel = Wheel()
+        self.origins = _origins(kernel.settings.allowed_origins)
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.bus = bus
+        self._kernel = kernel
+        self._words = WordList.load()
+        self._errands = Errands(COMMANDS_AT_ONCE, COMMANDS_EACH)
+        self._chores = Errands(CHORES_AT_ONCE, CHORES_AT_ONCE)
+        self.hub = Hub(
+            bus, self._facts, lambda text: review(text, self._words), self.tally, self._spawn,
+            log_length=kernel.settings.room_log_length, failed=self._defect,
+        )  # fmt: skip
+        self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
+        self._speech = Speech(bus, self.tally, self._spawn)
+        self._commands = Commands(kernel.sessions, locator, issuer)
+        self.pulse = Pulse(self.id, url, kernel.redis, bus, self.hub, self.tally, lambda: self.ready)
+        self._exposition = Exposition(self.tally, self._gauges, self._losses)
+
+    # ---- lifetime --------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether new viewers should come here."""
+        return self.bus.healthy and not self.draining
+
+    async def run(self) -> None:
+        """Do all that is done in the background, until cancelled. A defect in any of it ends all of it."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.bus.run(self.hub), name="bus")
+            group.create_task(self.wheel.run(), name="wheel")
+            group.create_task(self.pulse.run(), name="pulse")
+            group.create_task(self._write_journal(), name="journal")
+            group.create_task(self._look_after_rooms(), name="rooms")
+            group.create_task(self._watch_loop(), name="lag")
+
+    async def _write_journal(self) -> None:
+        stayed = monotonic()
+        while True:
+            await asyncio.sleep(JOURNAL_SECONDS)
+            if monotonic() - stayed > STAYED_SECONDS:
+                stayed = monotonic()
+                for room in self.hub.rooms.values():
+                    for viewer in room.audience.people:
+                        self._journal.stayed(room.id, viewer)
+            await self._journal.flush()
+
+    async def _look_after_rooms(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.hub.tell_guides()
+            try:
+                await self.hub.retry()
+                await self.hub.close_idle(time())
+            except (RedisError, OSError) as error:
+                self.tally.failures["rooms"] += 1
+                log.warning("rooms_failed", error=type(error).__name__)
+
+    async def _watch_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.25
+            await asyncio.sleep(0.25)
+            self.tally.loop_lag = max(0.0, loop.time() - due)
+
+    async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
+        """Stop taking viewers, finish what was begun, and send everybody elsewhere in paced batches."""
+        self.draining = True
+        log.info("draining", viewers=len(self.connections))
+        deadline = monotonic() + seconds
+        await self._errands.finish(min(5.0, seconds / 4))
+        random = Random()  # noqa: S311 - spreading, not secrecy
+        steps = max(1, int((deadline - monotonic()) * 0.7 / DRAIN_STEP_SECONDS))
+        paced = max(100, -(-len(self.connections) // steps))
+        while self.connections and monotonic() < deadline:
+            leaving = [connection for connection in self.connections if not connection.closing][:paced]
+            for connection in leaving:
+                if connection.session is None:
+                    connection.transport.close()
+                    continue
+                after = round(random.uniform(0.2, DRAIN_JITTER_SECONDS), 1)
+                connection.apply(connection.session.end(Close.DRAINING, "this server is being replaced", after))
+            await asyncio.sleep(DRAIN_STEP_SECONDS)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await self._chores.finish(2.0)
+        await self._journal.flush()
+        await self.pulse.stop()
+        log.info("drained", seconds=round(seconds - (deadline - monotonic()), 1))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if not self._chores.start(work):
+            raise RuntimeError("far more chores than rooms")
+
+    def _defect(self, error: BaseException) -> None:
+        self.tally.failures["tick"] += 1
+        log.error("tick_failed", exc_info=error)
+
+    async def _facts(self, room: UUID) -> Facts:
+        async with transaction(self._kernel.sessions) as session:
+            facts = await rooms.admission(session, room)
+            return Facts(facts.brand, facts.display_rate, await rooms.slots(session, room))
+
+    # ---- Desk ------------------------------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> bool:
+        """See ``Desk``."""
+        self.connections.add(connection)
+        return not self.draining
+
+    def closed(self, connection: Connection) -> None:
+        """See ``Desk``."""
+        self.connections.discard(connection)
+
+    def ended(self, code: Close) -> None:
+        """See ``Desk``."""
+        self.tally.closes[code.name.lower()] += 1
+
+    def session(self) -> Session:
+        """See ``Desk``."""
+        return Session(self.verify)
+
+    def verify(self, token: str, now: float) -> Principal:
+        """The principal of ``token``; Refusal ``token_invalid`` or ``token_expired``."""
+        return self._kernel.keyring.verify(token, datetime.fromtimestamp(now, UTC))
+
+    def page(self, path: str) -> tuple[int, str, bytes] | None:
+        """See ``Desk``."""
+        if path == "/healthz":
+            return 200, "text/plain", b"ok\n"
+        if path == "/readyz":
+            return (200, "text/plain", b"ready\n") if self.ready else (503, "text/plain", b"not ready\n")
+        if path == "/metrics":
+            return 200, "text/plain; version=0.0.4; charset=utf-8", self._exposition.render()
+        return None
+
+    def left(self, connection: Connection) -> None:
+        """See ``Desk``."""
+        room, connection.room = connection.room, None
+        if room is None:
+            return
+        assert connection.session is not None
+        assert connection.session.who is not None
+        room.audience.remove(connection)
+        who = connection.session.who
+        if who.subject not in room.audience.people:
+            self._journal.left(room.id, who.subject, connection.session.answers)
+
+    def carry(self, connection: Connection, effect: Effect) -> None:
+        """See ``Desk``."""
+        match effect:
+            case Enter():
+                self._enter(connection, effect)
+            case Say():
+                if connection.room is not None:
+                    self._speech.say(connection, connection.room, effect)
+            case Note():
+                self._note(connection, effect.frame)
+            case Carry():
+                self._begin(connection, effect.command)
+
+    # ---- coming in -------------------------------------------------------------------------------------------------
+
+    def _enter(self, connection: Connection, enter: Enter) -> None:
+        if connection.room_id is None:
+            self._turn_away(connection, Close.ROOM_UNKNOWN, "there is no such room")
+            return
+        room = self.hub.get(connection.room_id)
+        ahead = enter.resume is not None and room is not None and enter.resume.seq > room.seq
+        if room is not None and not ahead:
+            self._admit(connection, room, enter)
+        elif not self._errands.start(self._enter_later(connection, connection.room_id, enter)):
+            self._turn_away(connection, Close.UNAVAILABLE, "too many at once", 2.0)
+
+    async def _enter_later(self, connection: Connection, id: UUID, enter: Enter) -> None:
+        try:
+            room = await self.hub.open(id)
+            if enter.resume is not None and enter.resume.epoch == room.epoch:
+                await self.hub.reach(room, enter.resume.seq)
+        except Refusal:
+            self._turn_away(connection, Close.ROOM_UNKNOWN, "there is no such room")
+        except (SQLAlchemyError, RedisError, OSError, TimeoutError) as error:
+            self.tally.failures["open"] += 1
+            log.warning("room_not_opened", room=str(id), error=type(error).__name__)
+            self._turn_away(connection, Close.UNAVAILABLE, "the room cannot be reached", 2.0)
+        except Exception:
+            # A defect, told with its trace; the viewer must not hang at the door because of it.
+            self.tally.failures["defect"] += 1
+            log.exception("entering_broke", room=str(id))
+            self._turn_away(connection, Close.UNAVAILABLE, "the room cannot be reached", 5.0)
+        else:
+            if not connection.closing:
+                self._admit(connection, room, enter)
+        connection.admitted()
+
+    def _admit(self, connection: Connection, room: Room, enter: Enter) -> None:
+        who = enter.who
+        if room.brand != who.brand:
+            self._turn_away(connection, Close.ROOM_UNKNOWN, "there is no such room")
+            return
+        if room.state == "ended":
+            self._turn_away(connection, Close.ROOM_ENDED, "this room has ended")
+            return
+        here = room.audience.people.get(who.subject, [])
+        if len(here) >= SAME_VIEWER and (oldest := here[0]).session is not None:
+            oldest.apply(oldest.session.end(Close.REPLACED, "opened elsewhere"))
+        first = who.subject not in room.audience.people
+        recovered = room.admit(connection, enter.resume, self._journal.joined(room.id, who.subject))
+        self.tally.joins += 1
+        if enter.resume is not None:
+            self.tally.resumes["recovered" if recovered else "fresh"] += 1
+        elif first and who.role is Role.VIEWER:
+            self._speech.joined(room, person(who))
+
+    def _turn_away(self, connection: Connection, code: Close, reason: str, retry_after: float | None = None) -> None:
+        if connection.session is not None:
+            connection.apply(connection.session.end(code, reason, retry_after))
+
+    # ---- what viewers do -------------------------------------------------------------------------------------------
+
+    def _note(self, connection: Connection, frame: wire.Like | wire.Tap | wire.Seen) -> None:
+        room, session = connection.room, connection.session
+        if room is None or session is None or session.who is None:
+            return
+        match frame:
+            case wire.Like(n=n):
+                room.likes += n
+            case wire.Tap(product=product):
+                self._journal.tapped(room.id, product)
+            case wire.Seen(coupon=coupon):
+                self._journal.seen(session.who.subject, coupon)
+
+    def _begin(self, connection: Connection, command: wire.GuideCommand | wire.Claim | wire.Locate) -> None:
+        room, session = connection.room, connection.session
+        if room is None or session is None or session.who is None:
+            return
+        if not self._errands.start(self._carry_out(connection, session, room.id, command), session.who.subject):
+            self._answer(session, connection, command, refused(command.id or "", Refusal("busy", retry_after=1)))
+
+    async def _carry_out(
+        self,
+        connection: Connection,
+        session: Session,
+        room: UUID,
+        command: wire.GuideCommand | wire.Claim | wire.Locate,
+    ) -> None:
+        assert session.who is not None
+        try:
+            if isinstance(command, wire.Claim | wire.Locate):
+                # Claims ask the database who is in the room; the note of that must not come later.
+                await self._journal.written(room, session.who.subject)
+            ack = await self._commands.carry(session.who, room, command)
+        except Refusal as refusal:
+            ack = refused(command.id or "", refusal)
+        except (SQLAlchemyError, RedisError, OSError, TimeoutError) as error:
+            self.tally.failures["command"] += 1
+            log.warning("command_failed", command=type(command).__name__, error=type(error).__name__)
+            ack = refused(command.id or "", Refusal("unavailable", retry_after=2))
+        except Exception:
+            # A defect in one command must cost that command only; it is told, counted, and logged with its trace.
+            self.tally.failures["defect"] += 1
+            log.exception("command_broke", command=type(command).__name__)
+            ack = refused(command.id or "", Refusal("unavailable", retry_after=5))
+        self._answer(session, connection, command, ack)
+
+    def _answer(
+        self,
+        session: Session,
+        connection: Connection,
+        command: wire.GuideCommand | wire.Claim | wire.Locate,
+        ack: wire.Ack,
+    ) -> None:
+        if command.id is not None:
+            connection.apply(session.answer(ack))
+
+    # ---- figures ---------------------------------------------------------------------------------------------------
+
+    def _gauges(self) -> dict[str, float]:
+        return {
+            "viewers": sum(len(room.audience.connections) for room in self.hub.rooms.values()),
+            "sockets": len(self.connections),
+            "rooms": len(self.hub.rooms),
+            "ready": float(self.ready),
+            "commands_running": len(self._errands),
+            "errand_failures": self._errands.failures + self._chores.failures,
+        }
+
+    def _losses(self) -> int:
+        return self.bus.losses
+
+
+def _origins(allowed: Sequence[str]) -> Sequence[Origin | None] | None:
+    # Mini-programs and native apps send no Origin; only browsers can be abused from a foreign page.
+    return [*map(Origin, allowed), None] if allowed else None

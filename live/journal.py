@@ -1,0 +1,174 @@
+"""What viewers did, gathered and written to the database in batches: presence in rooms, taps, coupons seen.
+
+Also remembers who left a moment ago: a viewer who comes back soon gets the answers they missed, one who does not has
+their location forgotten.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from kernel.clock import now
+from kernel.errors import Refusal
+from kernel.postgres import Sessions, transaction
+from live import attendance, pins
+from live.attendance import Attended
+from live.metrics import Tally
+from live.ports import Issuer, Locator
+from live.session import Answered
+
+GONE_SECONDS = 20.0
+"""After so long a viewer who left counts as gone."""
+MAX_WAITING = 50_000
+"""Entries of each kind that wait for the database; past that new ones are left out, and counted."""
+MAX_SEEN_AT_ONCE = 200
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    at: float
+    answers: Answered | None
+
+
+class Journal:
+    """One gateway's notes, written about twice a second."""
+
+    def __init__(self, sessions: Sessions, locator: Locator, issuer: Issuer, tally: Tally) -> None:
+        self._sessions = sessions
+        self._locator = locator
+        self._issuer = issuer
+        self._tally = tally
+        self._attended: dict[tuple[UUID, UUID], Attended] = {}
+        self._taps: dict[UUID, Counter[UUID]] = {}
+        self._seen: dict[UUID, set[UUID]] = {}
+        self._left: dict[tuple[UUID, UUID], _Left] = {}
+        self._writing = asyncio.Lock()
+
+    def joined(self, room: UUID, viewer: UUID) -> Answered | None:
+        """``viewer`` came in; returns the answers of their connection that just ended, if there was one."""
+        self._attend(room, viewer, 1)
+        left = self._left.pop((room, viewer), None)
+        return None if left is None else left.answers
+
+    def stayed(self, room: UUID, viewer: UUID) -> None:
+        """``viewer`` is still here."""
+        self._attend(room, viewer, 0)
+
+    def left(self, room: UUID, viewer: UUID, answers: Answered | None) -> None:
+        """``viewer`` left; they may be back in a moment."""
+        self._attend(room, viewer, 0)
+        self._left.pop((room, viewer), None)
+        if len(self._left) < MAX_WAITING:
+            self._left[room, viewer] = _Left(time(), answers)
+        else:
+            self._tally.shed["left"] += 1  # their fixes end by age
+
+    def tapped(self, room: UUID, product: UUID) -> None:
+        """Somebody opened the card of ``product``."""
+        taps = self._taps.setdefault(room, Counter())
+        if product in taps or len(taps) < 1000:
+            taps[product] += 1
+        else:
+            self._tally.shed["tap"] += 1
+
+    def seen(self, viewer: UUID, coupon: UUID) -> None:
+        """``viewer`` was shown ``coupon``."""
+        if viewer in self._seen or len(self._seen) < MAX_WAITING:
+            self._seen.setdefault(viewer, set()).add(coupon)
+        else:
+            self._tally.shed["seen"] += 1
+
+    def _attend(self, room: UUID, viewer: UUID, joins: int) -> None:
+        at = now()
+        former = self._attended.get((room, viewer))
+        if former is not None:
+            self._attended[room, viewer] = Attended(room, viewer, former.first_at, at, former.joins + joins)
+        elif len(self._attended) < MAX_WAITING:
+            self._attended[room, viewer] = Attended(room, viewer, at, at, joins)
+        else:
+            self._tally.shed["attendance"] += 1
+
+    async def written(self, room: UUID, viewer: UUID) -> None:
+        """Return once the database knows that ``viewer`` is in ``room``. Raises what it raises."""
+        if (room, viewer) in self._attended:
+            await self._write_attendance()
+        elif self._writing.locked():  # it may be in the batch that is being written
+            async with self._writing:
+                return
+
+    async def flush(self) -> None:
+        """Write what is waiting. What cannot be written now waits for the next time."""
+        for what, write in (
+            ("attendance", self._write_attendance),
+            ("taps", self._write_taps),
+            ("seen", self._write_seen),
+            ("forget", self._forget),
+        ):
+            try:
+                await write()
+            except (SQLAlchemyError, RedisError, OSError, TimeoutError, Refusal) as error:
+                self._tally.failures[what] += 1
+                log.warning("journal_failed", what=what, error=type(error).__name__)
+
+    async def _write_attendance(self) -> None:
+        async with self._writing:
+            batch, self._attended = self._attended, {}
+            if not batch:
+                return
+            try:
+                async with transaction(self._sessions) as session:
+                    await attendance.attend(session, list(batch.values()))
+            except BaseException:
+                for key, row in batch.items():
+                    newer = self._attended.get(key, row)
+                    joins = row.joins if newer is row else row.joins + newer.joins
+                    self._attended[key] = Attended(*key, row.first_at, newer.last_at, joins)
+                raise
+
+    async def _write_taps(self) -> None:
+        batch, self._taps = self._taps, {}
+        while batch:
+            room, counts = batch.popitem()
+            try:
+                async with transaction(self._sessions) as session:
+                    await pins.taps(session, room, counts)
+            except BaseException:
+                for key, taps in [*batch.items(), (room, counts)]:
+                    self._taps.setdefault(key, Counter()).update(taps)
+                raise
+
+    async def _write_seen(self) -> None:
+        for _ in range(MAX_SEEN_AT_ONCE):
+            if not self._seen:
+                return
+            viewer, coupons = self._seen.popitem()
+            try:
+                await self._issuer.seen(viewer, list(coupons))
+            except BaseException:
+                self._seen.setdefault(viewer, set()).update(coupons)
+                raise
+
+    async def _forget(self) -> None:
+        gone: dict[UUID, list[UUID]] = {}
+        latest = time() - GONE_SECONDS
+        leaving: list[tuple[tuple[UUID, UUID], _Left]] = []
+        for place, left in self._left.items():  # in the order in which they left
+            if left.at > latest:
+                break
+            leaving.append((place, left))
+            gone.setdefault(place[0], []).append(place[1])
+        for room, viewers in gone.items():
+            before = max(left.at for place, left in leaving if place[0] == room)
+            await self._locator.forget(room, viewers, datetime.fromtimestamp(before, UTC))
+        for place, left in leaving:
+            if self._left.get(place) is left:  # not one who came back and left again meanwhile
+                del self._left[place]

@@ -1,0 +1,106 @@
+"""How many watch a room, over all gateways; and which gateways there are.
+
+Each gateway writes one number per room, which expires unless it is written again: a gateway that dies takes its viewers
+with it. Nothing here costs more when a room grows.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import time
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from kernel.redis import Client, Script
+from live.bus import ROOM_TTL_SECONDS, key
+from live.wire import Counts
+
+HOLD_SECONDS = 10.0
+"""How long a gateway's figure counts without being renewed."""
+RENEW_SECONDS = 3.0
+GATEWAY_SECONDS = 15.0
+"""How long a gateway that says nothing is listed."""
+ARRIVALS_AT_ONCE = 1000
+_AT_ONCE = 32
+_GATEWAYS = "nearcast:gateways"
+_HERE = Path(__file__).parent
+_beat = Script(_HERE / "presence.lua")
+_counts = Script(_HERE / "counts.lua")
+
+
+class GatewayStats(msgspec.Struct, frozen=True):
+    """What a gateway says of itself; times in seconds since 1970, delays from publishing to the last socket."""
+
+    id: str
+    url: str
+    viewers: int
+    rooms: int
+    frames: int
+    events: int
+    shed: int
+    joins: int
+    delay_ms_p50: float
+    delay_ms_p99: float
+    at: float
+    ready: bool = True
+
+
+def _keys(room: UUID) -> list[str]:
+    return [key(room, name) for name in ("presence", "uniques", "meta")]
+
+
+async def beat(
+    redis: Client, room: UUID, gateway: str, viewers: int, likes: int, arrivals: Sequence[UUID]
+) -> tuple[Counts, bool]:
+    """Say that ``gateway`` has ``viewers`` in ``room``, with ``likes`` and ``arrivals`` since the last beat.
+
+    Returns the figures of all gateways, and whether nobody told them to the room yet. Raises what Redis raises.
+    """
+    arguments = [gateway, viewers, int(HOLD_SECONDS * 1000), likes, ROOM_TTL_SECONDS]
+    people, uniques, total, fresh = await _beat(redis, _keys(room), [*arguments, *(who.bytes for who in arrivals)])
+    return Counts(viewers=people, likes=total, uniques=uniques), bool(fresh)
+
+
+async def counts(redis: Client, rooms: Iterable[UUID]) -> dict[UUID, Counts]:
+    """The live figures of ``rooms``. Raises what Redis raises."""
+    found: dict[UUID, Counts] = {}
+    waiting = iter(list(rooms))
+
+    async def work() -> None:
+        for room in waiting:
+            viewers, uniques, likes = await _counts(redis, _keys(room), [])
+            found[room] = Counts(viewers=viewers, likes=likes, uniques=uniques)
+
+    await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+    return found
+
+
+async def register(redis: Client, stats: GatewayStats) -> None:
+    """List ``stats`` among the gateways, and strike off those that fell silent."""
+    await redis.hset(_GATEWAYS, stats.id, msgspec.json.encode(stats))
+    listed: Any = await redis.hgetall(_GATEWAYS)
+    gone = [name for name, value in listed.items() if not _fresh(_decode(value))]
+    if gone:
+        await redis.hdel(_GATEWAYS, *gone)
+
+
+async def unregister(redis: Client, gateway: str) -> None:
+    """Strike ``gateway`` off the list."""
+    await redis.hdel(_GATEWAYS, gateway)
+
+
+async def gateways(redis: Client) -> list[GatewayStats]:
+    """The gateways that said something within ``GATEWAY_SECONDS``, by id. Raises what Redis raises."""
+    listed: Any = await redis.hgetall(_GATEWAYS)
+    found = [stats for value in listed.values() if _fresh(stats := _decode(value))]
+    return sorted(found, key=lambda stats: stats.id)
+
+
+def _decode(value: bytes) -> GatewayStats:
+    return msgspec.json.decode(value, type=GatewayStats)
+
+
+def _fresh(stats: GatewayStats) -> bool:
+    return stats.at > time() - GATEWAY_SECONDS

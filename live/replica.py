@@ -1,0 +1,236 @@
+"""A room as one process knows it: a copy of its log and snapshot, so that joins and resumes do not reach Redis."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import time
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw
+
+from kernel.identity import Principal
+from live import wire
+from live.audience import Audience, Granted
+from live.bus import RECENT, Entry, Snapshot
+from live.connection import Connection, prepared, prepared_frame
+from live.session import Answered
+
+REPLAY_EVENTS = 100
+"""Events in one frame of a resume."""
+_TAKEN_DOWN = b'{"t":"delete"'
+
+
+class Welcome(wire.Frame, frozen=True, tag="welcome"):
+    """``wire.Welcome`` with its parts still encoded: they are the same bytes for everybody."""
+
+    you: wire.Person
+    room: Raw
+    log: wire.Position
+    now: int
+    pin: Raw | None = None
+    announcement: Raw = Raw(b'""')
+    counts: wire.Counts = wire.Counts()
+    drops: Sequence[Raw] = ()
+    recent: Sequence[Raw] = ()
+    coupons: Sequence[Raw] = ()
+    muted_until: int | None = None
+    recovered: bool = False
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a room's rows say: whose it is, how much is shown, and its snapshot, drops excepted."""
+
+    brand: str
+    display_rate: float
+    slots: dict[str, bytes]
+
+
+def person(who: Principal) -> wire.Person:
+    """``who`` as others see them."""
+    return wire.Person(who.subject, who.name, who.role.value, who.tier)
+
+
+class Room:
+    """One room in this process. Also the ``House`` of its viewers' sessions."""
+
+    def __init__(
+        self, id: UUID, facts: Facts, review: Callable[[str], str], log_length: int, audience: Audience
+    ) -> None:
+        self.id = id
+        self.brand = facts.brand
+        self.review = review
+        self.audience = audience
+        self.state = "live"
+        self.slow_seconds = 0
+        self.mutes: dict[UUID, int] = {}
+        self.epoch = ""
+        self.seq = 0
+        self.slots: dict[str, bytes] = {}
+        self.counts = wire.Counts()
+        self.coupons: dict[UUID, list[bytes]] = {}
+        self.recent: deque[bytes] = deque(maxlen=RECENT)
+        self.heard = ("", 0)
+        """Epoch and greatest number heard while the copy was being repaired."""
+        self.whole = asyncio.Event()
+        """Set while this copy is complete; cleared while something is being read that was missed."""
+        self.mending = False
+        self.empty_since = time()
+        self.likes = 0
+        """Not yet handed to presence, as are ``arrivals``."""
+        self.arrivals: set[UUID] = set()
+        self._entries: list[Entry] = []
+        self._log_length = log_length
+        self._open_drops: tuple[Raw, ...] | None = None
+        self._replays: dict[int, list[bytes]] = {}
+        audience.recent = self.recent.extend
+
+    # ---- the log's copy --------------------------------------------------------------------------------------------
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Begin anew from ``snapshot``. Coupons known from an earlier log stay known."""
+        self.epoch, self.seq = snapshot.epoch, snapshot.seq
+        self.slots, self.mutes = {}, {}
+        self._entries = list(snapshot.entries)
+        self._replays.clear()
+        self._set(snapshot.slots)
+        self.counts = wire.Counts(self.counts.viewers, snapshot.likes, self.counts.uniques)
+        taken_down = set()
+        for entry in snapshot.entries:
+            self._index(entry)
+            if entry.event is not None and entry.event.startswith(_TAKEN_DOWN):
+                taken_down.add(msgspec.json.decode(entry.event, type=wire.Deleted).comment)
+        self.recent.clear()
+        self.recent.extend(event for event in snapshot.recent if _comment_id(event) not in taken_down)
+
+    def apply(self, entry: Entry) -> None:
+        """The next entry of the log."""
+        self.seq = entry.seq
+        self._entries.append(entry)
+        if len(self._entries) > self._log_length * 1.25:
+            del self._entries[: -self._log_length]
+        self._replays.clear()
+        self._set(entry.slots)
+        self._index(entry)
+        if entry.event is not None and entry.event.startswith(_TAKEN_DOWN):
+            comment = msgspec.json.decode(entry.event, type=wire.Deleted).comment
+            kept = [event for event in self.recent if _comment_id(event) != comment]
+            self.recent.clear()
+            self.recent.extend(kept)
+        self.audience.certain(entry.seq, entry.event, entry.private, entry.at)
+
+    def _set(self, slots: Mapping[str, bytes]) -> None:
+        self.slots.update(slots)
+        self._open_drops = None
+        for name, value in slots.items():
+            if name == "room" and value:
+                card = msgspec.json.decode(value, type=wire.RoomCard)
+                self.state, self.slow_seconds = card.state, card.slow_seconds
+            elif name.startswith("mute:"):
+                del self.slots[name]
+                if value and (until := int(value)) > time() * 1000:
+                    self.mutes[UUID(name[5:])] = until
+                else:
+                    self.mutes.pop(UUID(name[5:]), None)
+            elif name.startswith("drop:") and not value:
+                del self.slots[name]
+
+    def hear(self, epoch: str, seq: int) -> None:
+        """Remember that the log goes on at least to ``seq``."""
+        self.heard = (epoch, max(seq, self.heard[1])) if epoch == self.heard[0] else (epoch, seq)
+
+    def behind(self) -> bool:
+        """Whether the log is known to go on past this copy. Numbers of another epoch say nothing."""
+        return self.heard[0] == self.epoch and self.heard[1] > self.seq
+
+    def _index(self, entry: Entry) -> None:
+        for viewer, coupon in (entry.private or {}).items():
+            known = self.coupons.setdefault(viewer, [])
+            if coupon not in known:
+                known.append(coupon)
+
+    def _after(self, resume: wire.Position) -> list[Entry] | None:
+        """What happened after ``resume``; None if that cannot be told completely."""
+        if resume.epoch != self.epoch or not 0 <= resume.seq <= self.seq:
+            return None
+        if resume.seq == self.seq:
+            return []
+        if not self._entries or self._entries[0].seq > resume.seq + 1:
+            return None
+        return self._entries[resume.seq + 1 - self._entries[0].seq :]
+
+    # ---- welcome ---------------------------------------------------------------------------------------------------
+
+    def welcome(self, who: Principal, resume: wire.Position | None) -> tuple[list[bytes], bool]:
+        """Prepared frames for ``who``: the snapshot, and what they missed if all of it is known (then True)."""
+        missed = None if resume is None else self._after(resume)
+        replay = [] if not missed else self._replay(who.subject, missed)
+        count = sum(entry.event is not None or who.subject in (entry.private or ()) for entry in missed or ())
+        frame = Welcome(
+            you=person(who),
+            room=Raw(self.slots["room"]),
+            log=wire.Position(self.epoch, self.seq),
+            now=int(time() * 1000),
+            pin=Raw(self.slots["pin"]) if self.slots.get("pin") else None,
+            announcement=Raw(self.slots.get("announcement") or b'""'),
+            counts=self.counts,
+            drops=self._drops(),  # tuples: an empty one is the default, and left out
+            recent=tuple(Raw(event) for event in self.recent),
+            coupons=tuple(Raw(coupon) for coupon in self.coupons.get(who.subject, ())),
+            muted_until=self.mutes.get(who.subject),
+            recovered=missed is not None,
+            missed=count,
+        )
+        return [prepared_frame(frame), *replay], missed is not None
+
+    def _drops(self) -> tuple[Raw, ...]:
+        if self._open_drops is None:
+            self._open_drops = tuple(Raw(value) for name, value in self.slots.items() if name.startswith("drop:"))
+        return self._open_drops
+
+    def _replay(self, viewer: UUID, missed: list[Entry]) -> list[bytes]:
+        personal = any(viewer in entry.private for entry in missed if entry.private)
+        first = missed[0].seq
+        if not personal and first in self._replays:
+            return self._replays[first]
+        frames: list[bytes] = []
+        run: list[Raw] = []
+
+        def batch(seq: int) -> None:
+            if run:
+                frames.append(prepared(wire.encoder.encode(wire.Batch(list(run), seq))))
+                run.clear()
+
+        for entry in missed:
+            if entry.private is not None and viewer in entry.private:
+                batch(entry.seq - 1)
+                frames.append(prepared_frame(Granted(Raw(entry.private[viewer]), entry.seq)))
+            if entry.event is not None:
+                run.append(Raw(entry.event))
+                if len(run) == REPLAY_EVENTS:
+                    batch(entry.seq)
+        batch(missed[-1].seq)
+        if not personal:  # after a gateway's death thousands come back from the same position
+            self._replays[first] = frames
+        return frames
+
+    def admit(self, connection: Connection, resume: wire.Position | None, answers: Answered | None = None) -> bool:
+        """Let the viewer of ``connection`` in; True if they were told everything they had missed."""
+        session = connection.session
+        assert session is not None
+        assert session.who is not None
+        frames, recovered = self.welcome(session.who, resume)
+        session.entered(self, answers)
+        connection.room = self
+        self.audience.add(connection, self.seq)
+        for frame in frames:
+            connection.write(frame)
+        self.arrivals.add(session.who.subject)
+        return recovered
+
+
+def _comment_id(event: bytes) -> UUID:
+    return msgspec.json.decode(event, type=wire.Commented).id

@@ -1,0 +1,283 @@
+"""One viewer's side of the room socket as a pure state machine: a frame goes in, effects come out.
+
+No await, no clock, no I/O: the time is an argument (seconds since 1970), what has to be done outside is an effect.
+Whoever drives it carries out the effects in order, and hands the outcome of a ``Carry`` or ``Say`` back to ``answer``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+import msgspec
+
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from live import wire
+from live.wire import Close
+
+COMMENT_BURST = 5.0
+COMMENTS_PER_SECOND = 1.0
+"""One viewer's comments, whatever the room; slow mode comes on top."""
+FRAME_BURST = 200.0
+FRAMES_PER_SECOND = 20.0
+"""All frames of one client; a client beyond that is not a person."""
+DUPLICATE_SECONDS = 30.0
+ANSWERS = 32
+"""Commands of one viewer whose answers are remembered for a resend."""
+
+
+class House(Protocol):
+    """What a session must know of its room; shared by all sessions of the room and changed by the room's events."""
+
+    state: str
+    slow_seconds: int
+    mutes: dict[UUID, int]
+    """Until when (ms since 1970) whose comments are refused."""
+    review: Callable[[str], str]
+    """The text as it may be shown, or Refusal."""
+
+
+# ---- effects -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """This frame goes to the client."""
+
+    frame: wire.ServerFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Let ``who`` into the room: check the brand, call ``entered``, send the welcome."""
+
+    who: Principal
+    resume: wire.Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """``text`` was checked: hand it to the room, then ``answer``."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """A command that takes time: carry it out, then ``answer`` if it has an id."""
+
+    command: wire.GuideCommand | wire.Claim | wire.Locate
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to be counted; never answered."""
+
+    frame: wire.Like | wire.Tap | wire.Seen
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Say ``bye`` and close."""
+
+    code: Close
+    reason: str
+    retry_after: float | None = None
+
+
+Effect = Send | Enter | Say | Carry | Note | End
+Answered = dict[str, tuple[int, wire.Ack | None]]
+"""Command id → fingerprint of the command and its answer, None while it is being carried out."""
+
+
+def refused(id: str, refusal: Refusal) -> wire.Ack:
+    """``refusal`` as the answer to the command ``id``."""
+    return wire.Ack(id, error=wire.Error(refusal.code, refusal.message, refusal.retry_after))
+
+
+class Session:
+    """The state of one connection. Frames other than ``hello`` are understood only once the viewer was let in."""
+
+    __slots__ = (
+        "_allowance",
+        "_answers",
+        "_frames",
+        "_heard_at",
+        "_house",
+        "_last_text",
+        "_said_at",
+        "_spoke_at",
+        "_state",
+        "_verify",
+        "who",
+    )
+
+    def __init__(self, verify: Callable[[str, float], Principal]) -> None:
+        self._verify = verify
+        self._state: Literal["hello", "entering", "in", "over"] = "hello"
+        self._house: House | None = None
+        self.who: Principal | None = None
+        self._frames = FRAME_BURST
+        self._heard_at = 0.0
+        self._allowance = COMMENT_BURST
+        self._spoke_at = 0.0
+        self._said_at = 0.0
+        self._last_text: str | None = None
+        self._answers: Answered | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Between ``hello`` and being let in: frames that come now must be held back."""
+        return self._state == "entering"
+
+    @property
+    def over(self) -> bool:
+        """Whether an ``End`` was given; whatever comes now is ignored."""
+        return self._state == "over"
+
+    @property
+    def answers(self) -> Answered | None:
+        """What a viewer who comes back may ask again; hand it to ``entered``."""
+        return self._answers
+
+    def receive(self, data: bytes | bytearray, now: float) -> list[Effect]:
+        """One text frame of the client at ``now``."""
+        if self._state == "over":
+            return []
+        if not self._may_send(now):
+            return self._end(Close.FLOOD, "too many frames")
+        try:
+            frame = wire.client_frames.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            # The decoder's own words may repeat what was sent; they stay here.
+            return self._end(Close.BAD_FRAME, "this is not a frame of the protocol")
+        if self._state == "hello":
+            return self._hello(frame, now)
+        if isinstance(frame, wire.Ping):
+            return [Send(wire.Pong(int(now * 1000)))]
+        if isinstance(frame, wire.Hello):
+            return self._end(Close.BAD_FRAME, "hello comes once")
+        if isinstance(frame, wire.Like | wire.Tap | wire.Seen):
+            return [Note(frame)]
+        return self._command(frame, now)
+
+    def control(self, now: float) -> list[Effect]:
+        """A ping or pong of the client: counts as a frame."""
+        return [] if self._state == "over" or self._may_send(now) else self._end(Close.FLOOD, "too many frames")
+
+    def entered(self, house: House, answers: Answered | None = None) -> None:
+        """The viewer is in; ``answers`` are those of an earlier connection of the same viewer to this room."""
+        self._house = house
+        self._answers = answers
+        self._state = "in"
+
+    def answer(self, ack: wire.Ack) -> list[Effect]:
+        """The outcome of a ``Say`` or ``Carry``."""
+        if self._answers is not None and ack.id in self._answers:
+            if ack.error is not None and ack.error.retry_after is not None:
+                # It was not carried out and may be tried again, under the same id and in the same words.
+                del self._answers[ack.id]
+                self._last_text, self._said_at = None, 0.0
+            else:
+                self._answers[ack.id] = (self._answers[ack.id][0], ack)
+        return [] if self._state == "over" else [Send(ack)]
+
+    def silent(self) -> list[Effect]:
+        """Nothing was heard of the client for too long."""
+        if self._state == "hello":
+            return self._end(Close.HELLO_TIMEOUT, "no hello within 10 s")
+        return self._end(Close.SILENT, "nothing heard for too long")
+
+    def expired(self, now: float) -> list[Effect]:
+        """To be asked from time to time: has the token ended?"""
+        if self.who is None or now < self.who.expires_at.timestamp() or self._state == "over":
+            return []
+        return self._end(Close.TOKEN_EXPIRED, "the token has expired")
+
+    def end(self, code: Close, reason: str, retry_after: float | None = None) -> list[Effect]:
+        """The server wants this connection closed."""
+        return [] if self._state == "over" else self._end(code, reason, retry_after)
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _end(self, code: Close, reason: str, retry_after: float | None = None) -> list[Effect]:
+        self._state = "over"
+        return [End(code, reason, retry_after)]
+
+    def _may_send(self, now: float) -> bool:
+        # A clock that was set back gives nothing, and takes nothing.
+        self._frames = min(FRAME_BURST, self._frames + max(0.0, now - self._heard_at) * FRAMES_PER_SECOND) - 1
+        self._heard_at = now
+        return self._frames >= 0
+
+    def _hello(self, frame: wire.ClientFrame, now: float) -> list[Effect]:
+        if not isinstance(frame, wire.Hello):
+            return self._end(Close.BAD_FRAME, "hello comes first")
+        try:
+            self.who = self._verify(frame.token, now)
+        except Refusal as refusal:
+            code = Close.TOKEN_EXPIRED if refusal.code == "token_expired" else Close.TOKEN_INVALID
+            return self._end(code, refusal.message)
+        self._state = "entering"
+        return [Enter(self.who, frame.resume)]
+
+    def _command(self, frame: wire.Comment | wire.Locate | wire.Claim | wire.GuideCommand, now: float) -> list[Effect]:
+        if frame.id is None:  # a fix is repeated all the time; most clients want no answer
+            assert self.who is not None
+            return [Carry(frame)] if isinstance(frame, wire.Locate) and self.who.role is Role.VIEWER else []
+        fingerprint = hash(frame)
+        if self._answers is not None and frame.id in self._answers:
+            former, ack = self._answers[frame.id]
+            if former != fingerprint:
+                return [Send(refused(frame.id, Refusal("idempotency_mismatch")))]
+            return [] if ack is None else [Send(ack)]
+        try:
+            effect = self._judge(frame, now)
+        except Refusal as refusal:
+            # Not remembered: a resend after "too fast" is judged anew.
+            return [Send(refused(frame.id, refusal))]
+        self._remember(frame.id, fingerprint)
+        return [effect]
+
+    def _remember(self, id: str, fingerprint: int) -> None:
+        if self._answers is None:
+            self._answers = {}
+        elif len(self._answers) >= ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        self._answers[id] = (fingerprint, None)
+
+    def _judge(self, frame: wire.Comment | wire.Locate | wire.Claim | wire.GuideCommand, now: float) -> Effect:
+        assert self.who is not None
+        if isinstance(frame, wire.Comment):
+            return Say(frame.id, self._comment(frame.text, now))
+        if isinstance(frame, wire.GuideCommand) and self.who.role not in (Role.GUIDE, Role.OPS):
+            raise Refusal("forbidden")
+        if isinstance(frame, wire.Claim | wire.Locate) and self.who.role is not Role.VIEWER:
+            raise Refusal("forbidden")
+        return Carry(frame)
+
+    def _comment(self, text: str, now: float) -> str:
+        assert self.who is not None
+        assert self._house is not None
+        house = self._house
+        if house.state == "ended":
+            raise Refusal("room_ended")
+        until = house.mutes.get(self.who.subject, 0) / 1000
+        if until > now:
+            raise Refusal("muted", retry_after=round(until - now, 1))
+        staff = self.who.role in (Role.GUIDE, Role.OPS)
+        self._allowance = min(COMMENT_BURST, self._allowance + max(0.0, now - self._spoke_at) * COMMENTS_PER_SECOND)
+        self._spoke_at = now
+        if not staff and self._allowance < 1:
+            raise Refusal("too_fast", retry_after=round((1 - self._allowance) / COMMENTS_PER_SECOND, 1))
+        since = now - self._said_at
+        if not staff and 0 <= since < house.slow_seconds:
+            raise Refusal("too_fast", retry_after=round(house.slow_seconds - since, 1))
+        self._allowance -= 1  # a text that is refused costs too, else word lists could be guessed at speed
+        shown = house.review(text)
+        if not staff and shown == self._last_text and 0 <= since < DUPLICATE_SECONDS:
+            raise Refusal("duplicate")
+        self._last_text, self._said_at = shown, now
+        return shown

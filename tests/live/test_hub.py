@@ -1,0 +1,391 @@
+"""A room's copy in one process: ticks, order, slow viewers, gaps. No network: transports that write down."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from viewers import announced, coupon, principal, slots, until
+
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from kernel.ids import new_id
+from live import wire
+from live.audience import SLICE, Granted
+from live.bus import Entry
+from live.connection import HARD_LIMIT, SILENT_SECONDS, Connection, Wheel
+from live.errands import Errands
+from live.hub import Hub
+from live.memory_bus import MemoryBus
+from live.metrics import Tally
+from live.replica import Facts, Room, Welcome
+from live.session import Session
+from live.wire import Close
+
+
+class Paper(asyncio.Transport):
+    """A transport that writes down what would be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.unsent = 0
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Doorman:
+    """As much of a gateway as a connection needs."""
+
+    origins = None
+
+    def __init__(self) -> None:
+        self.wheel = Wheel()
+        self.closes: list[Close] = []
+
+    def opened(self, connection: Connection) -> bool:
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        pass
+
+    def page(self, path: str) -> None:
+        return None
+
+    def session(self) -> Session:
+        raise NotImplementedError
+
+    def carry(self, connection: Connection, effect: object) -> None:
+        pass
+
+    def left(self, connection: Connection) -> None:
+        if connection.room is not None:
+            connection.room.audience.remove(connection)
+
+    def ended(self, code: Close) -> None:
+        self.closes.append(code)
+
+
+class Viewer:
+    """Somebody in a room."""
+
+    def __init__(self, who: Principal, room: Room, doorman: Doorman, resume: wire.Position | None = None) -> None:
+        self.paper = Paper()
+        self.connection = Connection(doorman)
+        self.connection.connection_made(self.paper)
+        self.connection.session = Session(lambda _token, _now: who)
+        self.connection.session.receive(b'{"t":"hello","token":"x"}', 0)
+        self.recovered = room.admit(self.connection, resume)
+
+    @property
+    def frames(self) -> list[Any]:
+        return [wire.server_frames.decode(payload(data)) for data in self.paper.written]
+
+    @property
+    def events(self) -> list[Any]:
+        return [wire.room_events.decode(e) for frame in self.frames if isinstance(frame, wire.Batch) for e in frame.e]
+
+
+def payload(data: bytes) -> bytes:
+    """What one prepared frame carries."""
+    assert data[0] == 0x81
+    length = data[1]
+    assert not length & 0x80, "a server's frame must not be masked"
+    return data[2:] if length < 126 else data[4:] if length == 126 else data[10:]
+
+
+class House:
+    """A hub on a bus in memory, with one room."""
+
+    def __init__(self, log_length: int = 10_000) -> None:
+        self.bus = MemoryBus(log_length=log_length)
+        self.tally = Tally()
+        self.errands = Errands(1000, 1000)
+        self.doorman = Doorman()
+        self.room_id = new_id()
+        self.loads = 0
+        self.hub = Hub(
+            self.bus, self._facts, str.strip, self.tally, self._spawn, log_length=log_length, failed=self._failed
+        )
+
+    def _failed(self, error: BaseException) -> None:
+        raise error
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self.errands.start(work)
+
+    async def _facts(self, room: UUID) -> Facts:
+        self.loads += 1
+        if room != self.room_id:
+            raise Refusal("not_found")
+        card = wire.RoomCard(room, "新品", "live", wire.Person(new_id(), "阿May", "guide"))
+        return Facts("acme", 30, {"room": wire.encoder.encode(card), "pin": b"", "announcement": b'""'})
+
+    async def open(self) -> Room:
+        return await self.hub.open(self.room_id)
+
+    async def enter(self, role: Role = Role.VIEWER, resume: wire.Position | None = None) -> Viewer:
+        return Viewer(principal(role=role), await self.open(), self.doorman, resume)
+
+    async def announce(self, text: str) -> None:
+        await self.bus.publish(self.room_id, text, event=announced(text), slots=slots(text))
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    house = House()
+    async with listening(house):
+        yield house
+
+
+class listening:
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def __aenter__(self) -> None:
+        self._running = asyncio.ensure_future(self._house.bus.run(self._house.hub))
+        await asyncio.sleep(0)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._house.errands.finish(5)
+        self._running.cancel()
+        await asyncio.wait({self._running})
+
+
+async def test_room_is_opened_once_for_all_who_come_at_once(house: House) -> None:
+    rooms = await asyncio.gather(*(house.open() for _ in range(50)))
+    assert house.loads == 1
+    assert len(set(map(id, rooms))) == 1
+
+
+async def test_unknown_room_stays_closed(house: House) -> None:
+    with pytest.raises(Refusal):
+        await house.hub.open(new_id())
+    assert house.hub.rooms == {}
+
+
+async def test_event_alone_leaves_in_the_next_turn_of_the_loop(house: House) -> None:
+    me = await house.enter()
+    await house.announce("快")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [event.text for event in me.events] == ["快"]
+
+
+async def test_events_of_one_turn_are_one_frame_with_one_position(house: House) -> None:
+    me = await house.enter()
+    for text in "一二三":
+        await house.announce(text)
+    await until(lambda: len(me.frames) == 2)
+    batch = me.frames[1]
+    assert ([event.text for event in me.events], batch.seq) == (["一", "二", "三"], 3)
+
+
+async def test_everybody_is_written_the_same_bytes_and_the_loop_breathes(house: House) -> None:
+    crowd = [await house.enter() for _ in range(SLICE * 3)]
+    await house.announce("满屋")
+    turns = 0
+    while len(crowd[-1].paper.written) < 2:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 3, "all were written in one go"
+    assert {viewer.paper.written[1] for viewer in crowd} == {crowd[0].paper.written[1]}
+
+
+async def test_private_coupons_keep_their_place_in_the_order(house: House) -> None:
+    me, other = await house.enter(), await house.enter()
+    assert me.connection.session is not None
+    assert me.connection.session.who is not None
+    mine = wire.encoder.encode(coupon("满30减10"))
+    await house.announce("开抢")
+    await house.bus.publish(house.room_id, "g", private={me.connection.session.who.subject: mine})
+    await house.announce("抢完")
+    await until(lambda: len(me.frames) == 4)
+    assert [type(frame).__name__ for frame in me.frames] == ["Welcome", "Batch", "CouponGranted", "Batch"]
+    assert [getattr(frame, "seq", None) for frame in me.frames[1:]] == [1, 2, 3]
+    assert [frame.seq for frame in other.frames[1:]] == [1, 3]
+
+
+async def test_newcomer_is_not_told_again_what_the_snapshot_says(house: House) -> None:
+    await house.enter()
+    await house.announce("早")  # waits for its tick
+    late = await house.enter()
+    await house.announce("晚")
+    await until(lambda: len(late.frames) == 2)
+    assert late.frames[0].announcement == "早"
+    assert late.frames[0].log.seq == 1
+    assert [event.text for event in late.events] == ["晚"]
+
+
+async def test_latest_values_are_merged_and_paced(house: House) -> None:
+    me = await house.enter()
+    for n in range(50):
+        told = wire.CountsChanged(wire.Counts(viewers=n))
+        await house.bus.cast(house.room_id, [wire.encoder.encode(told)])
+        await asyncio.sleep(0.002)
+    await until(lambda: me.events and me.events[-1].counts.viewers == 49)
+    assert len(me.events) <= 4
+
+
+async def test_stock_of_two_drops_are_two_values(house: House) -> None:
+    me = await house.enter()
+    one, two = new_id(), new_id()
+    for left in (9, 8, 7):
+        stocks = [wire.encoder.encode(wire.DropStock(drop, left)) for drop in (one, two)]
+        await house.bus.cast(house.room_id, stocks)
+    await until(lambda: len(me.events) >= 2)
+    assert {(event.drop, event.left) for event in me.events} == {(one, 7), (two, 7)}
+
+
+async def test_slow_viewer_gets_certain_events_only_and_is_closed_past_the_limit(house: House) -> None:
+    slow, quick = await house.enter(), await house.enter()
+    slow.connection.pause_writing()
+    comment = wire.Commented(new_id(), wire.Person(new_id(), "小周"), "看不见", 1)
+    await house.bus.cast(house.room_id, [wire.encoder.encode(comment)])
+    await house.announce("必达")
+    await until(lambda: len(quick.events) == 2)
+    assert [type(event).__name__ for event in slow.events] == ["Announced"]
+    assert house.tally.shed["slow"] == 1
+    slow.paper.unsent = HARD_LIMIT
+    await house.announce("太慢")
+    await until(lambda: slow.connection.closing)
+    assert house.doorman.closes == [Close.SLOW]
+    await house.announce("再见")
+    await until(lambda: len(quick.events) == 4)
+    assert slow.connection not in (await house.open()).audience.connections
+
+
+async def test_missing_number_is_read_before_anything_later_is_told(house: House) -> None:
+    me = await house.enter()
+    room = await house.open()
+    unheard, house.bus._receiver = house.bus._receiver, None
+    await house.announce("丢")
+    house.bus._receiver = unheard
+    await house.announce("到")
+    await until(lambda: len(me.events) == 2)
+    assert [event.text for event in me.events] == ["丢", "到"]
+    assert (room.seq, house.tally.gaps) == (2, 1)
+
+
+async def test_entry_heard_twice_is_told_once(house: House) -> None:
+    me = await house.enter()
+    room = await house.open()
+    await house.announce("一")
+    house.hub.entry(room.id, room.epoch, Entry(1, announced("一")))
+    await house.announce("二")
+    await until(lambda: me.events and me.events[-1].text == "二")
+    assert [event.text for event in me.events] == ["一", "二"]
+
+
+async def test_gap_that_the_log_no_longer_holds_is_a_fresh_welcome() -> None:
+    house = House(log_length=2)
+    async with listening(house):
+        me = await house.enter()
+        unheard, house.bus._receiver = house.bus._receiver, None
+        for n in range(5):
+            await house.announce(f"丢{n}")
+        house.bus._receiver = unheard
+        await house.announce("到")
+        await until(lambda: len(me.frames) == 2)
+        again = me.frames[1]
+        assert isinstance(again, wire.Welcome)
+        assert (again.recovered, again.announcement, again.log.seq) == (False, "到", 6)
+        await house.announce("后")
+        await until(lambda: me.events)
+        assert [event.text for event in me.events] == ["后"]
+
+
+async def test_deleted_comment_is_not_shown_to_those_who_come_later(house: House) -> None:
+    await house.enter()
+    gone, kept = (wire.Commented(new_id(), wire.Person(new_id(), "小周"), text, 1) for text in ("删", "留"))
+    await house.bus.cast(house.room_id, [wire.encoder.encode(gone), wire.encoder.encode(kept)])
+    room = await house.open()
+    await until(lambda: len(room.recent) == 2)
+    await house.bus.publish(house.room_id, "d", event=wire.encoder.encode(wire.Deleted(gone.id)))
+    assert [comment.text for comment in (await house.enter()).frames[0].recent] == ["留"]
+    fresh = House()
+    fresh.bus, fresh.hub._bus, fresh.room_id = house.bus, house.bus, house.room_id
+    assert [comment.text for comment in (await fresh.enter()).frames[0].recent] == ["留"]
+
+
+async def test_slow_mode_and_mutes_follow_the_log(house: House) -> None:
+    room = await house.open()
+    card = msgspec.json.decode(room.slots["room"], type=wire.RoomCard)
+    slower = msgspec.structs.replace(card, slow_seconds=30)
+    viewer = new_id()
+    changed = {"room": wire.encoder.encode(slower), f"mute:{viewer}": b"9999999999999"}
+    await house.bus.publish(house.room_id, "s", event=wire.encoder.encode(wire.RoomChanged(slower)), slots=changed)
+    assert (room.slow_seconds, room.mutes) == (30, {viewer: 9999999999999})
+    await house.bus.publish(house.room_id, "u", event=b"{}", slots={f"mute:{viewer}": b""})
+    assert room.mutes == {}
+
+
+async def test_thousands_of_resumes_from_one_place_encode_once(house: House) -> None:
+    room = await house.open()
+    position = wire.Position(room.epoch, 0)
+    for n in range(250):
+        await house.announce(f"{n}")
+    first, second = await house.enter(resume=position), await house.enter(resume=position)
+    assert first.recovered
+    assert [event.text for event in first.events] == [f"{n}" for n in range(250)]
+    assert all(one is other for one, other in zip(first.paper.written[1:], second.paper.written[1:], strict=True))
+
+
+async def test_room_without_viewers_is_given_up_after_a_while(house: House) -> None:
+    me = await house.enter()
+    room = await house.open()
+    await house.hub.close_idle(room.empty_since + 3600)
+    assert house.hub.rooms
+    room.audience.remove(me.connection)
+    await house.hub.close_idle(room.empty_since + 59)
+    assert house.hub.rooms
+    await house.hub.close_idle(room.empty_since + 61)
+    assert house.hub.rooms == {}
+
+
+def test_twins_on_the_wire_have_the_fields_of_their_originals() -> None:
+    """What the hub sends with its parts still encoded must stay the frame that ``wire`` defines."""
+    for twin, original in ((Welcome, wire.Welcome), (Granted, wire.CouponGranted)):
+        assert twin.__struct_config__.tag == original.__struct_config__.tag
+        names = {field.name: field.required for field in msgspec.structs.fields(twin)}
+        assert names == {field.name: field.required for field in msgspec.structs.fields(original)}
+
+
+async def test_socket_that_never_says_hello_is_closed(house: House) -> None:
+    paper, mute_paper, doorman = Paper(), Paper(), house.doorman
+    silent, half = Connection(doorman), Connection(doorman)
+    silent.connection_made(paper)
+    silent.session = Session(lambda _token, _now: principal())
+    half.connection_made(mute_paper)  # not even a request came
+    doorman.wheel.turn(doorman.wheel.now + 9)
+    assert doorman.closes == []
+    doorman.wheel.turn(doorman.wheel.now + 1)
+    assert doorman.closes == [Close.HELLO_TIMEOUT]
+    assert mute_paper.aborted
+
+
+async def test_wheel_pings_the_quiet_and_ends_the_silent(house: House) -> None:
+    me = await house.enter()
+    wheel = house.doorman.wheel
+    wheel.turn(wheel.now + 31)
+    assert me.paper.written[-1] == b"\x89\x00"
+    wheel.turn(wheel.now + SILENT_SECONDS)
+    assert house.doorman.closes == [Close.SILENT]
+    wheel.turn(wheel.now + 10)
+    assert me.paper.aborted

@@ -1,0 +1,91 @@
+"""Redis goes away under a gateway, and comes back with nothing."""
+
+import asyncio
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from subprocess import DEVNULL
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from roomworld import World, make_world
+from viewers import announced, gateway, until, watching
+
+from kernel.http import Kernel
+from live import wire
+from live.bus import RedisBus
+
+
+@pytest.fixture
+async def world(kernel: Kernel) -> World:
+    return await make_world(kernel)
+
+
+@asynccontextmanager
+async def redis_server(port: int, folder: Path) -> AsyncIterator[Process]:
+    """A Redis of this test's own, which keeps nothing; killed on leaving."""
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    running = await asyncio.create_subprocess_exec("redis-server", *options, stdout=DEVNULL)
+    try:
+        async with asyncio.timeout(20), Redis(port=port) as probe:
+            while True:
+                try:
+                    await probe.ping()
+                    break
+                except RedisConnectionError:
+                    await asyncio.sleep(0.05)
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.wait()
+
+
+async def test_sockets_stay_comments_are_refused_and_all_goes_on_afterwards(
+    world: World, free_port: int, tmp_path: Path
+) -> None:
+    async with (
+        Redis(port=free_port) as client,
+        redis_server(free_port, tmp_path) as first,
+        gateway(kernel := replace(world.kernel, redis=client)) as one,
+        watching(one.url, kernel.keyring, world.room, world.viewer) as me,
+    ):
+        epoch = me.epoch
+        first.kill()
+        await until(lambda: not one.ready)
+        await me.send(wire.Comment("1", "在吗"))
+        refused = await me.ack("1")
+        assert refused.error is not None
+        assert refused.error.code == "unavailable"
+        await me.send(wire.Ping())
+        await me.frame(wire.Pong)
+        async with watching(one.url, kernel.keyring, world.room):
+            pass  # whoever comes now gets what this gateway knows
+        async with redis_server(free_port, tmp_path):
+            again = await me.frame(wire.Welcome)
+            assert again.log.epoch != epoch
+            await until(lambda: one.ready)
+            await me.send(wire.Comment("1", "在吗"))
+            assert (await me.ack("1")).ok
+            await RedisBus(client).publish(world.room, "a", event=announced("好了"))
+            await me.event(wire.Announced)
+
+
+async def test_gateway_that_starts_before_redis_becomes_ready_with_it(
+    world: World, free_port: int, tmp_path: Path
+) -> None:
+    async with Redis(port=free_port) as client:
+        kernel = replace(world.kernel, redis=client)
+        opening = asyncio.ensure_future(_watch_a_comment(kernel, world))
+        await asyncio.sleep(0)
+        async with redis_server(free_port, tmp_path):
+            await opening
+
+
+async def _watch_a_comment(kernel: Kernel, world: World) -> None:
+    async with gateway(kernel) as one, watching(one.url, kernel.keyring, world.room) as me:
+        await me.send(wire.Comment("1", "早"))
+        assert (await me.ack("1")).ok

@@ -1,0 +1,319 @@
+"""Transcripts of one viewer's session: what the client says, and what the server does, line by line."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from kernel.ids import BrandId
+from live import wire
+from live.session import ANSWERS, Carry, Effect, End, Enter, Note, Say, Send, Session
+from live.wire import Close
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+ME, PRODUCT, DROP = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+class Parlour:
+    """A room, as far as a session sees it."""
+
+    def __init__(self) -> None:
+        self.state = "live"
+        self.slow_seconds = 0
+        self.mutes: dict[UUID, int] = {}
+        self.review: Callable[[str], str] = self._review
+
+    def _review(self, text: str) -> str:
+        if "坏" in text:
+            raise Refusal("blocked_words")
+        return text.strip()
+
+
+class Transcript:
+    """``says`` and ``does`` alternate; ``later`` moves the clock."""
+
+    def __init__(self, role: Role = Role.VIEWER) -> None:
+        self.now = NOON.timestamp()
+        self.room = Parlour()
+        self.session = Session(self._verify)
+        self._who = Principal(BrandId("acme"), ME, role, "小林", NOON + timedelta(hours=1))
+        self._done: list[Effect] = []
+
+    def _verify(self, token: str, now: float) -> Principal:
+        if token != "good":
+            raise Refusal("token_expired" if token == "old" else "token_invalid")
+        return self._who
+
+    def says(self, frame: wire.Frame | str) -> "Transcript":
+        self.nothing_more()
+        data = frame.encode() if isinstance(frame, str) else wire.encoder.encode(frame)
+        self._done = self.session.receive(data, self.now)
+        return self
+
+    def does(self, effect: Effect) -> "Transcript":
+        assert self._done, f"nothing was done, expected {effect}"
+        assert self._done.pop(0) == effect
+        return self
+
+    def acks(self, id: str, code: str, retry_after: float | None = None) -> "Transcript":
+        assert self._done, f"no answer, expected {code}"
+        sent = self._done.pop(0)
+        assert isinstance(sent, Send)
+        assert isinstance(sent.frame, wire.Ack)
+        assert sent.frame.error is not None, sent.frame
+        assert (sent.frame.id, sent.frame.error.code) == (id, code)
+        if retry_after is not None:
+            assert sent.frame.error.retry_after == pytest.approx(retry_after, abs=0.11)
+        return self
+
+    def ends(self, code: Close) -> "Transcript":
+        assert self._done, f"still open, expected {code}"
+        end = self._done.pop(0)
+        assert isinstance(end, End)
+        assert end.code is code
+        return self
+
+    def nothing_more(self) -> "Transcript":
+        assert self._done == []
+        return self
+
+    def outcome(self, ack: wire.Ack) -> "Transcript":
+        self.nothing_more()
+        self._done = self.session.answer(ack)
+        return self
+
+    def later(self, seconds: float) -> "Transcript":
+        self.now += seconds
+        return self
+
+    def inside(self) -> "Transcript":
+        self.says(wire.Hello("good"))
+        self._done.clear()
+        self.session.entered(self.room)
+        return self
+
+
+def comment(id: str, text: str = "好看") -> wire.Comment:
+    return wire.Comment(id, text)
+
+
+def test_hello_then_talk() -> None:
+    t = Transcript()
+    position = wire.Position("e", 7)
+    t.says(wire.Hello("good", position)).does(Enter(t._who, position)).nothing_more()
+    assert t.session.waiting
+    t.session.entered(t.room)
+    (
+        t.says(comment("1", " 好看 "))
+        .does(Say("1", "好看"))
+        .outcome(wire.Ack("1", ok=True, comment=DROP))
+        .does(Send(wire.Ack("1", ok=True, comment=DROP)))
+        .says(wire.Like(3))
+        .does(Note(wire.Like(3)))
+        .says(wire.Tap(PRODUCT))
+        .does(Note(wire.Tap(PRODUCT)))
+        .says(wire.Ping())
+        .does(Send(wire.Pong(int(t.now * 1000))))
+        .says(wire.Claim("2", DROP))
+        .does(Carry(wire.Claim("2", DROP)))
+        .nothing_more()
+    )
+
+
+def test_first_frame_must_be_hello() -> None:
+    Transcript().says(comment("1")).ends(Close.BAD_FRAME).says(wire.Hello("good")).nothing_more()
+
+
+def test_hello_comes_once() -> None:
+    Transcript().inside().says(wire.Hello("good")).ends(Close.BAD_FRAME)
+
+
+@pytest.mark.parametrize(("token", "code"), [("old", Close.TOKEN_EXPIRED), ("x", Close.TOKEN_INVALID)])
+def test_bad_token_ends_the_session(token: str, code: Close) -> None:
+    Transcript().says(wire.Hello(token)).ends(code)
+
+
+@pytest.mark.parametrize(
+    "frame", ["", "{", "null", "[]", '{"t":"dance"}', '{"t":"like","n":0}', '{"t":"tap","product":"?"}', '{"t":1}']
+)
+def test_unreadable_frame_ends_the_session(frame: str) -> None:
+    Transcript().inside().says(frame).ends(Close.BAD_FRAME).says(wire.Ping()).nothing_more()
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_session(data: bytes) -> None:
+    t = Transcript().inside()
+    effects = t.session.receive(data, t.now)
+    assert all(isinstance(effect, End | Send | Say | Carry | Note) for effect in effects)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    Transcript().inside().says('{"t":"like","n":2,"mood":"high"}').does(Note(wire.Like(2)))
+
+
+def test_resend_is_answered_again_and_not_carried_out_again() -> None:
+    ack = wire.Ack("1", ok=True, comment=DROP)
+    (
+        Transcript().inside()
+        .says(comment("1")).does(Say("1", "好看"))
+        .says(comment("1")).nothing_more()  # still under way: one answer will come
+        .outcome(ack).does(Send(ack))
+        .says(comment("1")).does(Send(ack)).nothing_more()
+    )  # fmt: skip
+
+
+def test_same_id_for_something_else_is_refused() -> None:
+    (
+        Transcript().inside()
+        .says(comment("1", "一")).does(Say("1", "一"))
+        .says(comment("1", "二")).acks("1", "idempotency_mismatch")
+    )  # fmt: skip
+
+
+def test_answer_that_says_try_again_is_not_remembered() -> None:
+    failed = wire.Ack("1", error=wire.Error("unavailable", "…", 2))
+    (
+        Transcript().inside()
+        .says(wire.Claim("1", DROP)).does(Carry(wire.Claim("1", DROP)))
+        .outcome(failed).does(Send(failed))
+        .says(wire.Claim("1", DROP)).does(Carry(wire.Claim("1", DROP)))
+    )  # fmt: skip
+
+
+def test_comment_that_was_not_taken_may_be_said_again() -> None:
+    failed = wire.Ack("1", error=wire.Error("unavailable", "…", 2))
+    t = Transcript().inside()
+    t.room.slow_seconds = 30
+    (
+        t.says(comment("1")).does(Say("1", "好看"))
+        .outcome(failed).does(Send(failed))
+        .says(comment("1")).does(Say("1", "好看"))
+    )  # fmt: skip
+
+
+def test_answers_survive_a_reconnect() -> None:
+    ack = wire.Ack("1", ok=True)
+    before = Transcript().inside().says(comment("1")).does(Say("1", "好看")).outcome(ack).does(Send(ack))
+    after = Transcript()
+    after.says(wire.Hello("good")).does(Enter(after._who, None))
+    after.session.entered(after.room, before.session.answers)
+    after.says(comment("1")).does(Send(ack)).nothing_more()
+
+
+def test_memory_of_answers_is_bounded() -> None:
+    t = Transcript().inside()
+    for n in range(ANSWERS + 5):
+        t.says(wire.Claim(f"{n}", DROP)).does(Carry(wire.Claim(f"{n}", DROP))).later(1)
+    assert t.session.answers is not None
+    assert len(t.session.answers) == ANSWERS
+    t.says(wire.Claim("0", DROP)).does(Carry(wire.Claim("0", DROP)))
+
+
+def test_silent_viewer_has_no_memory_of_answers() -> None:
+    assert Transcript().inside().says(wire.Like(1)).does(Note(wire.Like(1))).session.answers is None
+
+
+def test_burst_of_comments_then_one_a_second() -> None:
+    t = Transcript().inside()
+    for n in range(5):
+        t.says(comment(f"{n}", f"{n}")).does(Say(f"{n}", f"{n}"))
+    t.says(comment("x", "x")).acks("x", "too_fast", 1.0)
+    t.later(1).says(comment("x", "x")).does(Say("x", "x"))  # refused, so not remembered: it may be tried again
+
+
+def test_slow_mode_holds_viewers_and_not_the_guide() -> None:
+    t = Transcript().inside()
+    t.room.slow_seconds = 30
+    t.says(comment("1", "一")).does(Say("1", "一")).later(10)
+    t.says(comment("2", "二")).acks("2", "too_fast", 20).later(20)
+    t.says(comment("3", "三")).does(Say("3", "三"))
+    guide = Transcript(Role.GUIDE).inside()
+    guide.room.slow_seconds = 30
+    guide.says(comment("1", "一")).does(Say("1", "一")).says(comment("2", "一")).does(Say("2", "一"))
+
+
+def test_clock_set_back_locks_nobody_out() -> None:
+    t = Transcript().inside()
+    t.room.slow_seconds = 30
+    t.says(comment("1", "一")).does(Say("1", "一")).later(-3600)
+    t.says(comment("2", "二")).does(Say("2", "二"))
+
+
+def test_same_words_again_are_a_duplicate_for_a_while() -> None:
+    t = Transcript().inside()
+    t.says(comment("1", "买买买")).does(Say("1", "买买买")).later(5)
+    t.says(comment("2", " 买买买 ")).acks("2", "duplicate").later(30)
+    t.says(comment("3", "买买买")).does(Say("3", "买买买"))
+
+
+def test_unwanted_words_are_refused() -> None:
+    Transcript().inside().says(comment("1", "坏话")).acks("1", "blocked_words")
+
+
+def test_muted_viewer_is_refused_until_the_mute_ends() -> None:
+    t = Transcript().inside()
+    t.room.mutes[ME] = int((t.now + 60) * 1000)
+    t.says(comment("1")).acks("1", "muted", 60).later(61)
+    t.says(comment("1")).does(Say("1", "好看"))
+
+
+def test_nobody_talks_in_an_ended_room() -> None:
+    t = Transcript().inside()
+    t.room.state = "ended"
+    t.says(comment("1")).acks("1", "room_ended")
+
+
+GUIDE_COMMANDS: list[Any] = [
+    wire.Start("1"), wire.Pin("1", PRODUCT), wire.Unpin("1"), wire.Announce("1", "x"), wire.Slow("1", 5),
+    wire.Drop("1", DROP, "push"), wire.Mute("1", ME, 60), wire.Delete("1", DROP), wire.End("1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", GUIDE_COMMANDS, ids=lambda c: type(c).__name__)
+def test_only_guides_and_ops_command_a_room(command: Any) -> None:
+    Transcript().inside().says(command).acks("1", "forbidden")
+    Transcript(Role.CLERK).inside().says(command).acks("1", "forbidden")
+    Transcript(Role.GUIDE).inside().says(command).does(Carry(command))
+    Transcript(Role.OPS).inside().says(command).does(Carry(command))
+
+
+def test_only_viewers_claim() -> None:
+    Transcript(Role.GUIDE).inside().says(wire.Claim("1", DROP)).acks("1", "forbidden")
+
+
+def test_fix_without_id_is_carried_out_and_not_answered() -> None:
+    fix = wire.Locate(121.4, 31.2, "gcj02", 20.0)
+    Transcript().inside().says(fix).does(Carry(fix)).nothing_more()
+    Transcript(Role.GUIDE).inside().says(fix).nothing_more()
+
+
+def test_flood_of_frames_ends_the_session() -> None:
+    t = Transcript().inside()
+    for _ in range(300):
+        effects = t.session.receive(b'{"t":"like"}', t.now)
+        if isinstance(effects[0], End):
+            break
+    assert effects == [End(Close.FLOOD, "too many frames")]
+
+
+def test_ended_token_closes_an_open_session() -> None:
+    t = Transcript().inside()
+    assert t.session.expired(t.now + 3599) == []
+    (end,) = t.session.expired(t.now + 3600)
+    assert isinstance(end, End)
+    assert end.code is Close.TOKEN_EXPIRED
+    assert t.session.expired(t.now + 3601) == []
+
+
+def test_silence_before_hello_and_after_are_told_apart() -> None:
+    (early,) = Transcript().session.silent()
+    (late,) = Transcript().inside().session.silent()
+    assert isinstance(early, End)
+    assert isinstance(late, End)
+    assert (early.code, late.code) == (Close.HELLO_TIMEOUT, Close.SILENT)
