@@ -131,7 +131,7 @@ async def _shed(running: Stack) -> int:
     async with httpx.AsyncClient(timeout=5) as client:
         for gateway in running.gateways:
             for line in (await client.get(f"{gateway}/metrics")).text.splitlines():
-                if line.startswith("nearcast_shed_total"):
+                if line.startswith("nearcast_gateway_shed_total{"):
                     total += float(line.rsplit(" ", 1)[1])
     return int(total)
 

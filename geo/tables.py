@@ -4,7 +4,18 @@ from datetime import datetime, time
 from uuid import UUID
 
 from geoalchemy2 import Geography, WKBElement
-from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, Integer, Text, UniqueConstraint, func
+from sqlalchemy import (
+    REAL,
+    CheckConstraint,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    func,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kernel.ids import new_id
@@ -21,7 +32,8 @@ class Store(Table):
         CheckConstraint("source_datum IN ('wgs84', 'gcj02', 'bd09')", name="datum"),
         # `ST_DWithin(stores.position, …)` and `ORDER BY position <-> …` read this.
         Index("ix_stores_position", "position", postgresql_using="gist"),
-        Index("ix_stores_trade_area", "trade_area", postgresql_using="gist"),
+        # Partial: a full one would also answer `trade_area IS NULL`, and be read from end to end for every viewer.
+        Index("ix_stores_trade_area", "trade_area", postgresql_using="gist", postgresql_where="trade_area IS NOT NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -70,6 +82,12 @@ class Location(Table):
     room_id: Mapped[UUID] = mapped_column(primary_key=True)
     viewer_id: Mapped[UUID] = mapped_column(primary_key=True, index=True)
     position: Mapped[WKBElement] = mapped_column(Geography("POINT", 4326, spatial_index=False))
-    accuracy_m: Mapped[float] = mapped_column(Float(24))
+    accuracy_m: Mapped[float] = mapped_column(REAL)
     fixed_at: Mapped[datetime]
-    doubt: Mapped[str | None] = mapped_column(Text, comment="why this fix is implausible, if it is")
+    repeats: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="how many fixes before it had the very same digits"
+    )
+    doubt: Mapped[str | None] = mapped_column(
+        Text, comment="`jumped` or `frozen`: why the fix is implausible, if it is"
+    )
+    doubted_at: Mapped[datetime | None] = mapped_column(comment="when that was last seen; doubt outlives one good fix")

@@ -241,7 +241,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("brand_id", "code", name=op.f("uq_stores_brand_id_code")),
     )
     op.create_index("ix_stores_position", "stores", ["position"], unique=False, postgresql_using="gist")
-    op.create_index("ix_stores_trade_area", "stores", ["trade_area"], unique=False, postgresql_using="gist")
+    op.create_index(
+        "ix_stores_trade_area",
+        "stores",
+        ["trade_area"],
+        unique=False,
+        postgresql_using="gist",
+        postgresql_where="trade_area IS NOT NULL",
+    )
     op.create_table(
         "campaign_stores",
         sa.Column("campaign_id", sa.Uuid(), nullable=False),
@@ -568,7 +575,9 @@ def downgrade() -> None:
     op.drop_table("location_consents")
     op.drop_index(op.f("ix_campaign_stores_store_id"), table_name="campaign_stores")
     op.drop_table("campaign_stores")
-    op.drop_index("ix_stores_trade_area", table_name="stores", postgresql_using="gist")
+    op.drop_index(
+        "ix_stores_trade_area", table_name="stores", postgresql_using="gist", postgresql_where="trade_area IS NOT NULL"
+    )
     op.drop_index("ix_stores_position", table_name="stores", postgresql_using="gist")
     op.drop_table("stores")
     op.drop_table("products")

@@ -206,7 +206,7 @@ async def test_losing_a_race_in_the_database_is_busy_not_a_defect(bench: Bench) 
 
 
 async def test_a_pool_that_stays_empty_is_busy(kernel: Kernel) -> None:
-    engine = create_engine(kernel.settings, pool=1)
+    engine = create_engine(kernel.settings.model_copy(update={"database_pool": 1}))
     engine.pool._timeout = 0.05  # type: ignore[attr-defined]
     bench = Bench(replace(kernel, engine=engine, sessions=create_sessions(engine)))
     async with bench.client, engine.connect():

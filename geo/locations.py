@@ -1,0 +1,301 @@
+"""Viewers' fixes: taken in one by one, written in groups, forgotten soon.
+
+Coordinates appear in no log line and no exception: errors of the database, which quote their parameters, are answered
+by a refusal and logged by type only.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import get_args
+from uuid import UUID
+
+import numpy as np
+import structlog
+from sqlalchemy import ARRAY, Uuid, any_, delete, literal, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from geo.catchments import Catchments
+from geo.datum import DATUMS, Datum, Floats, to_canonical
+from geo.matching import FRESH, MAX_ACCURACY_M
+from geo.tables import Location
+from kernel.errors import Refusal
+from kernel.postgres import Sessions, transaction
+
+log = structlog.get_logger()
+
+KEEP = timedelta(minutes=15)
+"""No fix lives longer."""
+QUEUE = 20_000
+"""Fixes waiting to be written; more are refused as ``busy``."""
+BATCH = 1_000
+"""Fixes a statement."""
+ARRIVALS = 50_000
+"""Viewers whose arrival is not yet told; a viewer beyond that is told of with their next fix."""
+TOP_SPEED = 70
+"""Metres a second; who is faster, after both accuracies are allowed for, has ``jumped``."""
+FROZEN_AFTER = 20
+"""Fixes in a row with the very same digits; a phone at rest still trembles in the last ones."""
+
+Key = tuple[UUID, UUID]
+"""Room and viewer."""
+Arrival = tuple[str, UUID, UUID]
+"""Brand, room and viewer."""
+
+# Locked FOR SHARE, a consent cannot be withdrawn between this look at it and the commit, and a withdrawal that came
+# first is seen: a fix of somebody who has withdrawn is never written. Sorted, so that two gateways lock in one order.
+_WRITE = text(
+    """
+    WITH consented AS (
+        SELECT new.* FROM unnest(CAST(:room AS uuid[]), CAST(:viewer AS uuid[]), CAST(:x AS float8[]),
+            CAST(:y AS float8[]), CAST(:accuracy AS float4[]), CAST(:at AS timestamptz[]))
+            AS new (room, viewer, x, y, accuracy, at)
+        JOIN location_consents ON location_consents.viewer_id = new.viewer
+        WHERE location_consents.withdrawn_at IS NULL
+        FOR SHARE OF location_consents
+    ), written AS (
+        INSERT INTO locations AS old (room_id, viewer_id, position, accuracy_m, fixed_at)
+        SELECT room, viewer, ST_MakePoint(x, y)::geography, accuracy, at FROM consented ORDER BY room, viewer
+        ON CONFLICT (room_id, viewer_id) DO UPDATE SET
+            position = excluded.position, accuracy_m = excluded.accuracy_m, fixed_at = excluded.fixed_at,
+            (repeats, doubt, doubted_at) = (
+                SELECT seen.repeats,
+                    CASE WHEN seen.sign IS NOT NULL THEN seen.sign
+                         WHEN old.doubted_at > excluded.fixed_at - CAST(:doubt_lasts AS interval) THEN old.doubt END,
+                    CASE WHEN seen.sign IS NOT NULL THEN excluded.fixed_at
+                         WHEN old.doubted_at > excluded.fixed_at - CAST(:doubt_lasts AS interval) THEN old.doubted_at
+                    END
+                FROM (
+                    SELECT same.repeats, CASE
+                        WHEN ST_Distance(old.position, excluded.position) - old.accuracy_m - excluded.accuracy_m
+                             > :top_speed * greatest(extract(epoch FROM excluded.fixed_at - old.fixed_at), 1)
+                        THEN 'jumped'
+                        WHEN same.repeats >= :frozen_after THEN 'frozen' END AS sign
+                    FROM (SELECT CASE WHEN ST_AsBinary(old.position) = ST_AsBinary(excluded.position)
+                                      THEN least(old.repeats + 1, 30000) ELSE 0 END AS repeats) AS same
+                ) AS seen
+            )
+        WHERE old.fixed_at <= excluded.fixed_at
+        RETURNING room_id, viewer_id
+    )
+    SELECT consented.room, consented.viewer, written.viewer_id IS NOT NULL AS written
+    FROM consented LEFT JOIN written ON written.room_id = consented.room AND written.viewer_id = consented.viewer
+    """
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A fix in the queue. Its position has no place in a repr: it might end in a log."""
+
+    brand: str
+    key: Key
+    lng: float = field(repr=False)
+    lat: float = field(repr=False)
+    datum: Datum
+    accuracy: float
+    at: datetime
+    answer: asyncio.Future[int]
+
+    def say(self, outcome: int | Refusal) -> None:
+        if self.answer.done():  # the viewer's connection is gone
+            return
+        if isinstance(outcome, Refusal):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+
+class Locations:
+    """Keeps the newest fix of each viewer in a room. An async context manager: it owns the task that writes.
+
+    Fixes that come while a group is being written are the next group, so the database is asked as often as it answers,
+    whatever the number of viewers. ``on_written`` is told, after the commit, who has a new fix (push drops wait for
+    them); it runs in a task of its own and cannot delay fixes.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        catchments: Catchments,
+        on_written: Callable[[list[Arrival]], Awaitable[object]] | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._catchments = catchments
+        self._on_written = on_written
+        self._queue: deque[_Waiting] = deque()
+        self._queued = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._arrivals: dict[Arrival, None] = {}
+        self._arrived = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Locations":
+        self._tasks = [asyncio.create_task(self._write_groups(), name="locations")]
+        if self._on_written is not None:
+            self._tasks.append(asyncio.create_task(self._tell_arrivals(self._on_written), name="arrivals"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        for waiting in self._queue:
+            waiting.say(Refusal("unavailable", retry_after=1))
+        self._queue.clear()
+
+    async def locate(
+        self,
+        brand: str,
+        viewer: UUID,
+        room: UUID,
+        lng: float,
+        lat: float,
+        datum: Datum,
+        accuracy: float | None,
+        now: datetime,
+    ) -> int:
+        """Keep a fix taken at ``now``; returns in how many stores' catchments of ``brand`` it lies.
+
+        It is committed when this returns, unless the viewer has a newer one. Refusal ``invalid``,
+        ``location_uncertain`` (accuracy in metres unknown or above ``MAX_ACCURACY_M``), ``consent_missing``, ``busy``,
+        ``unavailable``, and ``not_in_room`` if the viewer leaves meanwhile.
+        """
+        check_fix(lng, lat, datum, accuracy)
+        if len(self._queue) >= QUEUE:
+            raise Refusal("busy", retry_after=1)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(brand, (room, viewer), lng, lat, datum, accuracy or 0.0, now, answer))
+        self._queued.set()
+        return await answer
+
+    async def forget(self, room: UUID, viewers: Sequence[UUID], before: datetime) -> None:
+        """``viewers`` left ``room``: their fixes from ``before`` or earlier go, also those still in the queue."""
+        gone = {(room, viewer) for viewer in viewers}
+        queue, self._queue = self._queue, deque()
+        for waiting in queue:
+            if waiting.key in gone and waiting.at <= before:
+                waiting.say(Refusal("not_in_room"))
+            else:
+                self._queue.append(waiting)
+        # Behind the group that is being written now, which may hold one of theirs.
+        async with self._writing, transaction(self._sessions) as session:
+            await session.execute(
+                delete(Location).where(
+                    Location.room_id == room,
+                    Location.viewer_id == any_(literal(list(viewers), ARRAY(Uuid))),
+                    Location.fixed_at <= before,
+                )
+            )
+
+    async def _write_groups(self) -> None:
+        while True:
+            await self._queued.wait()
+            async with self._writing:
+                group = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                if not self._queue:
+                    self._queued.clear()
+                await self._answer([waiting for waiting in group if not waiting.answer.done()])
+
+    async def _answer(self, group: list[_Waiting]) -> None:
+        if not group:
+            return
+        try:
+            lng, lat = _canonical(group)
+            written = await self._write(group, lng, lat)
+            near = await self._count_near(group, lng, lat)
+        except asyncio.CancelledError:
+            for waiting in group:
+                waiting.say(Refusal("unavailable", retry_after=1))
+            raise
+        except Exception as error:
+            # Whatever it was, the next group may do better, and these viewers may try again. Not the error itself:
+            # it quotes the statement's parameters, which are where people are.
+            log.error("fixes_not_written", fixes=len(group), error=type(error).__name__)  # noqa: TRY400
+            for waiting in group:
+                waiting.say(Refusal("unavailable", retry_after=1))
+            return
+        for waiting, stores in zip(group, near, strict=True):
+            waiting.say(stores if waiting.key in written else Refusal("consent_missing"))
+        self._note_arrivals(dict.fromkeys((w.brand, *w.key) for w in group if written.get(w.key)))
+
+    async def _write(self, group: list[_Waiting], lng: Floats, lat: Floats) -> dict[Key, bool]:
+        """Write each viewer's newest fix of the group. Who consented → whether theirs was news."""
+        newest: dict[Key, int] = {}
+        for index, waiting in enumerate(group):
+            if waiting.key not in newest or waiting.at >= group[newest[waiting.key]].at:
+                newest[waiting.key] = index
+        chosen = list(newest.values())
+        columns = {
+            "room": [group[i].key[0] for i in chosen],
+            "viewer": [group[i].key[1] for i in chosen],
+            "x": lng[chosen].tolist(),
+            "y": lat[chosen].tolist(),
+            "accuracy": [group[i].accuracy for i in chosen],
+            "at": [group[i].at for i in chosen],
+        }
+        limits = {"top_speed": TOP_SPEED, "frozen_after": FROZEN_AFTER, "doubt_lasts": FRESH}
+        async with transaction(self._sessions) as session:
+            # A crash may forget the last fixes (the table is unlogged anyway), so nobody waits for the disk.
+            await session.execute(text("SET LOCAL synchronous_commit TO off"))
+            rows = await session.execute(_WRITE, columns | limits)
+            return {(row.room, row.viewer): row.written for row in rows}
+
+    async def _count_near(self, group: list[_Waiting], lng: Floats, lat: Floats) -> list[int]:
+        """In how many catchments each fix of the group lies."""
+        counts = np.zeros(len(group), np.int64)
+        accuracy = np.array([waiting.accuracy for waiting in group])
+        brands = np.array([waiting.brand for waiting in group])
+        for brand in set(brands.tolist()):
+            mine = np.flatnonzero(brands == brand)
+            found = (await self._catchments.of(brand)).match(lng[mine], lat[mine], accuracy[mine])
+            counts[mine] = np.bincount(found.fix, minlength=len(mine))
+        return counts.tolist()
+
+    def _note_arrivals(self, arrivals: dict[Arrival, None]) -> None:
+        if self._on_written is not None and len(self._arrivals) < ARRIVALS:
+            self._arrivals.update(arrivals)
+            self._arrived.set()
+
+    async def _tell_arrivals(self, on_written: Callable[[list[Arrival]], Awaitable[object]]) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            arrivals, self._arrivals = list(self._arrivals), {}
+            try:
+                await on_written(arrivals)
+            except Exception:
+                # Those viewers are told of again with their next fix; the others must not suffer.
+                log.exception("arrivals_not_told", arrivals=len(arrivals))
+
+
+def check_fix(lng: float, lat: float, datum: str, accuracy: float | None) -> None:
+    """Refusal ``invalid`` for what cannot be a fix, ``location_uncertain`` for one too vague to decide anything."""
+    if not (-180 <= lng <= 180 and -90 <= lat <= 90) or datum not in DATUMS:
+        raise Refusal("invalid", "This is not a position.", field="position")
+    if accuracy is None or math.isnan(accuracy) or accuracy > MAX_ACCURACY_M:
+        raise Refusal("location_uncertain")
+    if accuracy < 0:
+        raise Refusal("invalid", "An accuracy is not negative.", field="accuracy")
+
+
+def _canonical(group: list[_Waiting]) -> tuple[Floats, Floats]:
+    """The group's positions in the canonical frame, converted datum by datum."""
+    lng, lat = np.array([w.lng for w in group]), np.array([w.lat for w in group])
+    datums = np.array([w.datum for w in group])
+    for datum in get_args(Datum):
+        mine = datums == datum
+        lng[mine], lat[mine] = to_canonical(lng[mine], lat[mine], datum)
+    return lng, lat
+
+
+async def expire(session: AsyncSession, now: datetime) -> int:
+    """Erase fixes older than ``KEEP``; returns how many. For the worker."""
+    gone = await session.execute(delete(Location).where(Location.fixed_at < now - KEEP).returning(Location.viewer_id))
+    return len(gone.all())

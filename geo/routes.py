@@ -1,0 +1,246 @@
+"""REST: stores, stores near a point, and a viewer's consent to the use of their location."""
+
+import json
+from datetime import datetime, time
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy import RowMapping
+
+from geo import consents, stores
+from geo.datum import Datum
+from geo.store_file import MAX_LENGTH, RADIUS_M, BadValue, StoreLine, check
+from kernel.clock import now
+from kernel.errors import Refusal
+from kernel.http import (
+    PLAIN,
+    Anyone,
+    InOnce,
+    InSession,
+    Ops,
+    Page,
+    Viewer,
+    decode_cursor,
+    encode_cursor,
+    refusals,
+)
+
+router = APIRouter(prefix="/v1")
+
+Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, description="Degrees east")]
+Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, description="Degrees north")]
+City = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LENGTH["city"], pattern=PLAIN)]
+Version = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=PLAIN)]
+
+
+def _line(name: str) -> StringConstraints:
+    return StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LENGTH[name], pattern=PLAIN)
+
+
+class Canonical(BaseModel):
+    """A position in the frame that Nearcast compares in: GCJ-02 in mainland China, Hong Kong, Macao, else WGS-84."""
+
+    lng: float
+    lat: float
+
+
+_STORE: dict[str, Any] = {
+    "id": "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f",
+    "code": "SH-001",
+    "name": "静安寺店",
+    "banner": "岚汀茶室",
+    "city": "上海市",
+    "address": "静安区南京西路1618号",
+    "lng": 121.452773,
+    "lat": 31.229961,
+    "datum": "bd09",
+    "canonical": {"lng": 121.446319, "lat": 31.223718},
+    "radius_m": 3000,
+    "opens": "09:00:00",
+    "closes": "22:00:00",
+}
+
+
+class StoreView(BaseModel):
+    """A store. ``lng``, ``lat`` and ``datum`` are as the brand gave them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STORE]})
+
+    id: UUID
+    code: str
+    name: str
+    banner: str = Field(description="The name over the door")
+    city: str
+    address: str
+    lng: float
+    lat: float
+    datum: Datum
+    canonical: Canonical
+    radius_m: int | None = Field(description="null: the campaign's radius")
+    opens: time | None
+    closes: time | None
+
+
+class NearbyStore(StoreView):
+    """A store and how far it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STORE | {"distance_m": 412, "walk_minutes": 8}]})
+
+    distance_m: int = Field(description="As the crow flies")
+    walk_minutes: int = Field(description="A guess")
+
+
+class NearbyStores(BaseModel):
+    """Stores near a point, nearest first."""
+
+    items: list[NearbyStore]
+
+
+class StoreGiven(BaseModel):
+    """A store as a line of the import gives it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {name: _STORE[name] for name in ("code", "name", "city", "address", "lng", "lat", "datum")}
+                | {"brand": "岚汀茶室", "radius_m": 3000, "opens": "09:00:00", "closes": "22:00:00"}
+            ]
+        }
+    )
+
+    code: Annotated[str, _line("code")] = Field(description="The brand's own; a store with this code is updated")
+    name: Annotated[str, _line("name")]
+    brand: Annotated[str, _line("brand")] = Field(description="The name over the door")
+    city: Annotated[str, _line("city")]
+    address: Annotated[str, _line("address")]
+    lng: Longitude
+    lat: Latitude
+    datum: Datum
+    radius_m: Annotated[int, Field(ge=RADIUS_M[0], le=RADIUS_M[1])] | None = None
+    opens: time | None = Field(None, description="Time of day in the brand's time zone; together with `closes`")
+    closes: time | None = None
+    trade_area: dict[str, Any] | None = Field(
+        None, description="GeoJSON Polygon or MultiPolygon in `datum`: the catchment, instead of a circle"
+    )
+
+
+class ConsentGiven(BaseModel):
+    """Which text the viewer agreed to."""
+
+    version: Version = Field(examples=["2026-11"])
+
+
+class Consent(BaseModel):
+    """A standing consent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"version": "2026-11", "given_at": "2026-11-22T12:00:00Z"}]}
+    )
+
+    version: str
+    given_at: datetime
+
+
+def _view(row: RowMapping) -> dict[str, Any]:
+    return {**row, "canonical": {"lng": row["x"], "lat": row["y"]}}
+
+
+@router.get("/stores", tags=["stores"], responses=refusals("token_missing", "invalid"))
+async def list_stores(
+    session: InSession,
+    who: Anyone,
+    city: Annotated[City | None, Query(examples=["上海市"])] = None,
+    cursor: Annotated[str | None, Query(max_length=400)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Page[StoreView]:
+    """The brand's stores, by code."""
+    after = ""
+    if cursor is not None:
+        (after,) = decode_cursor(cursor, tuple[str])
+        if "\0" in after:
+            raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
+    rows = await stores.listed(session, who.brand, city=city, after=after, limit=limit)
+    more = encode_cursor(rows[-1]["code"]) if len(rows) == limit else None
+    return Page(items=[StoreView.model_validate(_view(row)) for row in rows], next=more)
+
+
+@router.get("/stores/nearby", tags=["stores"], responses=refusals("token_missing", "invalid"))
+async def list_nearby_stores(
+    session: InSession,
+    who: Anyone,
+    lng: Annotated[Longitude, Query(examples=[121.45])],
+    lat: Annotated[Latitude, Query(examples=[31.22])],
+    datum: Annotated[Datum, Query(description="The frame of `lng` and `lat`; there is no default to get wrong")],
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> NearbyStores:
+    """The brand's stores within 50 km of a point, nearest first. The point is not kept."""
+    rows = await stores.nearby(session, who.brand, lng, lat, datum, limit)
+    return NearbyStores(
+        items=[
+            NearbyStore.model_validate(
+                _view(row)
+                | {"distance_m": round(row["distance_m"]), "walk_minutes": stores.walk_minutes(row["distance_m"])}
+            )
+            for row in rows
+        ]
+    )
+
+
+def _checked(given: StoreGiven) -> StoreLine:
+    """``given`` by the very rules of the import. Refusal ``invalid``."""
+    values = given.model_dump(mode="json")
+    area = values.pop("trade_area")
+    texts = {name: "" if value is None else str(value)[:600] for name, value in values.items()}
+    texts |= {name: texts[name][:5] for name in ("opens", "closes")}
+    try:
+        return check(texts | {"trade_area": "" if area is None else json.dumps(area)})
+    except BadValue as error:
+        raise Refusal("invalid", f"The store is not right: {error}.") from error
+
+
+@router.post(
+    "/stores",
+    tags=["stores"],
+    responses=refusals("token_missing", "forbidden", "not_found", "invalid", "idempotency_mismatch"),
+)
+async def put_store(session: InSession, who: Ops, once: InOnce, given: StoreGiven) -> StoreView:
+    """Add one store, or update the one with this code."""
+
+    async def work() -> StoreView:
+        store = _checked(given)
+        if not await stores.brand_exists(session, who.brand):
+            raise Refusal("not_found", "This brand does not exist.")
+        await stores.upsert(session, who.brand, [store])
+        row = await stores.by_code(session, who.brand, store.code)
+        assert row is not None  # written in this very transaction
+        return StoreView.model_validate(_view(row))
+
+    return await once(StoreView, work)
+
+
+@router.put(
+    "/me/consents/location",
+    tags=["me"],
+    responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
+)
+async def give_location_consent(session: InSession, who: Viewer, given: ConsentGiven) -> Consent:
+    """Agree to the use of one's location while watching. Fixes are refused without it."""
+    given_at = await consents.give(session, who.brand, who.subject, given.version, now())
+    return Consent(version=given.version, given_at=given_at)
+
+
+@router.get("/me/consents/location", tags=["me"], responses=refusals("token_missing", "forbidden", "not_found"))
+async def read_location_consent(session: InSession, who: Viewer) -> Consent:
+    """The consent that stands; `not_found` where none was given or it was withdrawn."""
+    consent = await consents.standing(session, who.subject)
+    if consent is None:
+        raise Refusal("not_found", "No consent stands.")
+    return Consent(version=consent.version, given_at=consent.given_at)
+
+
+@router.delete("/me/consents/location", status_code=204, tags=["me"], responses=refusals("token_missing", "forbidden"))
+async def withdraw_location_consent(session: InSession, who: Viewer) -> None:
+    """Withdraw it. Every fix is erased before this answers; nothing is wrong if there was none."""
+    await consents.withdraw(session, who.subject, now())

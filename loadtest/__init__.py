@@ -1,0 +1,1 @@
+"""Load tests: they know the wire and nothing else of Nearcast."""

@@ -1,0 +1,127 @@
+"""A real Chromium, the pages from disk, and the whole of Nearcast with its demo behind them."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from typing import ClassVar
+from uuid import uuid4
+
+import pytest
+from people import PHONE
+from pydantic import SecretStr
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from app import demo
+from app.processes import open_kernel
+from app.up import Stack
+from app.up import stack as running_stack
+from kernel.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+OpenBrowser = Callable[..., webdriver.Chrome]
+
+
+@pytest.fixture(scope="module")
+def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBrowser]:
+    """Opens browsers, each a person of their own: ``open_browser(size)``; all are closed at the end."""
+    opened: list[webdriver.Chrome] = []
+
+    def open_one(size: tuple[int, int] = PHONE) -> webdriver.Chrome:
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+            options.add_argument(argument)
+        width, height = size
+        if size == PHONE:
+            metrics = {"width": width, "height": height, "pixelRatio": 2, "touch": True}
+            options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        opened.append(driver)
+        driver.set_window_size(width, height)
+        driver.set_script_timeout(60)
+        return driver
+
+    yield open_one
+    for driver in opened:
+        driver.quit()
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """The same addresses as the API gives the pages' files, and the tests' own scripts."""
+
+    places: ClassVar = {"client": ROOT / "web/client", "pages": ROOT / "web/pages", "tests": ROOT / "tests/browser"}
+
+    def translate_path(self, path: str) -> str:
+        first, _, rest = path.lstrip("/").partition("?")[0].partition("/")
+        folder = self.places.get(first)
+        return str(folder / rest) if folder else str(ROOT / "tests/browser/blank.html")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[str]:
+    """Address of a server for the pages' modules alone: no API behind it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(ROOT)))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """One API, two gateways, one worker on real servers, with the demo world loaded and nobody in it."""
+    # In /tmp itself: pytest's own folders are closed to the user PostgreSQL runs as.
+    state_dir = Path("/tmp") / f"nearcast-pages-{uuid4().hex[:8]}"
+    settings = Settings(
+        database_url=None, redis_url=None, state_dir=state_dir, dev_login=True, token_keys={"test": SecretStr("k" * 40)}
+    )
+    started: list[Stack] = []
+    ready, done = Event(), Event()
+
+    async def serve() -> None:
+        async with running_stack(settings) as running:
+            async with open_kernel(running.settings) as kernel:
+                await demo.load(kernel)
+            started.append(running)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        finally:
+            ready.set()
+
+    thread = Thread(target=run)
+    thread.start()
+    ready.wait()
+    if started:
+        yield started[0]
+    done.set()
+    thread.join()
+    shutil.rmtree(state_dir, ignore_errors=True)
+    assert started, "Nearcast did not start"

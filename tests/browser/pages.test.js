@@ -1,0 +1,161 @@
+// The pages' parts that need no server: REST helper, words, formats, map, the clerk's attempt.
+
+import {newId, Refused, rest} from '/client/nearcast.js';
+import {Attempt} from '/pages/attempt.js';
+import {h} from '/pages/dom.js';
+import {count, countdown, distance, grouped, worth, yuan} from '/pages/format.js';
+import {refusal, say, speak, t} from '/pages/i18n.js';
+import {gather, project, unproject} from '/pages/ops-map.js';
+import {REFUSALS, WORDS} from '/pages/words.js';
+import {equal, failure, ok, test} from './check.js';
+
+/** A fetch that answers with these, one after the other, and remembers what it was asked. */
+function answering(...answers) {
+  const asked = [];
+  const fetch = async (url, options) => {
+    asked.push({url, ...options});
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return new Response(answer.body === undefined ? null : JSON.stringify(answer.body), {status: answer.status ?? 200});
+  };
+  return {fetch, asked};
+}
+
+test('rest sends token, key and JSON, and gives the parsed answer', async () => {
+  const {fetch, asked} = answering({body: {id: 1}}, {status: 204});
+  const call = rest({fetch, token: () => 'jwt', base: 'http://api'});
+  equal(await call('POST', '/v1/visits', {body: {qr: 'x'}, key: 'k1'}), {id: 1});
+  equal([asked[0].url, asked[0].method, asked[0].body], ['http://api/v1/visits', 'POST', '{"qr":"x"}']);
+  equal([asked[0].headers.Authorization, asked[0].headers['Idempotency-Key']], ['Bearer jwt', 'k1']);
+  equal(await call('DELETE', '/v1/me/consents/location'), null);
+});
+
+test('rest turns a problem into a Refused with its fields', async () => {
+  const {fetch} = answering({status: 409, body: {type: 't', title: 'T', status: 409, detail: 'Used.', code: 'already_redeemed', redeemed_at: 'then', retry_after: 3}});
+  const error = await failure(rest({fetch})('POST', '/x'));
+  equal([error.code, error.status, error.message, error.retryAfter, error.fields.redeemed_at], ['already_redeemed', 409, 'Used.', 3, 'then']);
+});
+
+test('rest calls a dead network offline and a proxy page unavailable', async () => {
+  equal((await failure(rest({fetch: answering(new TypeError('no route')).fetch})('GET', '/x'))).code, 'offline');
+  const page = async () => new Response('<html>502</html>', {status: 502});
+  equal((await failure(rest({fetch: page})('GET', '/x'))).code, 'unavailable');
+});
+
+test('ids are different', () => {
+  equal(new Set(Array.from({length: 100}, newId)).size, 100);
+});
+
+test('a redemption keeps its key until an answer came', async () => {
+  sessionStorage.clear();
+  const keys = [];
+  const replies = [new Refused('offline'), new Refused('unavailable'), {id: 'r'}, {id: 'r2'}];
+  const call = async (method, path, {key}) => {
+    keys.push(key);
+    const reply = replies.shift();
+    if (reply instanceof Error) throw reply;
+    return reply;
+  };
+  const attempt = new Attempt({call});
+  const what = {code: 'ABC', order_fen: 100};
+  equal((await failure(attempt.redeem(what, {}))).code, 'offline');
+  equal(new Attempt({call}).unfinished().what, what, 'a reloaded page knows it');
+  await failure(new Attempt({call}).redeem(what, {}));
+  await attempt.redeem(what, {});
+  equal(keys.map((key) => key === keys[0]), [true, true, true]);
+  equal(attempt.unfinished(), null);
+  await attempt.redeem(what, {});
+  ok(keys[3] !== keys[0], 'the next attempt has a key of its own');
+});
+
+test('a refusal ends an attempt', async () => {
+  sessionStorage.clear();
+  const attempt = new Attempt({call: async () => { throw new Refused('wrong_store'); }});
+  await failure(attempt.redeem({code: 'A'}, {}));
+  equal(attempt.unfinished(), null);
+});
+
+test('a changed amount is another attempt', async () => {
+  sessionStorage.clear();
+  const keys = [];
+  const attempt = new Attempt({call: async (method, path, {key}) => { keys.push(key); throw new Refused('offline'); }});
+  await failure(attempt.redeem({code: 'A', order_fen: 100}, {}));
+  await failure(attempt.redeem({code: 'A', order_fen: 200}, {}));
+  ok(keys[0] !== keys[1], 'different keys');
+});
+
+test('amounts, counts, distances, times', () => {
+  speak('zh');
+  equal([yuan(0), yuan(12800), yuan(12850), yuan(5), yuan(123456700)], ['¥0', '¥128', '¥128.50', '¥0.05', '¥1,234,567']);
+  equal([count(0), count(9999), count(10000), count(128734), count(1280000)], ['0', '9,999', '1万', '12.9万', '128万']);
+  equal([distance(298.6), distance(1000), distance(2449)], ['299 米', '1 公里', '2.4 公里']);
+  equal([countdown(-5), countdown(900), countdown(61_000), countdown(3_723_000)], ['00:00', '00:01', '01:01', '1:02:03']);
+  speak('en');
+  equal([count(128734), count(1280000), distance(2449)], ['129K', '1.3M', '2.4 km']);
+  speak('zh');
+});
+
+test('codes are grouped as people read them out', () => {
+  equal(grouped('ABCD-EFGH-JKMN-PQRS-*'), 'ABCD EFGH JKMN PQRS *');
+  equal(grouped('ABCDEFGHJKMNPQRS7'), 'ABCD EFGH JKMN PQRS 7');
+});
+
+test('a ticket shows what a coupon is worth', () => {
+  equal(worth('满 100 减 20'), {value: '20', unit: 'yuan'});
+  equal(worth('新品尝鲜 满30减8'), {value: '8', unit: 'yuan'});
+  equal(worth('全场 8.5 折'), {value: '8.5', unit: 'fold'});
+  equal(worth('20% off'), {value: '20', unit: 'percent'});
+  equal(worth('5 元代金券'), {value: '5', unit: 'yuan'});
+  equal(worth('桂花冷萃一杯'), null);
+});
+
+test('every word is there in both languages, with the same blanks', () => {
+  const blanks = (text) => [...new Set(text.match(/\{\w+\}/g) ?? [])].sort();
+  for (const [key, entry] of [...Object.entries(WORDS), ...Object.entries(REFUSALS)]) {
+    equal(entry.length, 2, key);
+    ok(entry.every((text) => typeof text === 'string' && text.trim()), `${key} says something`);
+    if (!['termsPercent'].includes(key)) equal(blanks(entry[0]), blanks(entry[1]), key);
+  }
+});
+
+test('a switch of language re-says what stands on the page', () => {
+  speak('zh');
+  const line = h('p', {t: ['nWatching', {n: 7}], label: 'close'});
+  document.body.append(line);
+  equal([line.textContent, line.getAttribute('aria-label')], ['7 人在看', '关闭']);
+  speak('en');
+  equal([line.textContent, line.getAttribute('aria-label'), document.documentElement.lang], ['7 watching', 'Close', 'en']);
+  equal(refusal({code: 'sold_out'}), REFUSALS.sold_out[1]);
+  say(line, 'close');
+  equal(line.textContent, 'Close');
+  speak('zh');
+  line.remove();
+  equal(t('close'), '关闭');
+});
+
+test('an unknown refusal still gets a sentence', () => {
+  equal(refusal({code: 'never_heard_of'}), REFUSALS.unavailable[0]);
+  equal(refusal(new TypeError('x')), REFUSALS.unavailable[0]);
+});
+
+test('text of users stays text', () => {
+  const line = h('p', {}, '<img src=x onerror="window.hacked = 1">');
+  equal(line.children.length, 0);
+  ok(line.textContent.startsWith('<img'), 'as written');
+});
+
+test('the map goes there and back', () => {
+  for (const [lng, lat] of [[121.47, 31.23], [-70, -33], [0, 0], [113.9, 22.5]]) {
+    const [x, y] = unproject(...project(lng, lat));
+    ok(Math.abs(x - lng) < 1e-9 && Math.abs(y - lat) < 1e-9, `${lng}, ${lat}`);
+  }
+  ok(project(0, 60)[1] < project(0, 30)[1], 'north is up');
+});
+
+test('stores that would overlap are gathered, none is lost', () => {
+  const point = (x, y) => ({x, y, store: {issued: 2, redeemed: 1}});
+  const groups = gather([point(10, 10), point(12, 12), point(47, 11), point(300, 300)]);
+  equal(groups.map(({members}) => members.length), [3, 1]);
+  equal([groups[0].issued, groups[0].redeemed], [6, 3]);
+  equal(gather([]), []);
+});

@@ -1,0 +1,141 @@
+"""The pages as their people use them: what one can tap, type and read there."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+PHONE = (390, 844)
+DESK = (1360, 900)
+"""Screens, in CSS pixels."""
+SECONDS = 30
+_NOT_YET = (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
+_REST = """
+const done = arguments[0];
+const moving = document.getAnimations().filter((one) => one.effect.getComputedTiming().iterations !== Infinity);
+const late = new Promise((resolve) => setTimeout(resolve, 1500));
+Promise.race([Promise.allSettled(moving.map((one) => one.finished)), late]).then(() => done());
+"""
+# At one go in the page: controls come and go while one asks for each of them.
+_UNNAMED = """
+const name = (one) => one.getAttribute('aria-label') || one.labels?.[0]?.textContent || one.textContent || one.title;
+return [...document.querySelectorAll('button, a[href], input, select, textarea')]
+  .filter((one) => one.checkVisibility() && !name(one)?.trim()).map((one) => one.outerHTML);
+"""
+Found = TypeVar("Found")
+
+
+class Person:
+    """Somebody with a browser. Waits are for events, with a deadline; pictures go to ``artefacts``."""
+
+    def __init__(self, driver: Chrome, artefacts: Path, name: str) -> None:
+        self.driver = driver
+        self._artefacts = artefacts
+        self._name = name
+
+    def until(self, look: Callable[[], Found | None], what: str) -> Found:
+        """What ``look`` finds, once it finds something true."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                if found := look():
+                    return found
+            except _NOT_YET:
+                pass
+            if time.monotonic() > deadline:
+                self.picture("failed")
+                raise AssertionError(f"{self._name}: {what} did not happen; console: {self.console()}")
+            time.sleep(0.05)
+
+    def sees(self, css: str, text: str = "") -> WebElement:
+        """A visible element, with ``text`` somewhere in it."""
+
+        def look() -> WebElement | None:
+            for element in self.driver.find_elements(By.CSS_SELECTOR, css):
+                if element.is_displayed() and text in element.text:
+                    return element
+            return None
+
+        return self.until(look, f"{css} with {text!r}")
+
+    def sees_no(self, css: str, text: str = "") -> None:
+        """No such element is visible (any more)."""
+
+        def gone() -> bool:
+            elements = self.driver.find_elements(By.CSS_SELECTOR, css)
+            return not any(element.is_displayed() and text in element.text for element in elements)
+
+        self.until(gone, f"{css} with {text!r} gone")
+
+    def taps(self, css: str, text: str = "") -> None:
+        """Tap the element once it can be tapped."""
+
+        def tap() -> bool:
+            element = self.sees(css, text)
+            if not element.is_enabled():
+                return False
+            element.click()
+            return True
+
+        self.until(tap, f"a tap on {css}")
+
+    def types(self, css: str, text: str, *, enter: bool = False) -> None:
+        field = self.sees(css)
+        field.clear()
+        field.send_keys(text + (Keys.ENTER if enter else ""))
+
+    def chooses(self, css: str, option: str) -> None:
+        """The ``option`` of a list, by its words."""
+        self.sees(f"{css} option", option).click()
+
+    def closes_sheets(self) -> None:
+        """Close what lies over the page, one after the other."""
+
+        def closed() -> bool:
+            if self.driver.find_elements(By.CSS_SELECTOR, "dialog[open]"):
+                self.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+            return not self.driver.find_elements(By.CSS_SELECTOR, "dialog[open]")
+
+        self.until(closed, "all sheets closed")
+
+    def script(self, code: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(code, *arguments)
+
+    def picture(self, name: str) -> None:
+        """Keep a screenshot, once what moves has come to rest."""
+        self.driver.execute_async_script(_REST)
+        self.driver.save_screenshot(str(self._artefacts / f"{self._name}-{name}.png"))
+
+    def console(self) -> list[str]:
+        """Errors the page reported, without the refusals that the network log repeats."""
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [
+            entry["message"]
+            for entry in entries
+            if entry["level"] == "SEVERE" and "status of 4" not in entry["message"]
+        ]
+
+    def unnamed(self) -> list[str]:
+        """Visible controls that a screen reader could not name."""
+        found: list[str] = self.script(_UNNAMED)
+        return found
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than the screen."""
+        width: int = self.script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        return width

@@ -1,0 +1,80 @@
+"""The JavaScript client and the pages' modules, tested in the browser that runs them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernel.errors import CATALOGUE
+
+HERE = Path(__file__).parent
+PAGES = HERE.parents[1] / "web/pages"
+SUITES = ("client.test.js", "pages.test.js")
+RUN = """
+const done = arguments[arguments.length - 1];
+(async () => {
+  for (const suite of arguments[0]) await import(`/tests/${suite}`);
+  return (await import('/tests/check.js')).run();
+})().then(done, (error) => done({'loading the tests': String(error.stack ?? error)}));
+"""
+
+
+def _names() -> list[str]:
+    return [name for suite in SUITES for name in re.findall(r"^test\('(.+?)', ", (HERE / suite).read_text(), re.M)]
+
+
+@pytest.fixture(scope="module")
+def outcomes(open_browser: Any, files: str) -> dict[str, str | None]:
+    driver = open_browser()
+    driver.get(f"{files}/")
+    found: dict[str, str | None] = driver.execute_async_script(RUN, list(SUITES))
+    return found
+
+
+@pytest.mark.parametrize("name", _names())
+def test_in_the_browser(outcomes: dict[str, str | None], name: str) -> None:
+    assert name in outcomes, outcomes
+    assert outcomes[name] is None, outcomes[name]
+
+
+def test_nothing_else_went_wrong_in_the_browser(outcomes: dict[str, str | None]) -> None:
+    assert set(outcomes) == set(_names())
+
+
+def test_every_refusal_has_a_sentence_in_both_languages() -> None:
+    refusals = (PAGES / "words.js").read_text().partition("export const REFUSALS")[2]
+    said = dict(re.findall(r"^  (\w+): \['(.+?)', '", refusals, re.M))
+    assert set(CATALOGUE) <= set(said)
+
+
+def test_every_word_that_the_pages_ask_for_is_in_the_dictionary() -> None:
+    words = set(
+        re.findall(r"^  (\w+): \[", (PAGES / "words.js").read_text().partition("export const REFUSALS")[0], re.M)
+    )
+    html = "".join(page.read_text() for page in PAGES.glob("*.html"))
+    scripts = "".join(script.read_text() for script in PAGES.glob("*.js") if script.name not in ("words.js", "dom.js"))
+    asked = set(re.findall(r'data-t(?:-\w+)?="(\w+)"', html))
+    asked |= set(re.findall(r"\bt\('(\w+)'", scripts))
+    asked |= set(re.findall(r"\b(?:t|label|title|placeholder): \[?'(\w+)'", scripts))
+    asked |= set(re.findall(r"\bsay\([^,()]+(?:\([^()]*\))?, '(\w+)'", scripts))
+    assert len(asked) > 150
+    assert asked <= words
+
+
+def test_pages_load_nothing_from_elsewhere() -> None:
+    for file in [*PAGES.glob("*.*"), *(PAGES.parent / "client").glob("*.js")]:
+        for address in re.findall(r"https?://[^\s'\"`)]+|(?<![:\w])//[a-z0-9.-]+\.[a-z]{2,}/", file.read_text()):
+            assert address.startswith("http://www.w3.org/"), f"{file.name}: {address}"
+
+
+def test_no_page_has_a_script_in_its_html() -> None:
+    for page in PAGES.glob("*.html"):
+        assert re.findall(r"<script(?![^>]* src=)|\son\w+=|javascript:", page.read_text()) == []
+
+
+def test_nothing_is_ever_parsed_as_html() -> None:
+    for script in PAGES.glob("*.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\(", script.read_text()
+        )

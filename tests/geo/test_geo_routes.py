@@ -1,0 +1,223 @@
+"""REST of ``geo``: stores, nearby, consent; and what it refuses without falling over."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from geo_places import Keep, store
+
+from geo import routes
+from geo.catchments import Catchments
+from geo.locations import Locations
+from kernel.clock import now
+from kernel.http import Kernel, install_error_handlers
+from kernel.identity import Principal, Role
+from kernel.ids import BrandId, new_id
+
+Members = Callable[..., Awaitable[list[UUID]]]
+GIVEN = {
+    "code": "SH-1",
+    "name": "静安寺店",
+    "brand": "岚汀茶室",
+    "city": "上海市",
+    "address": "南京西路1618号",
+    "lng": 121.45,
+    "lat": 31.23,
+    "datum": "wgs84",
+}
+
+
+@pytest.fixture
+async def rest(kernel: Kernel, brand: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    app.state.kernel = kernel
+    install_error_handlers(app)
+    app.include_router(routes.router)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://nearcast") as client:
+        yield client
+
+
+@pytest.fixture
+def as_(kernel: Kernel) -> Callable[..., dict[str, str]]:
+    def headers(role: str, subject: UUID | None = None, brand: str = "tea") -> dict[str, str]:
+        ends = now() + timedelta(hours=1)
+        token = kernel.keyring.issue(Principal(BrandId(brand), subject or new_id(), Role(role), "somebody", ends))
+        return {"Authorization": f"Bearer {token}"}
+
+    return headers
+
+
+As = Callable[..., dict[str, str]]
+
+
+async def test_a_store_given_over_rest_is_listed_and_updated_by_code(rest: httpx.AsyncClient, as_: As) -> None:
+    made = await rest.post("/v1/stores", json=GIVEN | {"opens": "09:00", "closes": "21:30"}, headers=as_("ops"))
+    assert made.status_code == 200, made.text
+    assert made.json()["banner"] == "岚汀茶室"
+    assert made.json()["opens"] == "09:00:00"
+    again = await rest.post("/v1/stores", json=GIVEN | {"name": "New", "radius_m": 900}, headers=as_("ops"))
+    assert again.json()["id"] == made.json()["id"]
+    listed = (await rest.get("/v1/stores", headers=as_("viewer"))).json()
+    assert listed["next"] is None
+    (item,) = listed["items"]
+    assert (item["name"], item["radius_m"], item["opens"]) == ("New", 900, None)
+    assert (item["lng"], item["lat"], item["datum"]) == (121.45, 31.23, "wgs84")
+    assert item["canonical"]["lng"] == pytest.approx(121.4546, abs=0.001)
+
+
+async def test_the_same_idempotency_key_is_answered_the_same(rest: httpx.AsyncClient, as_: As) -> None:
+    headers = as_("ops") | {"Idempotency-Key": "k1"}
+    first = await rest.post("/v1/stores", json=GIVEN, headers=headers)
+    assert (await rest.post("/v1/stores", json=GIVEN, headers=headers)).json() == first.json()
+    other = await rest.post("/v1/stores", json=GIVEN | {"name": "x"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+BAD_STORES: list[dict[str, Any]] = [
+    {"lng": 31.23, "lat": 121.45},
+    {"lng": 39.9, "lat": 76.1},
+    {"lat": 90.5},
+    {"datum": "utm"},
+    {"name": "a\x00b"},
+    {"name": ""},
+    {"code": "x" * 65},
+    {"radius_m": 10},
+    {"opens": "09:00"},
+    {"trade_area": {"type": "Point", "coordinates": [121, 31]}},
+    {"trade_area": {"type": "Polygon", "coordinates": [[[1, 1], [2, 2], [3, 1]]]}},
+]
+
+
+async def test_a_store_that_is_none_is_invalid(rest: httpx.AsyncClient, as_: As) -> None:
+    for bad in BAD_STORES:
+        answer = await rest.post("/v1/stores", json=GIVEN | bad, headers=as_("ops"))
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), (bad, answer.text)
+
+
+GARBAGE = [
+    b'{"code":"\\ud800","name":"n","brand":"b","city":"c","address":"a","lng":121,"lat":31,"datum":"gcj02"}',
+    b'{"code":"A","name":"n","brand":"b","city":"c","address":"a","lng":NaN,"lat":31,"datum":"gcj02"}',
+    b'{"code":"A","name":"n","brand":"b","city":"c","address":"a","lng":1e999,"lat":31,"datum":"gcj02"}',
+    b'{"code":"A","name":"n","brand":"b","city":"c","address":"a","lng":1e-320,"lat":31,"datum":"gcj02"}',
+    b"\xff\xfe",
+    b"null",
+]
+
+
+async def test_garbage_is_refused_and_not_a_failure(rest: httpx.AsyncClient, as_: As) -> None:
+    headers = as_("ops") | {"Content-Type": "application/json"}
+    for body in GARBAGE:
+        answer = await rest.post("/v1/stores", content=body, headers=headers)
+        assert answer.status_code in (400, 422), (body, answer.text)
+        assert answer.json()["code"] in ("invalid", "bad_request")
+
+
+BAD_POSITIONS = [
+    "lng=nan&lat=31&datum=gcj02",
+    "lng=inf&lat=31&datum=gcj02",
+    "lng=121&lat=91&datum=gcj02",
+    "lng=121&lat=31",
+    "lng=121&lat=31&datum=utm",
+    "lng=121&lat=31&datum=gcj02&limit=0",
+    "lat=31&datum=gcj02",
+]
+
+
+async def test_nearby_without_a_usable_position_is_invalid(rest: httpx.AsyncClient, as_: As) -> None:
+    for query in BAD_POSITIONS:
+        answer = await rest.get(f"/v1/stores/nearby?{query}", headers=as_("viewer"))
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), query
+        assert "121" not in answer.text, "a refusal does not repeat where somebody is"
+
+
+BAD_FILTERS = ["city=%00", "city=", "cursor=%00", "cursor=!!", "cursor=WyJcdTAwMDAiXQ", "limit=501"]
+
+
+async def test_a_list_refuses_filters_that_mean_nothing(rest: httpx.AsyncClient, as_: As) -> None:
+    for query in BAD_FILTERS:
+        answer = await rest.get(f"/v1/stores?{query}", headers=as_("viewer"))
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), (query, answer.text)
+
+
+async def test_pages_follow_each_other_and_a_city_narrows(rest: httpx.AsyncClient, as_: As, keep_stores: Keep) -> None:
+    await keep_stores([store(f"S{i}", 121.4, 31.2) for i in range(5)])
+    seen, cursor = [], None
+    while True:
+        params = {"limit": 2, "city": "上海市"} | ({"cursor": cursor} if cursor else {})
+        page = (await rest.get("/v1/stores", params=params, headers=as_("guide"))).json()
+        seen += [item["code"] for item in page["items"]]
+        if (cursor := page["next"]) is None:
+            break
+    assert seen == ["S0", "S1", "S2", "S3", "S4"]
+    elsewhere = await rest.get("/v1/stores", params={"city": "北京市"}, headers=as_("guide"))
+    assert elsewhere.json() == {"items": [], "next": None}
+    foreign = await rest.get("/v1/stores", headers=as_("guide", brand="other"))
+    assert foreign.json()["items"] == []
+
+
+async def test_nearby_tells_distance_and_walk(rest: httpx.AsyncClient, as_: As, keep_stores: Keep) -> None:
+    await keep_stores([store("far", 121.48, 31.23), store("near", 121.471, 31.23)])
+    answer = await rest.get("/v1/stores/nearby?lng=121.47&lat=31.23&datum=gcj02", headers=as_("viewer"))
+    assert [(i["code"], i["distance_m"], i["walk_minutes"]) for i in answer.json()["items"]] == [
+        ("near", 95, 2),
+        ("far", 953, 17),
+    ]
+
+
+async def test_consent_is_given_read_and_withdrawn_with_its_fixes(
+    rest: httpx.AsyncClient, as_: As, kernel: Kernel, make_members: Members
+) -> None:
+    (viewer,) = await make_members(1, consent=False)
+    me = as_("viewer", viewer)
+    path = "/v1/me/consents/location"
+    assert (await rest.get(path, headers=me)).json()["code"] == "not_found"
+    given = await rest.put(path, json={"version": "2026-11"}, headers=me)
+    assert given.status_code == 200
+    assert (await rest.get(path, headers=me)).json() == given.json()
+    async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments) as desk:
+        await desk.locate("tea", viewer, UUID(int=1), 121.47, 31.23, "gcj02", 20.0, now())
+        assert (await rest.delete(path, headers=me)).status_code == 204
+        async with kernel.engine.connect() as connection:
+            assert (await connection.exec_driver_sql("SELECT count(*) FROM locations")).scalar() == 0
+    assert (await rest.get(path, headers=me)).status_code == 404
+    assert (await rest.delete(path, headers=me)).status_code == 204, "again is no error"
+
+
+BAD_VERSIONS: list[object] = ["", "  ", "x" * 41, "a\x00", None, 3]
+
+
+async def test_a_consent_without_a_version_is_invalid(rest: httpx.AsyncClient, as_: As, make_members: Members) -> None:
+    (viewer,) = await make_members(1, consent=False)
+    for version in BAD_VERSIONS:
+        answer = await rest.put("/v1/me/consents/location", json={"version": version}, headers=as_("viewer", viewer))
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), version
+
+
+async def test_roles_are_kept_apart(rest: httpx.AsyncClient, as_: As) -> None:
+    assert (await rest.post("/v1/stores", json=GIVEN, headers=as_("guide"))).json()["code"] == "forbidden"
+    for role in ("guide", "clerk", "ops"):
+        answer = await rest.put("/v1/me/consents/location", json={"version": "1"}, headers=as_(role))
+        assert answer.json()["code"] == "forbidden"
+    assert (await rest.get("/v1/stores")).json()["code"] == "token_missing"
+    nobody = await rest.put("/v1/me/consents/location", json={"version": "1"}, headers=as_("viewer"))
+    assert nobody.json()["code"] == "not_found"
+    no_brand = await rest.post("/v1/stores", json=GIVEN, headers=as_("ops", brand="ghost"))
+    assert no_brand.json()["code"] == "not_found"
+
+
+async def test_openapi_shows_an_example_and_every_refusal() -> None:
+    app = FastAPI()
+    app.include_router(routes.router)
+    document = app.openapi()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"], path
+            assert "401" in operation["responses"], (path, method)
+    schemas = document["components"]["schemas"]
+    for name in ("StoreView", "NearbyStore", "StoreGiven", "Consent"):
+        assert schemas[name]["examples"], name

@@ -1,0 +1,320 @@
+"""``geo.locations`` and ``geo.consents``: what is kept of a fix, for whom, and how long."""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import structlog
+from geo_places import Keep, store
+from sqlalchemy import func, select, text
+
+from geo import consents, locations
+from geo.catchments import Catchments
+from geo.locations import FROZEN_AFTER, Locations, expire
+from geo.tables import Location, LocationConsent
+from kernel.clock import now
+from kernel.errors import Refusal
+from kernel.http import Kernel
+from kernel.ids import new_id
+from kernel.postgres import transaction
+
+Members = Callable[..., Awaitable[list[UUID]]]
+ROOM = UUID(int=1)
+HERE = (121.47, 31.23)
+
+
+@pytest.fixture
+async def desk(kernel: Kernel, brand: str) -> AsyncIterator[Locations]:
+    async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments) as desk:
+        yield desk
+
+
+async def kept(kernel: Kernel) -> dict[UUID, Any]:
+    async with kernel.sessions() as session:
+        rows = await session.execute(
+            select(
+                Location.viewer_id,
+                func.ST_AsText(Location.position).label("position"),
+                Location.accuracy_m,
+                Location.fixed_at,
+                Location.doubt,
+                Location.repeats,
+            )
+        )
+        return {row.viewer_id: row for row in rows}
+
+
+def fix(desk: Locations, viewer: UUID, **changes: Any) -> Awaitable[int]:
+    given = {"lng": HERE[0], "lat": HERE[1], "datum": "gcj02", "accuracy": 20.0, "now": now(), "room": ROOM} | changes
+    return desk.locate("tea", viewer, **given)
+
+
+async def refused(work: Awaitable[object]) -> str:
+    with pytest.raises(Refusal) as caught:
+        await work
+    return caught.value.code
+
+
+async def test_a_fix_is_kept_in_the_canonical_frame_and_answered_with_the_stores_near(
+    kernel: Kernel, desk: Locations, keep_stores: Keep, make_members: Members
+) -> None:
+    await keep_stores([store("A", *HERE), store("B", 121.48, 31.23), store("C", 121.6, 31.23)])
+    (viewer,) = await make_members(1)
+    assert await fix(desk, viewer, lng=116.404, lat=39.915, datum="wgs84") == 0
+    assert (await kept(kernel))[viewer].position == "POINT(116.41024449916938 39.91640428150164)"
+    assert await fix(desk, viewer) == 2
+    row = (await kept(kernel))[viewer]
+    assert (row.position, row.accuracy_m) == ("POINT(121.47 31.23)", 20.0)
+
+
+async def test_without_consent_nothing_is_kept(kernel: Kernel, desk: Locations, make_members: Members) -> None:
+    (stranger,) = await make_members(1, consent=False)
+    assert await refused(fix(desk, stranger)) == "consent_missing"
+    assert await kept(kernel) == {}
+
+
+async def test_a_withdrawal_erases_at_once_and_stops_the_next_fix(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    viewer, other = await make_members(2)
+    await asyncio.gather(fix(desk, viewer), fix(desk, viewer, room=UUID(int=2)), fix(desk, other))
+    async with transaction(kernel.sessions) as session:
+        await consents.withdraw(session, viewer, now())
+    assert (await kept(kernel)).keys() == {other}
+    assert await refused(fix(desk, viewer)) == "consent_missing"
+    async with transaction(kernel.sessions) as session:
+        await consents.give(session, "tea", viewer, "2026-11", now())
+    assert await fix(desk, viewer) == 0
+    assert (await kept(kernel)).keys() == {viewer, other}
+
+
+async def test_a_fix_written_while_consent_is_withdrawn_does_not_survive(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    (viewer,) = await make_members(1)
+    async with transaction(kernel.sessions) as session:
+        await consents.withdraw(session, viewer, now())
+        writing = asyncio.ensure_future(fix(desk, viewer))
+        # The writer waits for this transaction, because it locks the consent that we are withdrawing.
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%consented%'"
+        for _ in range(500):
+            async with kernel.sessions() as watcher:  # a transaction sees one picture of the activity
+                waiting = await watcher.scalar(text(blocked))
+            if waiting:
+                break
+            await asyncio.sleep(0.01)
+        assert waiting == 1
+        assert not writing.done()
+    assert await refused(writing) == "consent_missing"
+    assert await kept(kernel) == {}
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"accuracy": None}, "location_uncertain"),
+    ({"accuracy": 1000.5}, "location_uncertain"),
+    ({"accuracy": math.inf}, "location_uncertain"),
+    ({"accuracy": math.nan}, "location_uncertain"),
+    ({"accuracy": -1.0}, "invalid"),
+    ({"lng": math.nan}, "invalid"),
+    ({"lat": math.inf}, "invalid"),
+    ({"lng": 180.5}, "invalid"),
+    ({"datum": "utm"}, "invalid"),
+]
+
+
+async def test_what_decides_nothing_is_refused_and_not_kept(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    (viewer,) = await make_members(1)
+    for changes, code in REFUSED:
+        with pytest.raises(Refusal) as caught:
+            await fix(desk, viewer, **changes)
+        assert caught.value.code == code, changes
+        assert "121" not in str(caught.value.problem())
+    assert await kept(kernel) == {}
+
+
+async def test_many_at_once_are_one_group_and_each_gets_its_own_answer(
+    kernel: Kernel, desk: Locations, keep_stores: Keep, make_members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keep_stores([store("A", *HERE)])
+    with_consent, without = await make_members(40), await make_members(5, consent=False)
+    groups: list[int] = []
+    write = Locations._write
+
+    async def counted(self: Locations, group: list[Any], *rest: Any) -> Any:
+        groups.append(len(group))
+        return await write(self, group, *rest)
+
+    monkeypatch.setattr(Locations, "_write", counted)
+    far = {viewer: i % 2 == 1 for i, viewer in enumerate(with_consent)}
+    answers = await asyncio.gather(
+        *(fix(desk, v, lng=100.0 if far.get(v) else HERE[0]) for v in with_consent + without), return_exceptions=True
+    )
+    assert answers[:40] == [0 if far[v] else 1 for v in with_consent]
+    assert [error.code for error in answers[40:]] == ["consent_missing"] * 5
+    assert len(groups) <= 2, groups
+    assert (await kept(kernel)).keys() == set(with_consent)
+
+
+async def test_the_newest_fix_wins_in_a_group_and_over_the_table(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    (viewer,) = await make_members(1)
+    at = now()
+    await asyncio.gather(
+        *(fix(desk, viewer, accuracy=float(second), now=at + timedelta(seconds=second)) for second in (1, 5, 3))
+    )
+    assert (await kept(kernel))[viewer].accuracy_m == 5.0
+    assert await fix(desk, viewer, accuracy=9.0, now=at) == 0, "an older one is answered, but not kept"
+    assert (await kept(kernel))[viewer].accuracy_m == 5.0
+
+
+async def test_a_full_queue_refuses_at_once(
+    desk: Locations, make_members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locations, "QUEUE", 3)
+    viewers = await make_members(5)
+    answers = await asyncio.gather(*(fix(desk, viewer) for viewer in viewers), return_exceptions=True)
+    assert answers[:3] == [0, 0, 0]
+    assert [(error.code, error.retry_after) for error in answers[3:]] == [("busy", 1)] * 2
+
+
+async def test_who_leaves_is_forgotten_also_from_the_queue_but_not_who_came_back(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    stays, leaves, queued, returns = await make_members(4)
+    at = now()
+    await asyncio.gather(*(fix(desk, v, now=at) for v in (stays, leaves)), fix(desk, returns, now=at + timedelta(1)))
+    waiting = asyncio.ensure_future(fix(desk, queued, now=at))
+    await asyncio.sleep(0)
+    await desk.forget(ROOM, [leaves, queued, returns], at)
+    assert (await kept(kernel)).keys() == {stays, returns}
+    with pytest.raises(Refusal) as caught:
+        await waiting
+    assert caught.value.code == "not_in_room"
+
+
+async def test_fixes_expire_after_a_quarter_of_an_hour(kernel: Kernel, desk: Locations, make_members: Members) -> None:
+    old, new = await make_members(2)
+    at = now()
+    await fix(desk, old, now=at - timedelta(minutes=16))
+    await fix(desk, new, now=at - timedelta(minutes=14))
+    async with transaction(kernel.sessions) as session:
+        assert await expire(session, at) == 1
+    assert (await kept(kernel)).keys() == {new}
+
+
+async def test_a_jump_marks_the_viewer_for_a_while_and_travel_does_not(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    traveller, jumper = await make_members(2)
+    at = now()
+
+    async def seen(viewer: UUID, seconds: float, lng: float, accuracy: float = 20.0) -> str | None:
+        await fix(desk, viewer, lng=lng, accuracy=accuracy, now=at + timedelta(seconds=seconds))
+        doubt: str | None = (await kept(kernel))[viewer].doubt
+        return doubt
+
+    # 0.01° are 950 m here.
+    assert await seen(traveller, 0, 121.40) is None
+    assert await seen(traveller, 14, 121.41) is None, "68 m/s: a fast train"
+    assert await seen(traveller, 15, 121.42, accuracy=900) is None, "a vague fix may be anywhere"
+    assert await seen(jumper, 0, 121.40) is None
+    assert await seen(jumper, 10, 121.42) == "jumped"
+    assert await seen(jumper, 60, 121.42) == "jumped", "one good fix does not wash it off"
+    assert await seen(jumper, 640, 121.421) is None, "ten minutes do"
+
+
+async def test_the_same_digits_again_and_again_are_frozen(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    (viewer,) = await make_members(1)
+    at = now()
+    for second in range(FROZEN_AFTER + 1):
+        assert (await kept(kernel)).get(viewer) is None or (await kept(kernel))[viewer].doubt is None
+        await fix(desk, viewer, now=at + timedelta(seconds=second))
+    assert (await kept(kernel))[viewer].doubt == "frozen"
+    await fix(desk, viewer, lng=HERE[0] + 1e-6, now=at + timedelta(minutes=15))
+    row = (await kept(kernel))[viewer]
+    assert (row.doubt, row.repeats) == (None, 0)
+
+
+async def test_a_database_that_fails_is_answered_without_a_word_about_where_anybody_is(
+    kernel: Kernel,
+    desk: Locations,
+    make_members: Members,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (viewer,) = await make_members(1)
+    async with transaction(kernel.sessions) as session:
+        await session.execute(text("ALTER TABLE locations RENAME TO gone"))
+    with structlog.testing.capture_logs() as lines, caplog.at_level(logging.DEBUG):
+        assert await refused(fix(desk, viewer, lng=121.4711)) == "unavailable"
+    told = repr(lines) + caplog.text + "".join(capsys.readouterr())
+    assert "fixes_not_written" in told
+    assert "121.4711" not in told
+    async with transaction(kernel.sessions) as session:
+        await session.execute(text("ALTER TABLE gone RENAME TO locations"))
+    assert await fix(desk, viewer) == 0, "and the desk works on"
+
+
+async def test_arrivals_are_told_after_the_commit_and_a_failing_listener_hurts_nobody(
+    kernel: Kernel, brand: str, make_members: Members
+) -> None:
+    viewers = await make_members(3)
+    told: asyncio.Queue[list[tuple[str, UUID, UUID]]] = asyncio.Queue()
+
+    async def listen(arrivals: list[tuple[str, UUID, UUID]]) -> None:
+        assert {viewer for _, _, viewer in arrivals} <= (await kept(kernel)).keys()
+        told.put_nowait(arrivals)
+        if len(arrivals) == 1:
+            raise RuntimeError("on purpose")
+
+    async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments, listen) as desk:
+        await fix(desk, viewers[0])
+        assert await asyncio.wait_for(told.get(), 5) == [("tea", ROOM, viewers[0])]
+        await asyncio.gather(*(fix(desk, viewer) for viewer in viewers))
+        heard: set[UUID] = set()
+        while heard != set(viewers):
+            heard |= {viewer for _, _, viewer in await asyncio.wait_for(told.get(), 5)}
+
+
+async def test_who_waits_when_the_desk_closes_is_told_to_try_again(kernel: Kernel, make_members: Members) -> None:
+    (viewer,) = await make_members(1)
+    catchments = Catchments(kernel.sessions)
+    async with Locations(kernel.sessions, catchments) as desk:
+        waiting = asyncio.ensure_future(fix(desk, viewer))
+        await asyncio.sleep(0)
+    assert await refused(waiting) == "unavailable"
+
+
+async def test_consent_keeps_its_first_date_until_the_text_changes(kernel: Kernel, make_members: Members) -> None:
+    (viewer,) = await make_members(1, consent=False)
+    at = [datetime.fromisoformat(f"2026-11-22T12:0{minute}:00+00:00") for minute in range(4)]
+
+    async def give(version: str, when: datetime) -> datetime:
+        async with transaction(kernel.sessions) as session:
+            return await consents.give(session, "tea", viewer, version, when)
+
+    assert await give("1", at[0]) == at[0]
+    assert await give("1", at[1]) == at[0]
+    assert await give("2", at[2]) == at[2]
+    async with transaction(kernel.sessions) as session:
+        await consents.withdraw(session, viewer, at[3])
+        assert await consents.standing(session, viewer) is None
+        assert (await session.get_one(LocationConsent, viewer)).withdrawn_at == at[3]
+    assert await give("2", at[3]) == at[3]
+
+
+async def test_nobody_consents_for_a_brand_they_do_not_belong_to(kernel: Kernel, make_members: Members) -> None:
+    (viewer,) = await make_members(1, consent=False)
+    async with transaction(kernel.sessions) as session:
+        assert await refused(consents.give(session, "other", viewer, "1", now())) == "not_found"
+        assert await refused(consents.give(session, "tea", new_id(), "1", now())) == "not_found"

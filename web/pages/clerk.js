@@ -1,0 +1,173 @@
+/** The till: a code in, a clear yes or no out; today's list, where a yes can be taken back. */
+
+import {newId} from '/client/nearcast.js';
+import {by, during, h, hangIcons, icon} from './dom.js';
+import {clock, day, grouped, yuan} from './format.js';
+import {adopt, onLanguage, refusal, t} from './i18n.js';
+import {all, signIn} from './login.js';
+import {canScan, Scanner} from './scanner.js';
+import {askTwice, complain, toast} from './sheet.js';
+import {ticket} from './ticket.js';
+import {Attempt} from './attempt.js';
+import {verdict} from './verdict.js';
+
+const MEMBER = 'NM1.';
+const COUPON = 'NC1.';
+
+adopt();
+hangIcons();
+const session = await signIn('clerk', 'clerk-01');
+const attempt = new Attempt(session);
+const scanner = new Scanner(by('camera'), (text) => take(text));
+await open();
+
+async function open() {
+  by('till').hidden = false;
+  by('scan').hidden = !canScan();
+  by('scan').parentElement.className = canScan() ? 'split' : 'stack';
+  by('scan').addEventListener('click', () => scanner.start().catch((error) => toast(refusal({code: error.code ?? 'camera_failed'}), 'no')));
+  by('find').addEventListener('submit', (event) => {
+    event.preventDefault();
+    void take(by('code').value);
+  });
+  for (const [tab, panel] of [['tabRedeem', 'redeem'], ['tabToday', 'today']]) {
+    by(tab).addEventListener('click', () => {
+      for (const [other, its] of [['tabRedeem', 'redeem'], ['tabToday', 'today']]) {
+        by(other).setAttribute('aria-selected', String(other === tab));
+        by(its).hidden = its !== panel;
+      }
+      if (panel === 'today') void today();
+      else ready();
+    });
+  }
+  // A handheld scanner types: whatever is typed at the page, without a field chosen, is meant for the code.
+  document.addEventListener('keydown', (event) => {
+    if (event.key.length === 1 && document.activeElement === document.body && !by('redeem').hidden) by('code').focus();
+  });
+  onLanguage(() => by('today').hidden || today());
+  ready();
+  const me = await session.call('GET', '/v1/me').catch((error) => complain(error));
+  by('store').textContent = me?.store?.name ?? '';
+  by('clerk').textContent = session.me.name;
+  const left = attempt.unfinished();
+  if (left) confirm(left.what, left.found);
+}
+
+function ready() {
+  by('code').value = '';
+  by('found').replaceChildren();
+  by('code').focus({preventScroll: true});
+}
+
+/** What the API should be told about this text. */
+function meaning(text) {
+  const trimmed = text.trim();
+  return trimmed.toUpperCase().startsWith(COUPON) ? {qr: trimmed} : {code: trimmed};
+}
+
+async function take(text) {
+  if (!text.trim()) return void by('code').focus();
+  scanner.stop();
+  if (text.trim().toUpperCase().startsWith(MEMBER)) return visit(text.trim());
+  const what = meaning(text);
+  await during(by('look'), async () => {
+    by('found').replaceChildren(h('div', {class: 'empty'}, h('span', {class: 'spinner'})));
+    try {
+      confirm(what, await session.call('POST', '/v1/redemptions/check', {body: what}));
+    } catch (error) {
+      by('found').replaceChildren();
+      if (error.code === 'offline') complain(error);
+      else no(error);
+    }
+  });
+}
+
+/** The coupon as it is, the order's amount, and the button that counts. */
+function confirm(what, found) {
+  const coupon = found.coupon ?? found;
+  const amount = h('input', {class: 'input', id: 'amount', inputmode: 'decimal', placeholder: 'optional', autocomplete: 'off', pattern: '[0-9]{1,7}([.][0-9]{1,2})?'});
+  const go = h('button', {class: 'button main wide tall', id: 'confirm'}, icon('check'), h('span', {t: 'confirmRedeem'}));
+  const form = h('form', {class: 'card stack'},
+    ticket({...coupon, store_name: found.store?.name ?? coupon.store_name}),
+    h('dl', {class: 'facts', style: 'display: grid; grid-template-columns: auto 1fr; gap: .25rem 1rem'},
+      coupon.viewer_name && h('dt', {class: 'faint', t: 'customer'}), coupon.viewer_name && h('dd', {}, coupon.viewer_name),
+      h('dt', {class: 'faint', t: 'code'}), h('dd', {class: 'num'}, grouped(coupon.code))),
+    h('div', {class: 'field'}, h('label', {for: 'amount', t: 'orderAmount'}), h('div', {class: 'amount'}, h('span', {}, '¥'), amount),
+      found.threshold_fen > 0 && h('p', {class: 'small dim', t: ['needs', {amount: yuan(found.threshold_fen)}]})),
+    go, h('button', {class: 'button quiet wide', type: 'button', t: 'cancel', onclick: () => { attempt.forget(); ready(); }}));
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const typed = amount.value.trim();
+    void during(go, () => use({...what, ...(typed && {order_fen: Math.round(Number(typed) * 100)})}, found));
+  });
+  by('found').replaceChildren(form);
+  amount.focus({preventScroll: true});
+  form.scrollIntoView({block: 'nearest', behavior: 'smooth'});
+}
+
+async function use(what, found) {
+  try {
+    yes(await attempt.redeem(what, found));
+  } catch (error) {
+    // Nobody knows whether it went through: the same key asks again, and can only ever redeem once.
+    if (['offline', 'unavailable', 'busy'].includes(error.code)) complain(error);
+    else no(error);
+  }
+}
+
+function yes({coupon, discount_fen: discount, order_fen: order, reversible_until: until}) {
+  verdict('yes', 'redeemedYes', [coupon.title], [
+    coupon.viewer_name && ['customer', coupon.viewer_name],
+    order != null && ['orderAmount', yuan(order)],
+    discount > 0 && ['discount', yuan(discount)],
+    order != null && discount > 0 && ['toPay', yuan(Math.max(0, order - discount))],
+    ['reversibleUntil', clock(until)],
+  ], ready);
+}
+
+function no(error) {
+  const {redeemed_at: at, store} = error.fields ?? {};
+  const name = store?.name ?? (typeof store === 'string' ? store : '');
+  verdict('no', 'redeemedNo', [refusal(error)], [
+    at && ['usedAt', `${day(at)} ${clock(at)}`],
+    name && [error.code === 'wrong_store' ? 'belongsTo' : 'usedWhere', name],
+  ], ready);
+}
+
+async function visit(qr) {
+  const key = newId();
+  try {
+    const {name} = await session.call('POST', '/v1/visits', {body: {qr}, key});
+    verdict('yes', 'visitYes', [name], [], ready);
+  } catch (error) {
+    if (error.code === 'offline') complain(error);
+    else no(error);
+  }
+}
+
+async function today() {
+  try {
+    const items = await all(session.call, '/v1/redemptions?limit=50', 200);
+    by('done').replaceChildren(...items.map(done));
+    if (!items.length) by('done').append(h('li', {class: 'empty'}, icon('ticket'), h('p', {t: 'nothingToday'})));
+  } catch (error) {
+    by('done').replaceChildren(h('li', {class: 'empty', role: 'alert'}, refusal(error)));
+  }
+}
+
+function done(one) {
+  const reversed = Boolean(one.reversed_at);
+  const late = Date.parse(one.reversible_until) < Date.now();
+  const back = h('button', {class: 'button no', type: 'button', 'data-reverse': one.id}, icon('undo'), h('span', {'data-label': '', t: 'reverse'}));
+  askTwice(back, 'reverseSure', () => during(back, async () => {
+    await session.call('POST', `/v1/redemptions/${one.id}/reverse`, {key: newId()});
+    toast(t('reversedDone'), 'yes');
+    await today();
+  }).catch(complain));
+  const {coupon} = one;
+  return h('li', {class: `card done ${reversed ? 'reversed' : ''}`, 'data-redemption': one.id},
+    h('b', {}, coupon.title),
+    h('span', {class: 'small dim num'}, [clock(one.at), coupon.viewer_name, one.order_fen != null && yuan(one.order_fen), one.discount_fen > 0 && `−${yuan(one.discount_fen)}`].filter(Boolean).join(' · ')),
+    h('span', {class: 'small faint num'}, grouped(coupon.code)),
+    h('span', {class: 'act'}, reversed ? h('span', {class: 'badge', t: 'reversed'}) : late ? h('span', {class: 'badge yes', t: 'redeemedBadge'}) : back));
+}

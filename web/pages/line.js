@@ -1,0 +1,23 @@
+/** The strip that tells how the connection is. Silent while all is well, and for the first second of trouble. */
+
+import {Close} from '/client/nearcast.js';
+import {say} from './i18n.js';
+
+const REASONS = {
+  [Close.ROOM_ENDED]: 'roomEnded', [Close.ROOM_UNKNOWN]: 'roomUnknown', [Close.REPLACED]: 'replaced', [Close.FLOOD]: 'flooded',
+  [Close.TOKEN_INVALID]: 'signInAgain',
+};
+const timers = new WeakMap();
+
+/** @param {HTMLElement} strip @param {{state: string, code?: number, delay?: number}} change  as `Room` emits it */
+export function showLine(strip, {state, code}) {
+  clearTimeout(timers.get(strip));
+  const show = (key, off) => {
+    strip.hidden = false;
+    strip.classList.toggle('off', off);
+    say(strip, key);
+  };
+  if (state === 'open') strip.hidden = true;
+  else if (state !== 'closed') timers.set(strip, setTimeout(() => show('reconnecting', false), strip.hidden ? 900 : 0));
+  else if (code !== 1000) show(REASONS[code] ?? 'disconnected', true);
+}

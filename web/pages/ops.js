@@ -1,0 +1,125 @@
+/** The desk of operations: will it hold, and did it work. Refreshes itself while it is looked at. */
+
+import {by, h, hangIcons, redraw, s} from './dom.js';
+import {count, yuan} from './format.js';
+import {funnelBars, funnelSums} from './funnel.js';
+import {adopt, onLanguage, refusal, say, t} from './i18n.js';
+import {all, brand, signIn} from './login.js';
+import {StoreMap} from './ops-map.js';
+
+const EVERY_MS = 3000;
+const SLOW_MS = 250; // the budget of a certain event's p99
+
+adopt();
+hangIcons();
+const session = await signIn('ops', 'ops-01');
+const map = new StoreMap(by('map'));
+let chosen = null; // the room whose funnel is shown, null: all together
+let stores = [];
+by('desk').hidden = false;
+session.call('GET', `/v1/brands/${brand}`).then((found) => { by('brand').textContent = found.name; }, () => {});
+by('city').addEventListener('change', () => map.show(stores, by('city').value));
+by('funnelAll').addEventListener('click', () => choose(null));
+onLanguage(() => refresh());
+await refresh();
+tick();
+
+function tick() {
+  setTimeout(async () => {
+    if (!document.hidden) await refresh();
+    tick();
+  }, EVERY_MS);
+}
+
+/** Each part on its own: a figure that cannot be had must not hide the others. */
+async function refresh() {
+  const parts = await Promise.allSettled([rooms(), gateways(), funnel(), shops()]);
+  const failed = parts.find(({status}) => status === 'rejected');
+  by('fresh').textContent = failed ? refusal(failed.reason) : t('freshAt', {time: new Date().toLocaleTimeString('en-GB')});
+  by('fresh').classList.toggle('warn', Boolean(failed));
+  if (failed && !failed.reason?.code) (globalThis.reportError ?? console.error)(failed.reason);
+}
+
+async function rooms() {
+  const items = await all(session.call, '/v1/ops/rooms?limit=100', 300);
+  const order = {live: 0, scheduled: 1, ended: 2};
+  items.sort((a, b) => order[a.room.state] - order[b.room.state] || b.viewers - a.viewers);
+  const live = items.filter(({room}) => room.state === 'live');
+  by('kLive').textContent = count(live.length);
+  by('kViewers').textContent = count(live.reduce((sum, {viewers}) => sum + viewers, 0));
+  redraw(by('rooms'), items.map(({room, viewers, uniques, likes, comments}) => h('tr', {'aria-selected': String(chosen?.id === room.id), 'data-room': room.id},
+    h('td', {}, h('button', {class: 'room', type: 'button', onclick: () => choose(room)}, h('b', {}, room.title), h('span', {class: 'small faint clip'}, [room.guide.name, room.store?.name].filter(Boolean).join(' · ')))),
+    h('td', {}, h('span', {class: `badge ${room.state === 'live' ? 'live' : ''}`, t: {live: 'live', scheduled: 'soon', ended: 'ended'}[room.state]})),
+    ...[viewers, uniques, likes, comments].map((n) => h('td', {class: 'n num'}, count(n))))));
+  if (!items.length) by('rooms').append(h('tr', {}, h('td', {colspan: 6, class: 'faint', t: 'noRooms'})));
+}
+
+async function gateways() {
+  const items = await all(session.call, '/v1/ops/gateways', 100);
+  const worst = Math.max(0, ...items.map((one) => one.delay_ms_p99 ?? 0));
+  by('kDelay').replaceChildren(items.length ? String(Math.round(worst)) : '–', items.length ? h('small', {}, 'ms') : '');
+  by('kDelay').classList.toggle('warn', worst > SLOW_MS);
+  const scale = Math.max(SLOW_MS, worst);
+  by('gateways').replaceChildren(...items.map((one) => h('tr', {'data-gateway': one.id},
+    h('td', {}, h('b', {}, one.url.replace(/^wss?:\/\//, '')), h('span', {class: 'small faint gatewayid clip'}, one.id)),
+    h('td', {class: 'n num'}, count(one.viewers)), h('td', {class: 'n num'}, count(one.frames)),
+    h('td', {}, delayBar(one.delay_ms_p50 ?? 0, one.delay_ms_p99 ?? 0, scale)),
+    h('td', {class: 'n num'}, t('ms', {n: figure(one.delay_ms_p50)})),
+    h('td', {class: `n num ${one.delay_ms_p99 > SLOW_MS ? 'warn' : ''}`}, t('ms', {n: figure(one.delay_ms_p99)})),
+    h('td', {class: 'n num'}, count(one.shed)))));
+  if (!items.length) by('gateways').append(h('tr', {}, h('td', {colspan: 7, class: 'faint', t: 'noGateways'})));
+}
+
+function figure(ms) {
+  if (ms === null || ms === undefined) return '–';
+  return ms < 10 ? ms.toFixed(1) : Math.round(ms);
+}
+
+/** From nothing to p99 pale, to p50 dark, and the budget as a line. */
+function delayBar(p50, p99, scale) {
+  const x = (ms) => Math.min(100, (100 * ms) / scale);
+  return s('svg', {class: 'delay', viewBox: '0 0 100 10', preserveAspectRatio: 'none', 'aria-hidden': 'true'},
+    s('rect', {width: 100, height: 10, rx: 1, fill: '#f0ebe3'}), s('rect', {width: x(p99), height: 10, fill: p99 > SLOW_MS ? '#e6a190' : '#a9cfc3'}),
+    s('rect', {width: x(p50), height: 10, fill: '#1f6f5c'}), s('rect', {x: x(SLOW_MS) - .6, width: .6, height: 10, fill: '#c8371f'}));
+}
+
+async function choose(room) {
+  chosen = room;
+  by('funnelAll').hidden = !room;
+  if (room) say(by('funnelTitle'), 'funnelOf', {title: room.title});
+  else say(by('funnelTitle'), 'funnelAll');
+  for (const row of by('rooms').rows) row.setAttribute('aria-selected', String(row.dataset.room === room?.id));
+  await funnel().catch(() => {});
+}
+
+async function funnel() {
+  const asked = chosen;
+  const whole = total(await all(session.call, '/v1/ops/funnel?by=room', 500));
+  const shown = asked ? await session.call('GET', `/v1/rooms/${asked.id}/funnel`) : whole;
+  by('kTurnover').textContent = yuan(whole.amount_fen);
+  if (asked === chosen) by('funnel').replaceChildren(funnelBars(shown), h('p', {class: 'small faint', t: ['heldOut', {n: count(shown.held_out ?? 0)}]}), funnelSums(shown));
+}
+
+function total(items) {
+  const sum = {amount_fen: 0};
+  for (const item of items) {
+    for (const [name, value] of Object.entries(item.funnel ?? item)) if (typeof value === 'number') sum[name] = (sum[name] ?? 0) + value;
+  }
+  return sum;
+}
+
+async function shops() {
+  stores = await all(session.call, '/v1/ops/stores?limit=500', 30_000);
+  by('kIssued').textContent = count(stores.reduce((sum, {issued}) => sum + issued, 0));
+  by('kRedeemed').textContent = count(stores.reduce((sum, {redeemed}) => sum + redeemed, 0));
+  const cities = [...new Set(stores.map(({city}) => city))].sort();
+  const select = by('city');
+  const now = [select.value, cities.length, document.documentElement.lang].join();
+  if (select.dataset.drawn !== now) {
+    const value = select.value;
+    select.replaceChildren(h('option', {value: '', t: ['allCities', {n: stores.length}]}), ...cities.map((city) => h('option', {value: city}, city)));
+    select.value = value;
+    select.dataset.drawn = [value, cities.length, document.documentElement.lang].join();
+  }
+  map.show(stores, select.value);
+}

@@ -1,0 +1,169 @@
+/** The viewer's page: choose a room, be in it. Each part of the screen has its own module; here they are joined. */
+
+import {Close} from '/client/nearcast.js';
+import {Comments} from './comments.js';
+import {avatar, by, h, hangIcons, redraw} from './dom.js';
+import {Drops} from './drops.js';
+import {count} from './format.js';
+import {Hearts} from './hearts.js';
+import {adopt, onLanguage, refusal, say, t} from './i18n.js';
+import {joinRoom} from './join.js';
+import {showLine} from './line.js';
+import {all, brand, signIn} from './login.js';
+import {paint} from './scene.js';
+import {complain} from './sheet.js';
+import {Shelf} from './shelf.js';
+import {Stores} from './stores.js';
+import {Wallet} from './wallet.js';
+
+adopt();
+hangIcons();
+const query = new URLSearchParams(location.search);
+const session = await signIn('viewer', t('guestName', {n: String(Date.now()).slice(-4)}));
+
+const wanted = query.get('room');
+if (wanted) {
+  await enter(wanted).catch((error) => {
+    complain(error);
+    by('room').hidden = true;
+    return lobby();
+  });
+} else await lobby();
+
+/** The list of rooms, live ones first. */
+async function lobby() {
+  by('lobby').hidden = false;
+  session.call('GET', `/v1/brands/${brand}`).then((found) => { by('brand').textContent = found.name; }, () => {});
+  const draw = async () => {
+    const [live, soon] = await Promise.all(['live', 'scheduled'].map((state) => all(session.call, `/v1/rooms?state=${state}`, 60)));
+    redraw(by('rooms'), [...live, ...soon].map(card));
+    if (!live.length && !soon.length) by('rooms').append(h('li', {class: 'empty', t: 'noRooms'}));
+  };
+  await draw().catch((error) => by('rooms').replaceChildren(h('li', {class: 'empty', role: 'alert'}, refusal(error))));
+  setInterval(() => document.hidden || draw().catch(() => {}), 10_000);
+}
+
+function card(room) {
+  const live = room.state === 'live';
+  const here = new URLSearchParams(location.search);
+  here.set('room', room.id);
+  const picture = h('img', {alt: ''});
+  paint(picture, room.id).catch(() => {});
+  return h('li', {}, h('a', {class: 'roomcard', href: `/watch?${here}`, 'data-room': room.id}, picture,
+    h('span', {class: `badge corner ${live ? 'live' : ''}`, t: live ? 'live' : 'soon'}),
+    h('span', {class: 'caption'}, h('b', {class: 'serif'}, room.title),
+      h('span', {class: 'row small dim'}, h('span', {class: 'clip'}, [room.guide.name, room.store?.name].filter(Boolean).join(' · ')),
+        h('span', {class: 'grow'}), live && h('span', {t: ['nWatching', {n: count(room.viewers)}]})))));
+}
+
+async function enter(id) {
+  const found = await session.call('GET', `/v1/rooms/${id}`);
+  by('room').hidden = false;
+  paint(document.querySelector('.scene'), id).catch(() => {});
+  query.delete('room');
+  for (const link of ['leave', 'overRooms']) by(link).href = `/watch?${query}`;
+  showRoom({...found, store: found.store?.name});
+  if (found.state === 'ended') return over();
+
+  const room = joinRoom(session, found);
+  const me = session.me;
+  const comments = new Comments(by('comments'), me);
+  const wallet = new Wallet(session, room);
+  const stores = new Stores(session, room);
+  const shelf = new Shelf(room, found.shelf);
+  const drops = new Drops(by('drops'), room, stores, wallet);
+  const hearts = new Hearts(by('hearts'));
+
+  room.on('state', (change) => {
+    showLine(by('line'), change);
+    if (change.state === 'closed' && change.code === Close.ROOM_ENDED) over();
+  });
+  room.on('welcome', (snapshot) => {
+    showRoom(snapshot.room);
+    announce(snapshot.announcement);
+    shelf.pin(snapshot.pin);
+    drops.replace(snapshot.drops);
+    wallet.replace(snapshot.coupons);
+    for (const comment of snapshot.recent) comments.add(comment);
+    counts(snapshot.counts);
+    stores.rejoin();
+  });
+  room.on('room', ({room: card}) => showRoom(card));
+  room.on('announce', ({text}) => announce(text));
+  room.on('pin', (event) => shelf.pin(event));
+  room.on('unpin', () => shelf.pin(null));
+  room.on('comment', (comment) => comments.add(comment));
+  room.on('join', ({by: person}) => comments.join(person));
+  room.on('delete', ({comment}) => comments.remove(comment));
+  room.on('mute', ({viewer, until}) => viewer === me.subject && until && complain({code: 'muted'}));
+  room.on('counts', (event) => counts(event.counts));
+  room.on('drop', ({drop}) => drops.open(drop));
+  room.on('drop_stock', ({drop, left}) => drops.stock(drop, left));
+  room.on('drop_end', ({drop, reason}) => drops.end(drop, reason));
+  room.on('coupon', (coupon) => wallet.arrive(coupon));
+
+  let likes = 0;
+  let figures = {};
+  function counts(fresh) {
+    figures = fresh;
+    by('viewers').textContent = count(fresh.viewers ?? 0);
+    // Others' taps rise too, a few of them: the room should feel the warmth, not count it.
+    const more = (fresh.likes ?? 0) - likes;
+    if (likes && more > 0) hearts.rise(Math.min(3, more));
+    likes = Math.max(likes, fresh.likes ?? 0);
+    by('likes').hidden = !likes;
+    by('likes').textContent = count(likes);
+  }
+  onLanguage(() => counts(figures));
+
+  by('heart').addEventListener('click', () => {
+    room.like();
+    hearts.rise(1);
+    likes += 1;
+    by('likes').hidden = false;
+    by('likes').textContent = count(likes);
+  });
+  by('openShelf').addEventListener('click', () => shelf.open());
+  by('openStores').addEventListener('click', () => stores.open());
+  for (const button of ['openWallet', 'overWallet']) by(button).addEventListener('click', () => wallet.open());
+  by('say').addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const text = by('text').value.trim();
+    if (!text) return;
+    by('text').value = '';
+    try {
+      await room.comment(text);
+      comments.toEnd();
+    } catch (error) {
+      // Give the words back, unless something new was begun meanwhile.
+      by('text').value ||= text;
+      complain(error);
+    }
+  });
+}
+
+function showRoom(room) {
+  document.title = `${room.title} · Nearcast`;
+  by('title').textContent = room.title;
+  by('guide').textContent = room.guide.name;
+  by('store').textContent = room.store ?? '';
+  by('avatar').replaceChildren(avatar(room.guide));
+  by('badge').className = `badge ${room.state === 'live' ? 'live' : ''}`;
+  say(by('badge'), {live: 'live', scheduled: 'soon', ended: 'ended'}[room.state]);
+  const slow = room.slow_seconds;
+  if (slow) say(by('text'), 'slowHint', {n: slow}, 'placeholder');
+  else say(by('text'), 'saySomething', {}, 'placeholder');
+  if (room.state === 'ended') over();
+}
+
+function announce(text) {
+  by('announcement').hidden = !text;
+  by('announcement').lastElementChild.textContent = text;
+}
+
+function over() {
+  by('over').hidden = false;
+  by('overText').textContent = refusal({code: 'room_ended'});
+  by('badge').className = 'badge';
+  document.querySelectorAll('.lower, .bar, .drops').forEach((part) => { part.inert = true; });
+}
