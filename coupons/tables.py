@@ -3,8 +3,18 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Integer, SmallInteger, Text
-from sqlalchemy import UniqueConstraint, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    func,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kernel.ids import new_id
@@ -22,6 +32,7 @@ class Campaign(Table):
         CheckConstraint("per_viewer BETWEEN 1 AND 100", name="per_viewer"),
         CheckConstraint("radius_m BETWEEN 50 AND 50000", name="radius"),
         CheckConstraint("holdout_percent BETWEEN 0 AND 50", name="holdout"),
+        CheckConstraint("valid_until IS NOT NULL OR valid_days IS NOT NULL", name="validity"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -178,9 +189,7 @@ class LedgerLine(Table):
 
     __tablename__ = "ledger"
     __table_args__ = (
-        CheckConstraint(
-            "transition IN ('issue', 'redeem', 'reverse', 'expire', 'void')", name="transition"
-        ),
+        CheckConstraint("transition IN ('issue', 'redeem', 'reverse', 'expire', 'void')", name="transition"),
         Index("ix_ledger_coupon", "coupon_id", "id"),
     )
 

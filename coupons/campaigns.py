@@ -1,0 +1,121 @@
+"""Campaigns: a coupon's terms, stock, stores and limits, and their way from draft to ended."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coupons import rules
+from coupons.drops import terms_of
+from coupons.tables import Campaign, CampaignStore
+from geo.tables import Store
+from kernel.errors import Refusal
+from kernel.identity import Principal
+from kernel.ids import new_id
+
+MOVES = {"run": ("draft", "paused"), "pause": ("running",), "end": ("draft", "running", "paused")}
+"""What can be done to a campaign, and in which states."""
+STATES = {"run": "running", "pause": "paused", "end": "ended"}
+
+
+async def create(
+    session: AsyncSession, who: Principal, columns: dict[str, Any], store_codes: Sequence[str] | None
+) -> Campaign:
+    """A draft from ``columns`` of ``Campaign``; ``store_codes`` None: every store of the brand.
+
+    Refusal ``invalid`` where the terms promise nothing, no end of validity is given, or a store is unknown.
+    """
+    campaign = Campaign(**columns)
+    if (problem := rules.terms_problem(terms_of(campaign))) is not None:
+        raise Refusal("invalid", problem)
+    if campaign.valid_until is None and campaign.valid_days is None:
+        raise Refusal("invalid", "Say until when the coupons hold: valid_until or valid_days.", field="valid_until")
+    for first, last in (("claim_from", "claim_until"), ("valid_from", "valid_until")):
+        if columns.get(first) and columns.get(last) and columns[first] >= columns[last]:
+            raise Refusal("invalid", f"{last} must lie after {first}.", field=last)
+    identity = new_id()
+    made = insert(Campaign).values(columns | {"id": identity, "brand_id": who.brand, "all_stores": store_codes is None})
+    await session.execute(made)
+    if store_codes is not None:
+        await _take_part(session, who.brand, identity, columns.get("store_quota"), store_codes)
+    return await get(session, who.brand, identity)
+
+
+async def _take_part(
+    session: AsyncSession, brand: str, campaign: UUID, quota: int | None, codes: Sequence[str]
+) -> None:
+    query = select(Store.code, Store.id).where(Store.brand_id == brand, Store.code.in_(codes))
+    stores = dict((await session.execute(query)).all())
+    unknown = sorted(set(codes) - set(stores))
+    if unknown or not stores:
+        raise Refusal("invalid", "These stores are not known.", field="store_codes", unknown=unknown[:20])
+    rows = [{"campaign_id": campaign, "store_id": store, "quota": quota} for store in sorted(stores.values())]
+    await session.execute(insert(CampaignStore), rows)
+
+
+async def get(session: AsyncSession, brand: str, campaign: UUID) -> Campaign:
+    """A campaign of ``brand``; Refusal ``not_found``."""
+    query = select(Campaign).where(Campaign.id == campaign, Campaign.brand_id == brand)
+    found = await session.scalar(query.execution_options(populate_existing=True))
+    if found is None:
+        raise Refusal("not_found", what=str(campaign))
+    return found
+
+
+async def newest(
+    session: AsyncSession, brand: str, limit: int, before: tuple[datetime, UUID] | None = None
+) -> list[Campaign]:
+    """Campaigns of ``brand``, newest first, older than ``before`` (time of creation and id)."""
+    query = select(Campaign).where(Campaign.brand_id == brand)
+    if before is not None:
+        query = query.where(tuple_(Campaign.created_at, Campaign.id) < before)
+    query = query.order_by(Campaign.created_at.desc(), Campaign.id.desc()).limit(limit)
+    return list(await session.scalars(query))
+
+
+async def store_codes(session: AsyncSession, campaigns: Sequence[Campaign]) -> dict[UUID, list[str]]:
+    """The codes of the stores of those ``campaigns`` that not all stores take part in."""
+    some = [campaign.id for campaign in campaigns if not campaign.all_stores]
+    query = (
+        select(CampaignStore.campaign_id, func.array_agg(Store.code))
+        .join(Store, Store.id == CampaignStore.store_id)
+        .where(CampaignStore.campaign_id.in_(some))
+        .group_by(CampaignStore.campaign_id)
+    )
+    return {campaign: sorted(found) for campaign, found in (await session.execute(query))} if some else {}
+
+
+async def move(session: AsyncSession, who: Principal, campaign: UUID, action: str) -> Campaign:
+    """``run``, ``pause`` or ``end`` a campaign; doing it again changes nothing. The next batch of claims obeys it.
+
+    Refusal ``not_found``, ``campaign_state``.
+    """
+    moved = update(Campaign).where(
+        Campaign.id == campaign, Campaign.brand_id == who.brand, Campaign.state.in_(MOVES[action])
+    )
+    await session.execute(moved.values(state=STATES[action]))
+    found = await get(session, who.brand, campaign)
+    if found.state != STATES[action]:
+        raise Refusal("campaign_state", f"A campaign that is {found.state} cannot do this.", state=found.state)
+    return found
+
+
+async def change_stock(session: AsyncSession, who: Principal, campaign: UUID, current: int, target: int) -> Campaign:
+    """Set the stock to ``target`` if it still is ``current``. Never below what is issued.
+
+    Refusal ``not_found``, ``budget_conflict`` (with what it is now).
+    """
+    changed = update(Campaign).where(
+        Campaign.id == campaign,
+        Campaign.brand_id == who.brand,
+        Campaign.stock == current,
+        Campaign.issued <= target,
+    )
+    done = await session.scalar(changed.values(stock=target).returning(Campaign.id))
+    found = await get(session, who.brand, campaign)
+    if done is None:
+        raise Refusal("budget_conflict", stock=found.stock, issued=found.issued)
+    return found

@@ -1,0 +1,281 @@
+"""Drops: opened by guides, seen by rooms, ended by time, by the guide, or by the last coupon."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coupons import rules
+from coupons.cards import DropCard, DropOpened, DropView, EndReason
+from coupons.granting import Area, end, lock
+from coupons.push import grant_arrivals, held, match, run_push
+from coupons.tables import Campaign, Drop
+from geo.matching import FRESH, MAX_ACCURACY_M
+from geo.tables import Store
+from kernel.clock import milliseconds
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from kernel.ids import new_id
+from kernel.outbox import emit
+from kernel.postgres import Sessions, transaction
+
+__all__ = [
+    "Preview",
+    "StoreViewers",
+    "close_due",
+    "due",
+    "end_drop",
+    "grant_arrivals",
+    "list_drops",
+    "open_drop",
+    "preview",
+    "require_host",
+    "run_push",
+    "terms_of",
+    "view_of",
+]
+
+# The room's row is the room service's; coupons only read it.
+_ROOM = text("SELECT id, brand_id, guide_id, state, clock_timestamp() AS at FROM rooms WHERE id = :room")
+# A room cannot end while a drop is being opened in it.
+_HOLD_ROOM = text("SELECT 1 FROM rooms WHERE id = :room FOR SHARE")
+
+_DUE = text(
+    """
+    SELECT d.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id
+    WHERE d.state = 'open' AND d.mode = 'push' AND d.matched_at IS NULL
+      AND d.opens_at <= clock_timestamp() AND d.ends_at > clock_timestamp()
+      AND c.state = 'running' AND (c.claim_from IS NULL OR c.claim_from <= clock_timestamp())
+    ORDER BY d.opens_at
+    """
+)
+_OVER = text(
+    """
+    SELECT d.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN rooms r ON r.id = d.room_id
+    WHERE d.state = 'open'
+      AND (d.ends_at <= :now OR d.issued >= d.stock OR c.issued >= c.stock OR r.state = 'ended' OR c.state = 'ended')
+    ORDER BY d.id
+    """
+)
+_FIXES = text(
+    """
+    SELECT count(*) FILTER (WHERE l.fixed_at > :fresh_after AND l.accuracy_m <= :max_accuracy) AS located,
+           count(*) FILTER (WHERE l.fixed_at <= :fresh_after) AS stale,
+           count(*) FILTER (WHERE l.fixed_at > :fresh_after AND l.accuracy_m > :max_accuracy) AS uncertain
+    FROM locations l WHERE l.room_id = :room
+    """
+)
+
+
+class StoreViewers(msgspec.Struct, frozen=True):
+    """A store and how many eligible viewers are in its reach."""
+
+    code: str
+    name: str
+    viewers: int
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What a push drop would do now. ``reasons`` counts, by refusal code, the viewers with a fix who would get none."""
+
+    located: int
+    in_range: int
+    eligible: int
+    reasons: dict[str, int]
+    stores: list[StoreViewers]
+
+
+async def require_host(session: AsyncSession, who: Principal, room: UUID) -> Row[Any]:
+    """The room (``guide_id``, ``state``, and ``at``, the time), which is ``who``'s own or any of the brand for ops.
+
+    Refusal ``not_found`` or ``forbidden``.
+    """
+    row = (await session.execute(_ROOM, {"room": room})).one_or_none()
+    if row is None or row.brand_id != who.brand:
+        raise Refusal("not_found", what=str(room))
+    if who.role is not Role.OPS and not (who.role is Role.GUIDE and who.subject == row.guide_id):
+        raise Refusal("forbidden")
+    return row
+
+
+def card_of(drop: Drop, campaign: Campaign) -> DropCard:
+    """``drop`` as its room sees it."""
+    return DropCard(
+        id=drop.id,
+        mode=drop.mode,
+        title=campaign.title,
+        terms=rules.describe(terms_of(campaign)),
+        stock=drop.stock,
+        left=drop.stock - drop.issued,
+        opens_at=milliseconds(drop.opens_at),
+        ends_at=milliseconds(drop.ends_at),
+        radius_m=campaign.radius_m,
+    )
+
+
+def terms_of(campaign: Campaign) -> rules.Terms:
+    """What the coupons of ``campaign`` promise."""
+    return rules.Terms(campaign.kind, campaign.amount_fen, campaign.threshold_fen, campaign.percent_off, campaign.gift)
+
+
+def view_of(drop: Drop, campaign: Campaign) -> DropView:
+    """``drop`` as guides and ops see it."""
+    return DropView(
+        **msgspec.structs.asdict(card_of(drop, campaign)),
+        room=drop.room_id,
+        campaign=campaign.id,
+        state=drop.state,
+        issued=drop.issued,
+        end_reason=drop.end_reason,
+        matched_at=None if drop.matched_at is None else milliseconds(drop.matched_at),
+    )
+
+
+async def open_drop(
+    session: AsyncSession,
+    who: Principal,
+    room: UUID,
+    campaign: UUID,
+    mode: str,
+    stock: int | None,
+    seconds: int,
+    delay: int,
+) -> DropView:
+    """Release ``stock`` coupons (None: all that are left) into ``room``, from ``delay`` seconds on for ``seconds``.
+
+    Raises Refusal: ``not_found``, ``forbidden``, ``room_not_live``, ``campaign_state``, ``ended``, ``sold_out``,
+    ``invalid`` for more stock than the campaign has left.
+    """
+    found = await session.scalar(
+        select(Campaign).where(Campaign.id == campaign, Campaign.brand_id == who.brand).with_for_update(key_share=True)
+    )
+    await session.execute(_HOLD_ROOM, {"room": room})
+    host = await require_host(session, who, room)
+    if found is None:
+        raise Refusal("not_found", what=str(campaign))
+    if host.state != "live":
+        raise Refusal("room_not_live")
+    opens_at = host.at + timedelta(seconds=delay)
+    _check_campaign(found, opens_at)
+    left = found.stock - found.issued
+    if left <= 0:
+        raise Refusal("sold_out", "All coupons of this campaign are given.")
+    if stock is not None and stock > left:
+        raise Refusal("invalid", f"The campaign has {left} coupons left.", field="stock", left=left)
+    drop = Drop(
+        id=new_id(),
+        campaign_id=campaign,
+        room_id=room,
+        by=who.subject,
+        mode=mode,
+        stock=left if stock is None else stock,
+        issued=0,
+        state="open",
+        opens_at=opens_at,
+        ends_at=opens_at + timedelta(seconds=seconds),
+    )
+    columns = ("id", "campaign_id", "room_id", "by", "mode", "stock", "opens_at", "ends_at")
+    await session.execute(insert(Drop).values({name: getattr(drop, name) for name in columns}))
+    await emit(session, "coupons.drop_opened", room, DropOpened(card_of(drop, found)))
+    return view_of(drop, found)
+
+
+def _check_campaign(campaign: Campaign, opens_at: datetime) -> None:
+    if campaign.state != "running":
+        raise Refusal("campaign_state", state=campaign.state)
+    if any(last is not None and last <= opens_at for last in (campaign.claim_until, campaign.valid_until)):
+        raise Refusal("ended", "The campaign is over by then.")
+
+
+async def end_drop(session: AsyncSession, who: Principal, drop: UUID) -> DropView:
+    """Stop a drop at once; ending an ended one changes nothing. Refusal ``not_found`` or ``forbidden``."""
+    locked = await lock(session, drop)
+    if locked is None:
+        raise Refusal("not_found", what=str(drop))
+    await require_host(session, who, locked.row.room_id)
+    await end(session, drop, locked.row.room_id, "stopped")
+    query = select(Drop, Campaign).join(Campaign, Campaign.id == Drop.campaign_id).where(Drop.id == drop)
+    ended, campaign = (await session.execute(query)).one()
+    return view_of(ended, campaign)
+
+
+async def list_drops(session: AsyncSession, who: Principal, room: UUID) -> list[DropView]:
+    """The room's drops, newest first. Refusal ``not_found`` or ``forbidden``."""
+    await require_host(session, who, room)
+    query = (
+        select(Drop, Campaign)
+        .join(Campaign, Campaign.id == Drop.campaign_id)
+        .where(Drop.room_id == room)
+        .order_by(Drop.created_at.desc(), Drop.id)
+        .limit(200)
+    )
+    return [view_of(drop, campaign) for drop, campaign in (await session.execute(query))]
+
+
+async def preview(session: AsyncSession, who: Principal, room: UUID, campaign: UUID) -> Preview:
+    """Whom a push drop of ``campaign`` would reach in ``room`` now, and why not the others."""
+    host = await require_host(session, who, room)
+    found = await session.scalar(select(Campaign).where(Campaign.id == campaign, Campaign.brand_id == who.brand))
+    if found is None:
+        raise Refusal("not_found", what=str(campaign))
+    area = Area(room, who.brand, campaign, found.all_stores, found.radius_m, found.near_counts, host.at)
+    matches = await match(session, area, drop=None)
+    has = await held(session, campaign, [m.viewer for m in matches])
+    limits = rules.Limits(campaign, found.per_viewer, found.min_tier, found.holdout_percent)
+    reasons: Counter[str] = Counter()
+    stores: Counter[UUID] = Counter()
+    for viewer, store, _, tier in matches:
+        reason = rules.barred(limits, tier=tier, held=has.get(viewer, 0))
+        if reason is None and rules.held_out(limits, viewer):
+            reason = "held_out"
+        if reason is None:
+            stores[store] += 1
+        else:
+            reasons[reason] += 1
+    values = {"room": room, "fresh_after": host.at - FRESH, "max_accuracy": MAX_ACCURACY_M}
+    fixes = (await session.execute(_FIXES, values)).one()
+    reasons["out_of_range"] = fixes.located - len(matches)
+    reasons["location_stale"] = fixes.stale
+    reasons["location_uncertain"] = fixes.uncertain
+    return Preview(
+        located=fixes.located,
+        in_range=len(matches),
+        eligible=stores.total(),
+        reasons={code: n for code, n in sorted(reasons.items()) if n > 0},
+        stores=await _named(session, stores),
+    )
+
+
+async def _named(session: AsyncSession, stores: Counter[UUID]) -> list[StoreViewers]:
+    query = select(Store.id, Store.code, Store.name).where(Store.id.in_(stores))
+    names = {store.id: store for store in await session.execute(query)}
+    return [StoreViewers(names[store].code, names[store].name, n) for store, n in stores.most_common()]
+
+
+async def due(session: AsyncSession) -> Sequence[UUID]:
+    """Push drops that have opened and were not matched to the end; ``run_push`` is for each of them."""
+    return (await session.scalars(_DUE)).all()
+
+
+async def close_due(sessions: Sessions, now: datetime) -> int:
+    """End the drops whose time, stock, room or campaign is over; returns how many. Any number of workers may do it."""
+    async with sessions() as session:
+        over = (await session.scalars(_OVER, {"now": now})).all()
+    closed = 0
+    for drop in over:
+        async with transaction(sessions) as session:
+            locked = await lock(session, drop)
+            if locked is not None:
+                closed += await end(session, drop, locked.row.room_id, _end_reason(locked.row, locked.left, now))
+    return closed
+
+
+def _end_reason(row: Row[Any], left: int, now: datetime) -> EndReason:
+    if left <= 0:
+        return "sold_out"
+    return "time" if row.ends_at <= now else "stopped"

@@ -1,0 +1,341 @@
+"""The one place where coupons come into being, for push and claim drops alike.
+
+The caller locks the campaign and the drop, decides from what it then reads, and writes all grants of its batch with
+one statement. Locks are always taken in the order campaign, drop, campaign_stores, so that two batches never wait for
+each other in a circle; and as every grant of a campaign happens under its lock, what was read still holds when the
+grant is written. The constraints of ``coupons.tables`` would refuse anything else.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row, Select, Subquery, any_, bindparam, or_, text
+from sqlalchemy import Uuid as UuidType
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coupons import codes, rules
+from coupons.cards import CouponCard, DropEnded, DropStock, EndReason, Grant, Issued
+from coupons.tables import CampaignStore
+from geo.matching import FRESH, candidates, open_stores
+from geo.tables import Location, Store
+from kernel.clock import milliseconds
+from kernel.ids import new_id
+from kernel.outbox import emit_all
+
+GRANTS_A_ROW = 500
+"""Grants told by one outbox row: some 150 kB of JSON."""
+
+_LOCK = text(
+    """
+    SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
+           d.state AS drop_state, d.end_reason, d.opens_at, d.ends_at, d.matched_at,
+           c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
+           c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
+           c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
+           r.state AS room_state, b.timezone, clock_timestamp() AS at
+    FROM drops d
+    JOIN campaigns c ON c.id = d.campaign_id
+    JOIN rooms r ON r.id = d.room_id
+    JOIN brands b ON b.id = c.brand_id
+    WHERE d.id = :drop
+    FOR NO KEY UPDATE OF c, d
+    """
+)
+
+# One statement for the whole batch. ON CONFLICT cannot strike while the campaign is locked; should it, the coupon is
+# not granted and its viewer is told so, which is the safe way to be wrong.
+_WRITE = text(
+    """
+    WITH wanted AS (
+        SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:viewers AS uuid[]), CAST(:ns AS smallint[]), CAST(:stores AS uuid[]),
+            CAST(:codes AS text[]), CAST(:bands AS integer[]), CAST(:keys AS text[])
+        ) AS w (id, viewer_id, n, store_id, code, band, key)
+    ), made AS (
+        INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
+                             distance_band_m, claim_key, valid_from, valid_until, issued_at)
+        SELECT id, :brand, :campaign, viewer_id, n, :drop, :room, store_id, code, band, key, :valid_from,
+               :valid_until, :at
+        FROM wanted
+        ON CONFLICT DO NOTHING
+        RETURNING id, viewer_id, store_id, distance_band_m
+    ), lines AS (
+        INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', :at FROM made
+    ), shares AS (
+        INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
+        SELECT :campaign, store_id, CAST(:quota AS integer), count(*) FROM made GROUP BY store_id ORDER BY store_id
+        ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
+    ), decided AS (
+        INSERT INTO drop_viewers AS v (drop_id, viewer_id, store_id, outcome, distance_band_m, at)
+        SELECT DISTINCT ON (viewer_id) :drop, viewer_id, store_id, 'issued', distance_band_m, :at FROM made
+        ON CONFLICT (drop_id, viewer_id) DO UPDATE
+            SET outcome = 'issued', reason = NULL, store_id = excluded.store_id,
+                distance_band_m = excluded.distance_band_m, at = excluded.at
+            WHERE v.outcome <> 'issued'
+    ), campaign AS (
+        UPDATE campaigns SET issued = issued + (SELECT count(*) FROM made) WHERE id = :campaign
+    ), drop AS (
+        UPDATE drops SET issued = issued + (SELECT count(*) FROM made) WHERE id = :drop
+    )
+    SELECT made.id, s.code, s.name, s.address FROM made JOIN stores s ON s.id = made.store_id
+    """
+)
+
+_DECIDED = text(
+    """
+    INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
+    SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
+           w.reason, w.band, :at
+    FROM unnest(CAST(:viewers AS uuid[]), CAST(:stores AS uuid[]), CAST(:reasons AS text[]), CAST(:bands AS integer[]))
+        AS w (viewer_id, store_id, reason, band)
+    ON CONFLICT DO NOTHING
+    """
+)
+
+_END = text("UPDATE drops SET state = 'ended', end_reason = :reason WHERE id = :drop AND state = 'open' RETURNING id")
+
+
+class Wanted(NamedTuple):
+    """A coupon to be granted. ``n`` counts the viewer's coupons of this campaign, ``key`` is the claim's id."""
+
+    viewer: UUID
+    n: int
+    store: UUID
+    distance_m: float
+    key: str | None
+
+
+class Decided(NamedTuple):
+    """A viewer in range who gets none, and why."""
+
+    viewer: UUID
+    store: UUID
+    reason: str
+    distance_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Where and when a campaign's coupons can be had in a room."""
+
+    room: UUID
+    brand: str
+    campaign: UUID
+    all_stores: bool
+    radius_m: int
+    near_counts: bool
+    at: datetime
+
+
+@dataclass
+class Locked:
+    """A drop and its campaign as they are while this transaction holds their rows."""
+
+    row: Row[Any]
+
+    @cached_property
+    def terms(self) -> rules.Terms:
+        """What its coupons promise."""
+        row = self.row
+        return rules.Terms(row.kind, row.amount_fen, row.threshold_fen, row.percent_off, row.gift)
+
+    @cached_property
+    def limits(self) -> rules.Limits:
+        """Who may have one."""
+        row = self.row
+        return rules.Limits(row.campaign_id, row.per_viewer, row.min_tier, row.holdout_percent)
+
+    @property
+    def area(self) -> Area:
+        """Where they can be had."""
+        row = self.row
+        return Area(row.room_id, row.brand_id, row.campaign_id, row.all_stores, row.radius_m, row.near_counts, self.at)
+
+    @property
+    def left(self) -> int:
+        """How many may still be granted: by the drop and by its campaign."""
+        left: int = min(self.row.drop_left, self.row.campaign_left)
+        return left
+
+    @cached_property
+    def at(self) -> datetime:
+        """When the rows were locked, by the database's clock: one clock decides for every process."""
+        moment: datetime = self.row.at
+        return moment
+
+    def closed(self) -> str | None:
+        """See ``rules.closed``."""
+        row = self.row
+        return rules.closed(
+            rules.Opening(
+                row.drop_state,
+                row.end_reason,
+                row.opens_at,
+                row.ends_at,
+                row.room_state,
+                row.campaign_state,
+                row.claim_from,
+                row.claim_until,
+                row.valid_until,
+            ),
+            self.at,
+        )
+
+    def validity(self) -> tuple[datetime, datetime]:
+        """From when until when a coupon granted now holds."""
+        row = self.row
+        return rules.validity(
+            self.at,
+            ZoneInfo(row.timezone),
+            valid_from=row.valid_from,
+            valid_until=row.valid_until,
+            valid_days=row.valid_days,
+        )
+
+
+async def lock(session: AsyncSession, drop: UUID) -> Locked | None:
+    """Lock the drop's campaign and the drop, in this order; None if there is no such drop."""
+    row = (await session.execute(_LOCK, {"drop": drop})).one_or_none()
+    return None if row is None else Locked(row)
+
+
+def _giving_stores(area: Area, full_too: bool) -> Select[Any]:
+    """``store_id`` of the campaign's stores that are open for business and, unless ``full_too``, have quota left."""
+    stores = open_stores(area.brand, area.at).join(
+        CampaignStore,
+        (CampaignStore.store_id == Store.id) & (CampaignStore.campaign_id == area.campaign),
+        isouter=area.all_stores,
+    )
+    if full_too:
+        return stores
+    return stores.where(or_(CampaignStore.quota.is_(None), CampaignStore.issued < CampaignStore.quota))
+
+
+def reach(area: Area, *, k: int = 1, viewers: Sequence[UUID] | None = None, full_too: bool = False) -> Subquery:
+    """Up to ``k`` stores of ``area`` in reach of each viewer, as ``geo.matching.candidates`` says them."""
+    query = candidates(
+        area.room,
+        _giving_stores(area, full_too),
+        radius_m=area.radius_m,
+        near_counts=area.near_counts,
+        fresh_after=area.at - FRESH,
+        k=k,
+    )
+    if viewers is not None:
+        # An array keeps the statement's text the same for every batch, so that its plan is found again.
+        query = query.where(Location.viewer_id == any_(viewer_array("reached", viewers)))
+    return query.subquery("near")
+
+
+def viewer_array(name: str, viewers: Sequence[UUID]) -> Any:
+    """``viewers`` as one array parameter."""
+    return bindparam(name, list(viewers), type_=ARRAY(UuidType()), unique=True)
+
+
+async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted]) -> list[CouponCard | None]:
+    """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
+
+    Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
+    of ``locked``.
+    """
+    if not wanted:
+        return []
+    row = locked.row
+    valid_from, valid_until = locked.validity()
+    ids = [new_id() for _ in wanted]
+    made_codes = [codes.new_code() for _ in wanted]
+    bands = [rules.distance_band(w.distance_m) for w in wanted]
+    values = {
+        "ids": ids,
+        "viewers": [w.viewer for w in wanted],
+        "ns": [w.n for w in wanted],
+        "stores": [w.store for w in wanted],
+        "codes": made_codes,
+        "bands": bands,
+        "keys": [w.key for w in wanted],
+        "brand": row.brand_id,
+        "campaign": row.campaign_id,
+        "drop": row.drop_id,
+        "room": row.room_id,
+        "quota": row.store_quota,
+        "valid_from": valid_from,
+        "valid_until": valid_until,
+        "at": locked.at,
+    }
+    stores = {made.id: made for made in await session.execute(_WRITE, values)}
+    terms, begin, end = rules.describe(locked.terms), milliseconds(valid_from), milliseconds(valid_until)
+    cards = [
+        CouponCard(
+            id=coupon,
+            title=row.title,
+            terms=terms,
+            code=codes.display(code),
+            store=store.code,
+            store_name=store.name,
+            store_address=store.address,
+            valid_from=begin,
+            valid_until=end,
+            distance_m=band,
+            drop=row.drop_id,
+        )
+        if (store := stores.get(coupon)) is not None
+        else None
+        for coupon, code, band in zip(ids, made_codes, bands, strict=True)
+    ]
+    grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
+    await emit_all(session, row.room_id, [("coupons.issued", event) for event in _issued(row.drop_id, grants)])
+    return cards
+
+
+def _issued(drop: UUID, grants: Sequence[Grant]) -> Iterable[Issued]:
+    """``grants`` in events of bounded size, none of which names a viewer twice."""
+    rest = list(grants)
+    while rest:
+        taken: dict[UUID, Grant] = {}
+        later = []
+        for grant in rest:
+            if len(taken) < GRANTS_A_ROW and grant.viewer not in taken:
+                taken[grant.viewer] = grant
+            else:
+                later.append(grant)
+        yield Issued(drop, list(taken.values()))
+        rest = later
+
+
+async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]) -> None:
+    """Keep what was decided about viewers in range who get none; a viewer who was granted one stays granted."""
+    if decided:
+        values = {
+            "drop": locked.row.drop_id,
+            "viewers": [d.viewer for d in decided],
+            "stores": [d.store for d in decided],
+            "reasons": [d.reason for d in decided],
+            "bands": [rules.distance_band(d.distance_m) for d in decided],
+            "at": locked.at,
+        }
+        await session.execute(_DECIDED, values)
+
+
+async def tell_stock(session: AsyncSession, locked: Locked, granted: int) -> bool:
+    """Tell the room what is left after ``granted`` more; ends the drop and returns True if that is nothing."""
+    row, left = locked.row, locked.left - granted
+    if left > 0:
+        if granted:
+            await emit_all(session, row.room_id, [("coupons.drop_stock", DropStock(row.drop_id, left))])
+        return False
+    await end(session, row.drop_id, row.room_id, "sold_out")
+    return True
+
+
+async def end(session: AsyncSession, drop: UUID, room: UUID, reason: EndReason) -> bool:
+    """End an open drop, whose row the caller has locked, and tell the room; False if it had ended before."""
+    ended = (await session.execute(_END, {"drop": drop, "reason": reason})).first()
+    if ended is not None:
+        await emit_all(session, room, [("coupons.drop_ended", DropEnded(drop, reason))])
+    return ended is not None

@@ -1,0 +1,157 @@
+"""Claims by group commit: they wait a few milliseconds in a bounded queue, and one transaction answers a whole batch.
+
+An answer is given only after that transaction has committed, so nobody is told yes while the database says no.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+from uuid import UUID
+
+import structlog
+from prometheus_client import REGISTRY, Counter, Histogram
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from coupons.cards import CouponCard
+from coupons.claiming import Answer, Claim, answer_batch
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from kernel.postgres import Sessions, transaction
+
+BATCH = 500
+QUEUE = 20_000
+"""Claims that may wait in one process; beyond it they are refused at once."""
+LINGER_SECONDS = 0.003
+"""How long the first claim of a batch waits for company."""
+WORKERS = 2
+"""Drops that are answered at the same time; the claims of one drop are always answered in the order they came."""
+BATCH_TIMEOUT_SECONDS = 10.0
+
+CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
+BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time from lock to commit of a batch", registry=REGISTRY)
+BATCH_SIZE = Histogram(
+    "nearcast_claim_batch_size", "Claims in a batch", buckets=(1, 5, 20, 50, 100, 200, 500), registry=REGISTRY
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A claim and who waits for its answer."""
+
+    claim: Claim
+    answer: asyncio.Future[Answer]
+
+
+class Issuer:
+    """Answers claims of this process; any number of processes may answer for the same drop.
+
+    ``async with Issuer(sessions) as issuer`` for as long as the process serves. On leaving, claims that still wait are
+    refused as ``unavailable``: their viewers retry with the same id.
+    """
+
+    def __init__(self, sessions: Sessions, *, queue: int = QUEUE) -> None:
+        self._sessions = sessions
+        self._bound = queue
+        self._waiting = 0
+        self._claims: dict[UUID, deque[_Waiting]] = {}
+        self._ready: asyncio.Queue[UUID] = asyncio.Queue()
+        self._workers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Begin to answer; needs a running event loop."""
+        self._workers = [asyncio.create_task(self._work(), name=f"issuer-{n}") for n in range(WORKERS)]
+
+    async def stop(self) -> None:
+        """End the workers and refuse whoever still waits."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        self._workers = []
+        for claims in self._claims.values():
+            self._reply((waiting, "unavailable") for waiting in claims)
+        self._claims.clear()
+
+    async def claim(self, who: Principal, room: UUID | None, drop: UUID, claim_id: str) -> CouponCard:
+        """A coupon of the claim drop ``drop``, durable on return; the same ``claim_id`` gets the same coupon again.
+
+        ``room`` is where the viewer claims it (None: anywhere). Whether they watch that room is the caller's to know.
+        Raises Refusal: ``sold_out``, ``limit_reached``, ``out_of_range``, ``location_missing``, ``location_stale``,
+        ``location_uncertain``, ``not_started``, ``ended``, ``campaign_state``, ``tier``, ``held_out``, ``not_found``,
+        ``forbidden``, ``invalid``, ``busy``, ``unavailable``.
+        """
+        if who.role is not Role.VIEWER:
+            raise Refusal("forbidden")
+        if not 1 <= len(claim_id) <= 200 or "\0" in claim_id or not _encodable(claim_id):
+            raise Refusal("invalid", "The claim's id is not usable text.", field="id")
+        if self._waiting >= self._bound:
+            CLAIMS.labels("busy").inc()
+            raise Refusal("busy", retry_after=1)
+        waiting = _Waiting(Claim(who.brand, who.subject, claim_id, room), asyncio.get_running_loop().create_future())
+        if (queue := self._claims.get(drop)) is None:
+            queue = self._claims[drop] = deque()
+            self._ready.put_nowait(drop)
+        queue.append(waiting)
+        self._waiting += 1
+        answer = await waiting.answer
+        if isinstance(answer, str):
+            raise Refusal(answer, retry_after=2 if answer == "unavailable" else None)
+        return answer
+
+    async def _work(self) -> None:
+        while True:
+            drop = await self._ready.get()
+            # The drop stays in `_claims` while its batch is answered, so no second worker overtakes this one.
+            await asyncio.sleep(LINGER_SECONDS if len(self._claims[drop]) < BATCH else 0)
+            queue = self._claims[drop]
+            batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+            try:
+                await self._answer(drop, batch)
+            finally:
+                if queue:
+                    self._ready.put_nowait(drop)
+                else:
+                    del self._claims[drop]
+
+    async def _answer(self, drop: UUID, batch: list[_Waiting]) -> None:
+        BATCH_SIZE.observe(len(batch))
+        answers: list[Answer] = ["unavailable"] * len(batch)
+        try:
+            with BATCH_SECONDS.time():
+                async with asyncio.timeout(BATCH_TIMEOUT_SECONDS), transaction(self._sessions) as session:
+                    decided = await answer_batch(session, drop, [waiting.claim for waiting in batch])
+            answers = decided
+        except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
+            # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
+            defect = isinstance(error, DBAPIError) and not error.connection_invalidated
+            log.warning(
+                "claims_unavailable", drop=str(drop), claims=len(batch), error=type(error).__name__, exc_info=defect
+            )
+        except Exception:
+            # A defect met by this batch must not end the worker and so silence everybody else.
+            log.exception("claims_failed", drop=str(drop), claims=len(batch))
+        finally:
+            # Also when cancelled: nobody waits for ever.
+            self._reply(zip(batch, answers, strict=True))
+
+    def _reply(self, answers: Iterable[tuple[_Waiting, Answer]]) -> None:
+        for waiting, answer in answers:
+            self._waiting -= 1
+            if not waiting.answer.done():  # a viewer who left has cancelled it; what was granted is in their wallet
+                waiting.answer.set_result(answer)
+            CLAIMS.labels(answer if isinstance(answer, str) else "issued").inc()
+
+
+def _encodable(claim_id: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in claim_id)

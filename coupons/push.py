@@ -1,0 +1,198 @@
+"""Push drops: coupons to everybody in reach, nearest first, in chunks that may be interrupted anywhere.
+
+Matching reads without locks; each chunk then locks the campaign and the drop, looks again at what may have changed
+since (another worker, another drop of the campaign), and writes coupons, ledger, decisions and outbox together. Whoever
+has a decision in ``drop_viewers`` is never matched again, so a worker that was killed is simply run again, and two at
+once only share the work.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, exists, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coupons import rules
+from coupons.granting import Area, Decided, Locked, Wanted, lock, note, reach, tell_stock, write
+from coupons.tables import Coupon, DropViewer
+from guides.tables import Member
+from kernel.postgres import Sessions, transaction
+
+CHUNK = 1000
+"""Viewers decided in one transaction; claims of the campaign wait for it, some 100 ms."""
+
+_AREA = text(
+    """
+    SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
+           clock_timestamp() AS at
+    FROM drops d JOIN campaigns c ON c.id = d.campaign_id
+    WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'push'
+    """
+)
+_CHANGED = text(
+    """
+    SELECT w.viewer_id, v.viewer_id IS NOT NULL AS decided,
+           (SELECT count(*) FROM coupons c WHERE c.campaign_id = :campaign AND c.viewer_id = w.viewer_id) AS held
+    FROM unnest(CAST(:viewers AS uuid[])) AS w (viewer_id)
+    LEFT JOIN drop_viewers v ON v.drop_id = :drop AND v.viewer_id = w.viewer_id
+    """
+)
+_QUOTAS = text(
+    """
+    SELECT store_id, quota - issued AS quota_left FROM campaign_stores
+    WHERE campaign_id = :campaign AND quota IS NOT NULL
+    """
+)
+_OPEN_HERE = text(
+    """
+    SELECT id FROM drops
+    WHERE room_id = :room AND state = 'open' AND mode = 'push' AND opens_at <= clock_timestamp()
+    ORDER BY opens_at, id
+    """
+)
+_MATCHED = text("UPDATE drops SET matched_at = clock_timestamp() WHERE id = :drop AND matched_at IS NULL")
+
+
+class Match(NamedTuple):
+    """A viewer, the nearest store that may give them one, and what decides whether they may have it."""
+
+    viewer: UUID
+    store: UUID
+    distance_m: float
+    tier: int | None
+
+
+class _Done(NamedTuple):
+    """How many were granted, and how it stands: sold out, over, or held until the campaign runs again."""
+
+    granted: int
+    state: Literal["open", "sold_out", "over", "held"] = "open"
+
+
+async def match(
+    session: AsyncSession, area: Area, *, drop: UUID | None, viewers: Sequence[UUID] | None = None
+) -> list[Match]:
+    """Who is in reach, nearest first; without those about whom ``drop`` has decided."""
+    near = reach(area, viewers=viewers)
+    undecided: list[ColumnElement[bool]] = []
+    if drop is not None:
+        undecided = [~exists().where(DropViewer.drop_id == drop, DropViewer.viewer_id == near.c.viewer_id)]
+    query = (
+        select(near.c.viewer_id, near.c.store_id, near.c.distance_m, Member.tier)
+        .outerjoin(Member, (Member.id == near.c.viewer_id) & (Member.brand_id == area.brand))
+        .where(*undecided)
+        .order_by(near.c.distance_m, near.c.viewer_id)
+    )
+    return [Match(*found) for found in await session.execute(query)]
+
+
+async def held(session: AsyncSession, campaign: UUID, viewers: Sequence[UUID]) -> dict[UUID, int]:
+    """How many coupons of ``campaign`` each of ``viewers`` has; viewers without any are left out."""
+    query = (
+        select(Coupon.viewer_id, func.count())
+        .where(Coupon.campaign_id == campaign, Coupon.viewer_id == func.any(list(viewers)))
+        .group_by(Coupon.viewer_id)
+    )
+    return dict((await session.execute(query)).all())
+
+
+async def run_push(sessions: Sessions, drop: UUID) -> int:
+    """Grant the push drop ``drop`` to whoever is in reach; returns how many coupons this run granted.
+
+    May be killed at any point and run again, also by two workers at once. Passes repeat while stores fill up and
+    their viewers go to the next nearest; a drop that ended meanwhile gives no more.
+    """
+    done = await _grant(sessions, drop, None)
+    if done.state != "held":
+        async with transaction(sessions) as session:
+            await session.execute(_MATCHED, {"drop": drop})
+    return done.granted
+
+
+async def grant_arrivals(sessions: Sessions, room: UUID, viewers: Sequence[UUID]) -> int:
+    """Grant the room's open push drops to ``viewers``, whose fixes have just been written; returns how many."""
+    if not viewers:
+        return 0
+    async with sessions() as session:
+        drops = (await session.scalars(_OPEN_HERE, {"room": room})).all()
+    return sum([(await _grant(sessions, drop, viewers)).granted for drop in drops])
+
+
+async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Done:
+    total = 0
+    while found := await _matches(sessions, drop, viewers):
+        done = _Done(0)
+        for start in range(0, len(found), CHUNK):
+            chunk = found[start : start + CHUNK]
+            async with transaction(sessions) as session:
+                done = await _grant_chunk(session, drop, chunk, sold_out=done.state == "sold_out")
+            total += done.granted
+            if done.state in ("over", "held"):
+                return _Done(total, done.state)
+        if done.state == "sold_out":
+            break
+    return _Done(total)
+
+
+async def _matches(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> list[Match]:
+    async with sessions() as session:
+        row = (await session.execute(_AREA, {"drop": drop})).one_or_none()
+        return [] if row is None else await match(session, Area(**row._mapping), drop=drop, viewers=viewers)
+
+
+async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match], *, sold_out: bool) -> _Done:
+    """Decide about ``chunk`` in one transaction. ``sold_out`` in this run: only note who missed it."""
+    locked = await lock(session, drop)
+    if locked is None:
+        return _Done(0, "over")
+    if sold_out:
+        await note(session, locked, [Decided(m.viewer, m.store, "sold_out", m.distance_m) for m in chunk])
+        return _Done(0, "sold_out")
+    if (closed := locked.closed()) is not None:
+        return _Done(0, "held" if closed in ("campaign_state", "not_started") else "over")
+    values = {"drop": drop, "campaign": locked.row.campaign_id, "viewers": [m.viewer for m in chunk]}
+    changed = {row.viewer_id: row for row in await session.execute(_CHANGED, values)}
+    quotas = await _quotas(session, locked)
+    wanted, decided = _decide(locked, chunk, changed, quotas)
+    cards = await write(session, locked, wanted)
+    # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
+    lost = [want for want, card in zip(wanted, cards, strict=True) if card is None]
+    decided += [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
+    await note(session, locked, decided)
+    granted = len(wanted) - len(lost)
+    return _Done(granted, "sold_out" if await tell_stock(session, locked, granted) else "open")
+
+
+async def _quotas(session: AsyncSession, locked: Locked) -> dict[UUID, int]:
+    if locked.row.store_quota is None:
+        return {}
+    rows = await session.execute(_QUOTAS, {"campaign": locked.row.campaign_id})
+    return dict(rows.all())
+
+
+def _decide(
+    locked: Locked, chunk: Sequence[Match], changed: dict[UUID, Row[tuple[UUID, bool, int]]], quotas: dict[UUID, int]
+) -> tuple[list[Wanted], list[Decided]]:
+    """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass."""
+    wanted: list[Wanted] = []
+    decided: list[Decided] = []
+    for viewer, store, distance, tier in chunk:
+        now = changed[viewer]
+        if now.decided:
+            continue
+        reason = rules.barred(locked.limits, tier=tier, held=now.held)
+        if reason is None and rules.held_out(locked.limits, viewer):
+            reason = "held_out"
+        if reason is None and len(wanted) >= locked.left:
+            reason = "sold_out"
+        if reason is not None:
+            decided.append(Decided(viewer, store, reason, distance))
+            continue
+        if locked.row.store_quota is not None:
+            left = quotas.get(store, locked.row.store_quota)
+            if left <= 0:
+                continue
+            quotas[store] = left - 1
+        wanted.append(Wanted(viewer, now.held + 1, store, distance, None))
+    return wanted, decided

@@ -1,0 +1,375 @@
+"""At the till: a coupon is used exactly once, however often and from however many tills it is tried.
+
+A redemption is a compare-and-set on the coupon's row, a row of its own and a ledger line, in one transaction. Locks are
+taken in the order coupon, redemption. The till's key makes a retry find the same redemption.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Row, Select, insert, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coupons import codes, rules
+from coupons.tables import Campaign, Coupon, LedgerLine, Redemption, Visit
+from geo.tables import Store
+from guides.tables import Member
+from kernel.errors import Refusal
+from kernel.identity import Principal
+from kernel.ids import new_id
+
+
+class Presented(NamedTuple):
+    """What a clerk typed (``code``) or scanned (``qr``); exactly one of them."""
+
+    code: str | None
+    qr: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A redemption as the till shows it."""
+
+    id: UUID
+    title: str
+    terms: str
+    code: str
+    viewer_name: str | None
+    store_code: str
+    store_name: str
+    order_fen: int | None
+    discount_fen: int
+    at: datetime
+    reversible_until: datetime
+    replayed: bool
+    reversed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A usable coupon as the till sees it before using it. ``discount_fen`` is None where the order is too small."""
+
+    title: str
+    terms: str
+    code: str
+    viewer_name: str | None
+    store_code: str
+    store_name: str
+    state: str
+    valid_from: datetime
+    valid_until: datetime
+    threshold_fen: int
+    discount_fen: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """A visit that was just recorded."""
+
+    id: UUID
+    at: datetime
+    name: str
+
+
+_COUPON: Select[*tuple[Any, ...]] = (
+    select(
+        Coupon.id,
+        Coupon.code,
+        Coupon.state,
+        Coupon.store_id,
+        Coupon.valid_from,
+        Coupon.valid_until,
+        Campaign.title,
+        Campaign.kind,
+        Campaign.amount_fen,
+        Campaign.threshold_fen,
+        Campaign.percent_off,
+        Campaign.gift,
+        Store.code.label("store_code"),
+        Store.name.label("store_name"),
+        Member.name.label("viewer_name"),
+    )
+    .join(Campaign, Campaign.id == Coupon.campaign_id)
+    .join(Store, Store.id == Coupon.store_id)
+    .outerjoin(Member, Member.id == Coupon.viewer_id)
+)
+_USED = (
+    _COUPON.add_columns(
+        Redemption.id.label("redemption_id"),
+        Redemption.order_fen,
+        Redemption.discount_fen,
+        Redemption.at,
+        Redemption.reversed_at,
+        Redemption.key,
+    )
+    .join(Redemption, Redemption.coupon_id == Coupon.id)
+    .execution_options(populate_existing=True)
+)
+_STANDING = text("SELECT at FROM redemptions WHERE coupon_id = :coupon AND reversed_at IS NULL")
+
+
+def _store_of(who: Principal) -> UUID:
+    if who.store is None:
+        raise Refusal("forbidden", "Only a clerk at a store's till may do this.")
+    return who.store
+
+
+def _terms(row: Row[Any]) -> rules.Terms:
+    return rules.Terms(row.kind, row.amount_fen, row.threshold_fen, row.percent_off, row.gift)
+
+
+def _used(row: Row[Any], *, replayed: bool) -> Used:
+    return Used(
+        id=row.redemption_id,
+        title=row.title,
+        terms=rules.describe(_terms(row)),
+        code=codes.display(row.code),
+        viewer_name=row.viewer_name,
+        store_code=row.store_code,
+        store_name=row.store_name,
+        order_fen=row.order_fen,
+        discount_fen=row.discount_fen,
+        at=row.at,
+        reversible_until=row.at + rules.REVERSIBLE,
+        replayed=replayed,
+        reversed_at=row.reversed_at,
+    )
+
+
+def _read(presented: Presented, signer: codes.Signer) -> tuple[str, codes.Shown | None]:
+    """The stored code of what was presented, and the QR code it came from, whose age is still to be judged."""
+    if (presented.code is None) == (presented.qr is None):
+        raise Refusal("invalid", "Give either code or qr.", field="code")
+    if presented.qr is not None:
+        shown = signer.read_coupon(presented.qr)
+        return shown.code, shown
+    return codes.parse(presented.code or ""), None
+
+
+async def _coupon(session: AsyncSession, who: Principal, code: str) -> Row[Any]:
+    row: Row[Any] | None = (
+        await session.execute(_COUPON.where(Coupon.code == code, Coupon.brand_id == who.brand))
+    ).one_or_none()
+    if row is None:
+        raise Refusal("code_unknown")
+    return row
+
+
+async def _former(session: AsyncSession, store: UUID, key: str, code: str, order_fen: int | None) -> Used | None:
+    """The redemption that this key made before. Refusal ``idempotency_mismatch`` if it was of something else."""
+    row = (await session.execute(_USED.where(Redemption.store_id == store, Redemption.key == key))).one_or_none()
+    if row is None:
+        return None
+    if (row.code, row.order_fen) != (code, order_fen):
+        raise Refusal("idempotency_mismatch")
+    return _used(row, replayed=True)
+
+
+async def redeem(
+    session: AsyncSession,
+    who: Principal,
+    presented: Presented,
+    order_fen: int | None,
+    key: str,
+    signer: codes.Signer,
+    now: datetime,
+) -> Used:
+    """Use a coupon up at the clerk's till. The same ``key`` finds the same redemption, with ``replayed``.
+
+    Raises Refusal: ``code_mistyped``, ``code_unknown``, ``qr_expired``, ``wrong_store``, ``already_redeemed`` (with
+    ``redeemed_at`` and ``store``), ``coupon_expired``, ``coupon_not_yet_valid``, ``coupon_voided``,
+    ``below_threshold``, ``idempotency_mismatch``, ``forbidden``, ``invalid``.
+    """
+    store = _store_of(who)
+    code, shown = _read(presented, signer)
+    # Before the QR code's age: a till that retries for an hour must still learn that its first try had worked.
+    if (former := await _former(session, store, key, code, order_fen)) is not None:
+        return former
+    if shown is not None:
+        shown.require_fresh(now.timestamp())
+    coupon = await _coupon(session, who, code)
+    if coupon.store_id != store:
+        raise _refusal(coupon, "wrong_store")
+    off = rules.discount(_terms(coupon), order_fen)
+    if off is None:
+        raise await _why_not(session, coupon, store, now, otherwise="below_threshold")
+    taken = await session.scalar(
+        update(Coupon)
+        .where(Coupon.id == coupon.id, Coupon.state == "issued", Coupon.valid_from <= now, Coupon.valid_until > now)
+        .values(state="redeemed", redeemed_at=now)
+        .returning(Coupon.id)
+    )
+    if taken is None:
+        # Perhaps this very request, sent twice, has just won on another connection.
+        if (former := await _former(session, store, key, code, order_fen)) is not None:
+            return former
+        # Otherwise the row as the winner left it says why; if it is free again, it was reversed just now.
+        raise await _why_not(session, await _coupon(session, who, code), store, now, otherwise="busy")
+    await _record(session, who, coupon.id, store, key, order_fen, off, now)
+    row = (await session.execute(_USED.where(Redemption.store_id == store, Redemption.key == key))).one()
+    return _used(row, replayed=False)
+
+
+async def _record(
+    session: AsyncSession,
+    who: Principal,
+    coupon: UUID,
+    store: UUID,
+    key: str,
+    order_fen: int | None,
+    discount_fen: int,
+    now: datetime,
+) -> None:
+    redemption = new_id()
+    recorded = await session.scalar(
+        upsert(Redemption)
+        .values(
+            id=redemption,
+            coupon_id=coupon,
+            store_id=store,
+            clerk_id=who.subject,
+            key=key,
+            order_fen=order_fen,
+            discount_fen=discount_fen,
+            at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["store_id", "key"])
+        .returning(Redemption.id)
+    )
+    if recorded is None:  # the key was used for another coupon at this very moment; ours stays unused
+        raise Refusal("idempotency_mismatch")
+    line = insert(LedgerLine).values(
+        coupon_id=coupon, transition="redeem", at=now, actor=who.subject, redemption_id=redemption
+    )
+    await session.execute(line)
+
+
+def _unusable(coupon: Row[Any], store: UUID, now: datetime) -> str | None:
+    return rules.unusable(
+        coupon.state,
+        same_store=coupon.store_id == store,
+        valid_from=coupon.valid_from,
+        valid_until=coupon.valid_until,
+        now=now,
+    )
+
+
+def _refusal(coupon: Row[Any], reason: str, redeemed_at: datetime | None = None) -> Refusal:
+    place = {"code": coupon.store_code, "name": coupon.store_name}
+    match reason:
+        case "wrong_store":
+            return Refusal(reason, f"This coupon belongs to the store {coupon.store_name}.", store=place)
+        case "already_redeemed" if redeemed_at is not None:
+            return Refusal(reason, redeemed_at=redeemed_at.isoformat(), store=place)
+        case "coupon_not_yet_valid":
+            return Refusal(reason, valid_from=coupon.valid_from.isoformat())
+        case "below_threshold":
+            return Refusal(reason, threshold_fen=coupon.threshold_fen)
+        case "busy":
+            return Refusal(reason, retry_after=1)
+    return Refusal(reason)
+
+
+async def _why_not(session: AsyncSession, coupon: Row[Any], store: UUID, now: datetime, *, otherwise: str) -> Refusal:
+    """Why ``coupon`` cannot be used; ``otherwise`` if its row gives no reason."""
+    at = (await session.execute(_STANDING, {"coupon": coupon.id})).scalar_one_or_none()
+    return _refusal(coupon, _unusable(coupon, store, now) or otherwise, at)
+
+
+async def look(
+    session: AsyncSession,
+    who: Principal,
+    presented: Presented,
+    order_fen: int | None,
+    signer: codes.Signer,
+    now: datetime,
+) -> Looked:
+    """What a code is, without using it. Raises the Refusal that ``redeem`` would, but for ``below_threshold``."""
+    store = _store_of(who)
+    code, shown = _read(presented, signer)
+    if shown is not None:
+        shown.require_fresh(now.timestamp())
+    coupon = await _coupon(session, who, code)
+    if _unusable(coupon, store, now) is not None:
+        raise await _why_not(session, coupon, store, now, otherwise="busy")
+    return Looked(
+        title=coupon.title,
+        terms=rules.describe(_terms(coupon)),
+        code=codes.display(coupon.code),
+        viewer_name=coupon.viewer_name,
+        store_code=coupon.store_code,
+        store_name=coupon.store_name,
+        state=coupon.state,
+        valid_from=coupon.valid_from,
+        valid_until=coupon.valid_until,
+        threshold_fen=coupon.threshold_fen,
+        discount_fen=rules.discount(_terms(coupon), order_fen),
+    )
+
+
+async def reverse(session: AsyncSession, who: Principal, redemption: UUID, now: datetime) -> Used:
+    """Take a redemption of this store back within an hour; the coupon can be used again while it is valid.
+
+    Reversing it again answers the same. Raises Refusal: ``not_found``, ``wrong_store``, ``reversal_too_late``.
+    """
+    store = _store_of(who)
+    query = select(Coupon.id, Coupon.brand_id).join(Redemption, Redemption.coupon_id == Coupon.id)
+    coupon = (await session.execute(query.where(Redemption.id == redemption).with_for_update(of=Coupon))).one_or_none()
+    if coupon is None or coupon.brand_id != who.brand:
+        raise Refusal("not_found", what=str(redemption))
+    found = await session.get_one(Redemption, redemption, populate_existing=True)
+    if found.store_id != store:
+        raise Refusal("wrong_store", "Only the store that redeemed it can take it back.")
+    if found.reversed_at is None:
+        if now > found.at + rules.REVERSIBLE:
+            raise Refusal("reversal_too_late", redeemed_at=found.at.isoformat())
+        await session.execute(
+            update(Redemption).where(Redemption.id == redemption).values(reversed_at=now, reversed_by=who.subject)
+        )
+        await session.execute(
+            update(Coupon)
+            .where(Coupon.id == coupon.id, Coupon.state == "redeemed")
+            .values(state="issued", redeemed_at=None)
+        )
+        await session.execute(
+            insert(LedgerLine).values(
+                coupon_id=coupon.id, transition="reverse", at=now, actor=who.subject, redemption_id=redemption
+            )
+        )
+    return _used((await session.execute(_USED.where(Redemption.id == redemption))).one(), replayed=False)
+
+
+async def newest(
+    session: AsyncSession,
+    who: Principal,
+    since: datetime,
+    limit: int,
+    before: tuple[datetime, UUID] | None = None,
+) -> list[Used]:
+    """Redemptions at the clerk's store since ``since``, newest first, older than ``before`` (time and id)."""
+    query = _USED.where(Redemption.store_id == _store_of(who), Redemption.at >= since)
+    if before is not None:
+        query = query.where(tuple_(Redemption.at, Redemption.id) < before)
+    rows = await session.execute(query.order_by(Redemption.at.desc(), Redemption.id.desc()).limit(limit))
+    return [_used(row, replayed=False) for row in rows]
+
+
+async def visit(session: AsyncSession, who: Principal, qr: str, signer: codes.Signer, now: datetime) -> Visited:
+    """Record that the member whose QR code was scanned came to the clerk's store.
+
+    Raises Refusal: ``code_mistyped``, ``qr_expired``, ``not_found`` (no member of this brand), ``forbidden``.
+    """
+    store = _store_of(who)
+    shown = signer.read_member(qr)
+    shown.require_fresh(now.timestamp())
+    query = select(Member.name).where(Member.id == shown.member, Member.brand_id == who.brand)
+    name = await session.scalar(query)
+    if name is None:
+        raise Refusal("not_found", "No member of this brand has this code.")
+    made = new_id()
+    values = {"brand_id": who.brand, "store_id": store, "viewer_id": shown.member, "clerk_id": who.subject}
+    await session.execute(insert(Visit).values(values | {"id": made, "at": now}))
+    return Visited(made, now, name)

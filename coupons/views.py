@@ -1,0 +1,365 @@
+"""Bodies of requests and answers of the coupons' REST routes."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+import msgspec
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
+
+from coupons import cards, drops, funnel
+from coupons.tables import Campaign
+from coupons.wallet import QrCode
+from kernel.http import Code, Label
+
+_ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
+_STORE = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e10"
+
+MAX_FEN = 100_000_000_00
+"""A hundred million yuan: more than any order, far below what the database holds."""
+MAX_STOCK = 100_000_000
+
+Fen = Annotated[int, Field(ge=0, le=MAX_FEN)]
+Stock = Annotated[int, Field(ge=1, le=MAX_STOCK)]
+
+
+def _written(value: object) -> object:
+    if not isinstance(value, (str, datetime)):
+        raise ValueError("a date and time with its offset, as a string")  # noqa: TRY004 - pydantic wants this one
+    return value
+
+
+def _in_calendar(value: datetime) -> datetime:
+    """Refuse what would leave the calendar once it is moved to another time zone."""
+    if not 2000 <= value.year <= 2200:
+        raise ValueError("between the years 2000 and 2200")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_calendar)]
+
+
+class NewCampaign(BaseModel):
+    """The terms of a campaign. Amounts in fen."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "title": "新品尝鲜 满30减8",
+                    "kind": "amount",
+                    "amount_fen": 800,
+                    "threshold_fen": 3000,
+                    "stock": 500,
+                    "per_viewer": 1,
+                    "radius_m": 3000,
+                    "valid_days": 7,
+                }
+            ]
+        }
+    )
+
+    title: Label
+    kind: Literal["amount", "percent", "gift"]
+    amount_fen: Annotated[int, Field(ge=1, le=MAX_FEN)] | None = Field(
+        None, description="What is taken off, for `amount`; the most that is, for `percent`"
+    )
+    threshold_fen: Fen = Field(0, description="The order must reach it")
+    percent_off: Annotated[int, Field(ge=1, le=99)] | None = Field(None, description="20 is 8 折")
+    gift: Label | None = None
+    stock: Stock
+    per_viewer: Annotated[int, Field(ge=1, le=100)] = 1
+    store_quota: Stock | None = Field(None, description="Coupons each store may give; null: no limit")
+    store_codes: Annotated[list[Code], Field(min_length=1, max_length=5000)] | None = Field(
+        None, description="The stores that take part; null: every store of the brand"
+    )
+    radius_m: Annotated[int, Field(ge=50, le=50_000)] = 3000
+    near_counts: bool = Field(True, description="Whether a fix at the edge of a store's reach counts as inside")
+    min_tier: Annotated[int, Field(ge=0, le=3)] = 0
+    holdout_percent: Annotated[int, Field(ge=0, le=50)] = Field(0, description="Share that gets none, to compare with")
+    claim_from: Moment | None = None
+    claim_until: Moment | None = None
+    valid_from: Moment | None = None
+    valid_until: Moment | None = Field(None, description="One of `valid_until` and `valid_days` is needed")
+    valid_days: Annotated[int, Field(ge=0, le=3650)] | None = Field(
+        None, description="Whole days after the day of issue; the last ends at the brand's midnight"
+    )
+
+
+class CampaignView(BaseModel):
+    """A campaign. ``terms`` is how a shopper reads it."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _ID,
+                    "title": "新品尝鲜 满30减8",
+                    "terms": "满30减8",
+                    "kind": "amount",
+                    "amount_fen": 800,
+                    "threshold_fen": 3000,
+                    "percent_off": None,
+                    "gift": None,
+                    "stock": 500,
+                    "issued": 120,
+                    "per_viewer": 1,
+                    "store_quota": None,
+                    "store_codes": None,
+                    "radius_m": 3000,
+                    "near_counts": True,
+                    "min_tier": 0,
+                    "holdout_percent": 0,
+                    "claim_from": None,
+                    "claim_until": None,
+                    "valid_from": None,
+                    "valid_until": None,
+                    "valid_days": 7,
+                    "state": "running",
+                    "created_at": "2026-06-18T11:00:00Z",
+                }
+            ]
+        },
+    )
+
+    id: UUID
+    title: str
+    terms: str
+    kind: Literal["amount", "percent", "gift"]
+    amount_fen: int | None
+    threshold_fen: int
+    percent_off: int | None
+    gift: str | None
+    stock: int
+    issued: int
+    per_viewer: int
+    store_quota: int | None
+    store_codes: list[str] | None
+    radius_m: int
+    near_counts: bool
+    min_tier: int
+    holdout_percent: int
+    claim_from: datetime | None
+    claim_until: datetime | None
+    valid_from: datetime | None
+    valid_until: datetime | None
+    valid_days: int | None
+    state: Literal["draft", "running", "paused", "ended"]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, campaign: Campaign, terms: str, store_codes: list[str] | None) -> Self:
+        """From the row, its terms in words, and the codes of its stores (None: all)."""
+        own = {name: getattr(campaign, name) for name in cls.model_fields if name not in ("terms", "store_codes")}
+        return cls(**own, terms=terms, store_codes=store_codes)
+
+
+class StockChange(BaseModel):
+    """Set the stock to ``target`` if it still is ``current``."""
+
+    current: Stock
+    target: Stock
+
+
+class NewDrop(BaseModel):
+    """Release coupons of a campaign into a room."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"campaign": _ID, "mode": "claim", "stock": 100, "seconds": 300}]}
+    )
+
+    campaign: UUID
+    mode: Literal["push", "claim"]
+    stock: Stock | None = Field(None, description="null: all that the campaign has left")
+    seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    delay: Annotated[int, Field(ge=0, le=3_600)] = Field(0, description="Seconds until it opens")
+
+
+class PreviewOf(BaseModel):
+    """The campaign of a drop that is being thought about."""
+
+    campaign: UUID
+
+
+class DropView(BaseModel):
+    """A drop; times in milliseconds since 1970, as on the socket."""
+
+    id: UUID
+    mode: Literal["push", "claim"]
+    title: str
+    terms: str
+    stock: int
+    left: int
+    opens_at: int
+    ends_at: int
+    radius_m: int
+    room: UUID
+    campaign: UUID
+    state: Literal["open", "ended"]
+    issued: int
+    end_reason: Literal["sold_out", "time", "stopped"] | None
+    matched_at: int | None
+
+    @classmethod
+    def of(cls, drop: cards.DropView) -> Self:
+        """From the use case's answer."""
+        return cls(**msgspec.structs.asdict(drop))
+
+
+class StoreViewers(BaseModel):
+    """A store and how many eligible viewers are in its reach."""
+
+    code: str
+    name: str
+    viewers: int
+
+
+class Preview(BaseModel):
+    """What a push drop would do now. ``reasons`` counts, by refusal code, those with a fix who would get none."""
+
+    located: int
+    in_range: int
+    eligible: int
+    reasons: dict[str, int]
+    stores: list[StoreViewers]
+
+    @classmethod
+    def of(cls, preview: drops.Preview) -> Self:
+        """From the use case's answer."""
+        return cls.model_validate(msgspec.to_builtins(preview))
+
+
+class CouponView(BaseModel):
+    """A coupon as its owner sees it; times in milliseconds since 1970, as on the socket."""
+
+    id: UUID
+    title: str
+    terms: str
+    code: str = Field(description="With its check symbol, in groups: `XXXX-XXXX-XXXX-XXXX-C`")
+    store: str = Field(description="The code of the store that redeems it")
+    store_name: str
+    store_address: str | None
+    state: Literal["issued", "redeemed", "expired", "voided"]
+    valid_from: int | None
+    valid_until: int
+    distance_m: int | None = Field(description="Upper edge of the distance band it was given in")
+    drop: UUID | None
+
+    @classmethod
+    def of(cls, card: cards.CouponCard) -> Self:
+        """From the use case's answer."""
+        return cls(**msgspec.structs.asdict(card))
+
+
+class QrView(BaseModel):
+    """A QR code to show until ``expires_at``, then to be fetched again."""
+
+    payload: str
+    svg: str
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, qr: QrCode) -> Self:
+        """From the use case's answer."""
+        return cls(payload=qr.payload, svg=qr.svg, expires_at=qr.expires_at)
+
+
+class CouponKey(BaseModel):
+    """With which anybody can check QR codes, without asking us."""
+
+    algorithm: Literal["Ed25519"] = "Ed25519"
+    key: str = Field(description="32 bytes in base64")
+    step_seconds: int
+
+
+class Funnel(BaseModel):
+    """How many people came how far; money in fen. ``coupons…`` count coupons instead."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "in_room": 812,
+                    "in_range": 412,
+                    "offered": 380,
+                    "held_out": 20,
+                    "issued": 300,
+                    "seen": 270,
+                    "visited": 61,
+                    "redeemed": 48,
+                    "amount_fen": 201600,
+                    "discount_fen": 38400,
+                    "coupons": 310,
+                    "coupons_redeemed": 49,
+                }
+            ]
+        }
+    )
+
+    in_room: int
+    in_range: int
+    offered: int
+    held_out: int
+    issued: int
+    seen: int
+    visited: int
+    redeemed: int
+    amount_fen: int
+    discount_fen: int
+    coupons: int
+    coupons_redeemed: int
+
+    @classmethod
+    def of(cls, stages: funnel.Stages) -> Self:
+        """From the use case's answer."""
+        return cls(**msgspec.structs.asdict(stages))
+
+
+class FunnelRow(Funnel):
+    """The funnel of one room, store, guide or drop."""
+
+    id: UUID
+    name: str
+
+    @classmethod
+    def of_row(cls, row: funnel.Row) -> Self:
+        """From the use case's answer."""
+        return cls(id=row.id, name=row.name, **msgspec.structs.asdict(row.stages))
+
+
+class StoreCoupons(BaseModel):
+    """A store on the map (canonical frame) and its coupons."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _STORE,
+                    "code": "SH001",
+                    "name": "静安寺店",
+                    "city": "上海",
+                    "lng": 121.445,
+                    "lat": 31.223,
+                    "issued": 40,
+                    "redeemed": 9,
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    code: str
+    name: str
+    city: str
+    lng: float
+    lat: float
+    issued: int
+    redeemed: int

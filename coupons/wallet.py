@@ -1,0 +1,148 @@
+"""What a viewer has: their coupons, what they have been shown, and the codes they show at the till."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import segno
+from sqlalchemy import Row, Select, case, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coupons import codes, rules
+from coupons.cards import CouponCard
+from coupons.tables import Campaign, Coupon
+from geo.tables import Store
+from kernel.clock import milliseconds
+from kernel.errors import Refusal
+from kernel.identity import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class QrCode:
+    """What to draw until ``expires_at``: a payload, and the same as an SVG."""
+
+    payload: str
+    svg: str
+    expires_at: datetime
+
+
+def _cards(now: datetime) -> Select[Any]:
+    # The sweep that marks coupons as expired runs every few seconds; to their owner they are expired at once.
+    state = case(((Coupon.state == "issued") & (Coupon.valid_until <= now), "expired"), else_=Coupon.state)
+    return (
+        select(
+            Coupon.id,
+            Coupon.code,
+            state.label("state"),
+            Coupon.valid_from,
+            Coupon.valid_until,
+            Coupon.distance_band_m,
+            Coupon.drop_id,
+            Campaign.title,
+            Campaign.kind,
+            Campaign.amount_fen,
+            Campaign.threshold_fen,
+            Campaign.percent_off,
+            Campaign.gift,
+            Store.code.label("store"),
+            Store.name.label("store_name"),
+            Store.address.label("store_address"),
+        )
+        .join(Campaign, Campaign.id == Coupon.campaign_id)
+        .join(Store, Store.id == Coupon.store_id)
+    )
+
+
+def _card(row: Row[Any]) -> CouponCard:
+    terms = rules.Terms(row.kind, row.amount_fen, row.threshold_fen, row.percent_off, row.gift)
+    return CouponCard(
+        id=row.id,
+        title=row.title,
+        terms=rules.describe(terms),
+        code=codes.display(row.code),
+        state=row.state,
+        store=row.store,
+        store_name=row.store_name,
+        store_address=row.store_address,
+        valid_from=milliseconds(row.valid_from),
+        valid_until=milliseconds(row.valid_until),
+        distance_m=row.distance_band_m,
+        drop=row.drop_id,
+    )
+
+
+async def coupons_of(
+    session: AsyncSession,
+    who: Principal,
+    now: datetime,
+    *,
+    state: str | None = None,
+    after: tuple[datetime, UUID] | None = None,
+    limit: int = 50,
+) -> list[tuple[CouponCard, datetime]]:
+    """The viewer's coupons and when they expire, nearest expiry first, behind ``after`` (expiry and id)."""
+    query = _cards(now).where(Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+    if state == "expired":
+        query = query.where((Coupon.state == "expired") | ((Coupon.state == "issued") & (Coupon.valid_until <= now)))
+    elif state == "issued":
+        query = query.where(Coupon.state == "issued", Coupon.valid_until > now)
+    elif state is not None:
+        query = query.where(Coupon.state == state)
+    if after is not None:
+        query = query.where(tuple_(Coupon.valid_until, Coupon.id) > after)
+    query = query.order_by(Coupon.valid_until, Coupon.id).limit(limit)
+    return [(_card(row), row.valid_until) for row in await session.execute(query)]
+
+
+async def coupon_of(session: AsyncSession, who: Principal, coupon: UUID, now: datetime) -> CouponCard:
+    """One coupon of the viewer; Refusal ``not_found`` for anybody else's."""
+    query = _cards(now).where(Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        raise Refusal("not_found", what=str(coupon))
+    return _card(row)
+
+
+async def coupon_qr(session: AsyncSession, who: Principal, coupon: UUID, signer: codes.Signer, now: datetime) -> QrCode:
+    """The coupon's QR code for this half minute. Refusal ``not_found``, ``already_redeemed``, ``coupon_expired``,
+    ``coupon_voided``."""
+    query = select(Coupon.code, Coupon.state, Coupon.valid_until).where(
+        Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand
+    )
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        raise Refusal("not_found", what=str(coupon))
+    # One that is not valid yet may be shown: the till says from when it is.
+    reason = rules.unusable(row.state, same_store=True, valid_from=now, valid_until=row.valid_until, now=now)
+    if reason is not None:
+        raise Refusal(reason)
+    return draw(signer.show_coupon(row.code, now.timestamp()), now)
+
+
+def member_qr(who: Principal, signer: codes.Signer, now: datetime) -> QrCode:
+    """The member's own QR code for this half minute."""
+    return draw(signer.show_member(who.subject, now.timestamp()), now)
+
+
+def draw(payload: str, now: datetime) -> QrCode:
+    """``payload`` as a QR code that is to be replaced when the time step of ``now`` ends."""
+    picture = io.BytesIO()
+    segno.make(payload, error="m", micro=False).save(
+        picture, kind="svg", scale=4, border=4, xmldecl=False, svgns=True, omitsize=True
+    )
+    step_ends = (codes.step_at(now.timestamp()) + 1) * codes.STEP_SECONDS
+    return QrCode(payload, picture.getvalue().decode(), datetime.fromtimestamp(step_ends, now.tzinfo))
+
+
+async def seen(session: AsyncSession, viewer: UUID, coupons: Sequence[UUID]) -> int:
+    """Note that ``viewer`` was shown these coupons, of which only their own count; returns how many were new."""
+    shown = (
+        update(Coupon)
+        .where(Coupon.id.in_(coupons), Coupon.viewer_id == viewer, Coupon.seen_at.is_(None))
+        .values(seen_at=func.now())
+        .returning(Coupon.id)
+    )
+    return len((await session.scalars(shown)).all()) if coupons else 0

@@ -1,0 +1,273 @@
+"""The coupons' REST interface, from a campaign to the till."""
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient, Response
+from world import World
+
+from coupons import drops, ledger
+from coupons.codes import Signer
+from coupons.issuing import Issuer
+from coupons.routes import router
+from kernel.http import install_error_handlers
+from kernel.identity import Principal
+from kernel.ids import new_id
+
+TERMS = {
+    "title": "满30减8",
+    "kind": "amount",
+    "amount_fen": 800,
+    "threshold_fen": 3000,
+    "stock": 50,
+    "valid_days": 7,
+}
+
+
+class Caller:
+    """The API as somebody sees it."""
+
+    def __init__(self, world: World, client: AsyncClient) -> None:
+        self.world, self.client = world, client
+
+    async def __call__(
+        self, who: Principal | None, method: str, path: str, body: Any = None, *, key: str | None = None
+    ) -> Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        if who is not None:
+            headers["Authorization"] = f"Bearer {self.world.kernel.keyring.issue(who)}"
+        return await self.client.request(method, f"/v1{path}", json=body, headers=headers)
+
+    async def ok(self, who: Principal | None, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        answer = await self(who, method, path, body, **more)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    async def refused(self, who: Principal | None, method: str, path: str, body: Any = None, **more: Any) -> str:
+        answer = await self(who, method, path, body, **more)
+        assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+        assert answer.status_code >= 400 and answer.status_code != 500
+        return str(answer.json()["code"])
+
+
+@pytest.fixture
+async def api(world: World) -> AsyncIterator[Caller]:
+    app = FastAPI()
+    app.state.kernel = world.kernel
+    app.include_router(router)
+    install_error_handlers(app)
+    async with Issuer(world.kernel.sessions) as issuer:
+        app.state.issuer = issuer
+        transport = ASGITransport(app, raise_app_exceptions=False)
+        async with AsyncClient(transport=transport, base_url="http://api") as client:
+            yield Caller(world, client)
+    async with world.kernel.sessions() as session:
+        assert (await ledger.audit(session)).findings == []
+
+
+async def _running(api: Caller, **changes: Any) -> dict[str, Any]:
+    made = await api.ok(api.world.ops, "POST", "/campaigns", TERMS | changes)
+    running: dict[str, Any] = await api.ok(api.world.ops, "POST", f"/campaigns/{made['id']}/run")
+    return running
+
+
+# ---- campaigns -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_campaign_goes_from_draft_to_ended(api: Caller, world: World) -> None:
+    made = await api.ok(world.ops, "POST", "/campaigns", TERMS)
+    assert (made["state"], made["terms"], made["issued"], made["store_codes"]) == ("draft", "满30减8", 0, None)
+    path = f"/campaigns/{made['id']}"
+    assert await api.refused(world.ops, "POST", f"{path}/pause") == "campaign_state"
+    for action, state in (("run", "running"), ("run", "running"), ("pause", "paused"), ("run", "running")):
+        assert (await api.ok(world.ops, "POST", f"{path}/{action}"))["state"] == state
+    assert (await api.ok(world.ops, "POST", f"{path}/end"))["state"] == "ended"
+    assert await api.refused(world.ops, "POST", f"{path}/run") == "campaign_state"
+    assert (await api.ok(world.guide, "GET", path))["state"] == "ended"
+    assert await api.refused(world.guide, "POST", f"{path}/run") == "forbidden"
+    assert await api.refused(world.ops, "GET", f"/campaigns/{new_id()}") == "not_found"
+
+
+async def test_a_repeated_request_makes_one_campaign(api: Caller, world: World) -> None:
+    twice = [await api.ok(world.ops, "POST", "/campaigns", TERMS, key="k") for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert await world.scalar("SELECT count(*) FROM campaigns") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amount_fen": None},
+        {"amount_fen": 4000},
+        {"kind": "percent"},
+        {"kind": "gift"},
+        {"valid_days": None},
+        {"title": "a\0b"},
+        {"title": " "},
+        {"stock": 0},
+        {"stock": 2**31},
+        {"amount_fen": 2**63},
+        {"radius_m": 49},
+        {"store_codes": ["nowhere"]},
+        {"store_codes": []},
+        {"claim_from": "2026-06-18T12:00:00Z", "claim_until": "2026-06-18T12:00:00Z"},
+        {"valid_until": "9999-12-31T23:59:59Z"},
+        {"valid_until": "0001-01-01T00:00:00Z"},
+        {"valid_until": 4e11},
+        {"valid_until": "2027-01-01T00:00:00"},
+    ],
+)
+async def test_terms_that_make_no_sense_are_refused(api: Caller, world: World, change: dict[str, Any]) -> None:
+    assert await api.refused(world.ops, "POST", "/campaigns", TERMS | change) == "invalid"
+    assert await world.scalar("SELECT count(*) FROM campaigns") == 0
+
+
+async def test_campaigns_are_listed_newest_first_in_pages(api: Caller, world: World) -> None:
+    made = [await api.ok(world.ops, "POST", "/campaigns", TERMS | {"store_codes": ["S1"]}) for _ in range(3)]
+    first = await api.ok(world.guide, "GET", "/campaigns?limit=2")
+    rest = await api.ok(world.guide, "GET", f"/campaigns?limit=2&cursor={first['next']}")
+    listed = first["items"] + rest["items"]
+    assert [one["id"] for one in listed] == [one["id"] for one in reversed(made)]
+    assert listed[0]["store_codes"] == ["S1"] and rest["next"] is None
+    for cursor in ("x", "WyJ4Il0", "é"):
+        assert await api.refused(world.guide, "GET", f"/campaigns?cursor={cursor}") == "invalid"
+
+
+async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Caller, world: World) -> None:
+    campaign = await _running(api)
+    path = f"/campaigns/{campaign['id']}/stock"
+    assert (await api.ok(world.ops, "PATCH", path, {"current": 50, "target": 80}))["stock"] == 80
+    answer = await api(world.ops, "PATCH", path, {"current": 50, "target": 90})
+    assert (answer.json()["code"], answer.json()["stock"]) == ("budget_conflict", 80)
+    await world.viewers(3)
+    drop = await api.ok(world.guide, "POST", f"/rooms/{world.room}/drops", {"campaign": campaign["id"], "mode": "push"})
+    await drops.run_push(world.kernel.sessions, drop["id"])
+    assert await api.refused(world.ops, "PATCH", path, {"current": 80, "target": 2}) == "budget_conflict"
+    assert (await api.ok(world.ops, "PATCH", path, {"current": 80, "target": 3}))["issued"] == 3
+
+
+# ---- drops and claims ----------------------------------------------------------------------------------------------
+
+
+async def test_a_guide_previews_opens_lists_and_stops_a_drop(api: Caller, world: World) -> None:
+    campaign = await _running(api)
+    await world.viewers(2)
+    body = {"campaign": campaign["id"]}
+    seen = await api.ok(world.guide, "POST", f"/rooms/{world.room}/drops/preview", body)
+    assert (seen["located"], seen["in_range"], seen["eligible"], seen["reasons"]) == (2, 2, 2, {})
+    assert seen["stores"] == [{"code": "S1", "name": "S1店", "viewers": 2}]
+    asked = body | {"mode": "claim", "stock": 5, "seconds": 60}
+    twice = [await api.ok(world.guide, "POST", f"/rooms/{world.room}/drops", asked, key="k") for _ in range(2)]
+    assert twice[0] == twice[1]
+    listed = await api.ok(world.ops, "GET", f"/rooms/{world.room}/drops")
+    assert [(one["id"], one["left"]) for one in listed["items"]] == [(twice[0]["id"], 5)]
+    assert (await api.ok(world.guide, "POST", f"/drops/{twice[0]['id']}/end"))["end_reason"] == "stopped"
+
+
+async def test_a_claim_needs_its_id_and_the_room(api: Caller, world: World) -> None:
+    drop = await world.drop(await world.campaign())
+    (viewer,) = await world.viewers(1)
+    path = f"/drops/{drop}/claims"
+    assert await api.refused(viewer, "POST", path) == "idempotency_key_missing"
+    first = await api.ok(viewer, "POST", path, key="c1")
+    assert await api.ok(viewer, "POST", path, key="c1") == first
+    assert await api.refused(viewer, "POST", path, key="c2") == "limit_reached"
+    assert await api.refused(world.guide, "POST", path, key="c") == "forbidden"
+    assert await api.refused(viewer, "POST", f"/drops/{new_id()}/claims", key="c") == "not_found"
+    await world.execute("DELETE FROM attendance")
+    assert await api.refused(viewer, "POST", path, key="c3") == "not_in_room"
+
+
+# ---- wallet and till -----------------------------------------------------------------------------------------------
+
+
+async def test_from_the_wallet_to_the_till_and_back(api: Caller, world: World) -> None:
+    (viewer,) = await world.viewers(1)
+    clerk = world.clerk()
+    card = await api.ok(viewer, "POST", f"/drops/{await world.drop(await world.campaign())}/claims", key="c")
+    assert (await api.ok(viewer, "GET", "/me/coupons"))["items"] == [card]
+    assert await api.ok(viewer, "GET", f"/me/coupons/{card['id']}") == card
+    qr = await api.ok(viewer, "GET", f"/me/coupons/{card['id']}/qr")
+    assert qr["payload"].startswith("NC1.") and qr["svg"].startswith("<svg")
+
+    looked = await api.ok(clerk, "POST", "/redemptions/check", {"qr": qr["payload"]})
+    assert (looked["coupon"]["code"], looked["store"]["code"]) == (card["code"], "S1")
+    order = {"qr": qr["payload"], "order_fen": 12_000}
+    assert await api.refused(clerk, "POST", "/redemptions", order) == "idempotency_key_missing"
+    used = await api.ok(clerk, "POST", "/redemptions", order, key="k")
+    assert (used["discount_fen"], used["replayed"], used["coupon"]["viewer_name"]) == (2000, False, "v0")
+    assert (await api.ok(clerk, "POST", "/redemptions", order, key="k"))["replayed"] is True
+
+    answer = (await api(clerk, "POST", "/redemptions", {"code": card["code"]}, key="k2")).json()
+    assert answer["code"] == "already_redeemed"
+    assert answer["store"] == {"code": "S1", "name": "S1店"} and answer["redeemed_at"]
+    assert await api.refused(viewer, "GET", f"/me/coupons/{card['id']}/qr") == "already_redeemed"
+    assert [one["id"] for one in (await api.ok(clerk, "GET", "/redemptions?limit=1"))["items"]] == [used["id"]]
+    assert (await api.ok(clerk, "POST", f"/redemptions/{used['id']}/reverse"))["reversed_at"]
+    assert (await api.ok(viewer, "GET", "/me/coupons?state=issued"))["items"][0]["id"] == card["id"]
+
+    member = (await api.ok(viewer, "GET", "/me/qr"))["payload"]
+    visited = [await api.ok(clerk, "POST", "/visits", {"qr": member}, key="v") for _ in range(2)]
+    assert visited[0] == visited[1] and visited[0]["name"] == "v0"
+    figures = await api.ok(world.guide, "GET", f"/rooms/{world.room}/funnel")
+    assert (figures["issued"], figures["visited"], figures["redeemed"]) == (1, 1, 0)
+    (row,) = (await api.ok(world.ops, "GET", "/ops/funnel?by=store"))["items"]
+    assert (row["name"], row["coupons"]) == ("S1店", 1)
+    (store,) = (await api.ok(world.ops, "GET", "/ops/stores?limit=500"))["items"]
+    assert (store["code"], store["issued"]) == ("S1", 1)
+
+
+async def test_the_wallet_is_the_viewers_own_near_expiry_first(api: Caller, world: World) -> None:
+    one, two = await world.viewers(2)
+    for days in (9, 3, 6):
+        drop = await world.drop(await world.campaign(valid_days=days))
+        for viewer in (one, two):
+            await api.ok(viewer, "POST", f"/drops/{drop}/claims", key="c")
+    page = await api.ok(one, "GET", "/me/coupons?limit=2")
+    rest = await api.ok(one, "GET", f"/me/coupons?limit=2&cursor={page['next']}")
+    ends = [card["valid_until"] for card in page["items"] + rest["items"]]
+    assert len(ends) == 3 and ends == sorted(ends)
+    theirs = (await api.ok(two, "GET", "/me/coupons"))["items"][0]["id"]
+    for path in (f"/me/coupons/{theirs}", f"/me/coupons/{theirs}/qr"):
+        assert await api.refused(one, "GET", path) == "not_found"
+    await world.execute("UPDATE coupons SET valid_until = now() WHERE viewer_id = :v", v=one.subject)
+    assert {c["state"] for c in (await api.ok(one, "GET", "/me/coupons"))["items"]} == {"expired"}
+    assert (await api.ok(one, "GET", "/me/coupons?state=issued"))["items"] == []
+    assert len((await api.ok(one, "GET", "/me/coupons?state=expired"))["items"]) == 3
+    assert await api.refused(one, "GET", f"/me/coupons/{page['items'][0]['id']}/qr") == "coupon_expired"
+
+
+async def test_anybody_can_check_qr_codes_with_the_public_key(api: Caller, world: World) -> None:
+    key = await api.ok(None, "GET", "/coupon-key")
+    assert base64.b64decode(key["key"]) == Signer.from_settings(world.kernel.settings).public_key
+    assert (key["algorithm"], key["step_seconds"]) == ("Ed25519", 30)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"code": "a", "qr": "b"},
+        {"code": "a\0"},
+        {"code": "x" * 65},
+        {"qr": "x" * 257},
+        {"code": "0", "order_fen": -1},
+        {"code": "0", "order_fen": 2**63},
+    ],
+)
+async def test_what_no_till_would_send_is_invalid(api: Caller, world: World, body: dict[str, Any]) -> None:
+    assert await api.refused(world.clerk(), "POST", "/redemptions", body, key=str(uuid4())) == "invalid"
+
+
+async def test_tills_are_for_clerks_and_figures_for_their_own(api: Caller, world: World) -> None:
+    (viewer,) = await world.viewers(1)
+    for who in (viewer, world.guide, world.ops):
+        assert await api.refused(who, "POST", "/redemptions", {"code": "0"}, key="k") == "forbidden"
+    assert await api.refused(None, "GET", "/me/coupons") == "token_missing"
+    assert await api.refused(viewer, "GET", f"/rooms/{world.room}/funnel") == "forbidden"
+    assert await api.refused(world.guide, "GET", "/ops/funnel") == "forbidden"
+    assert await api.refused(world.guide, "GET", f"/rooms/{new_id()}/funnel") == "not_found"

@@ -1,0 +1,82 @@
+"""One process of a race: reads its task as JSON from its first argument, waits for the start, says what it got.
+
+It prints ``ready`` when it is connected, starts when a line comes on standard input, and prints one JSON line.
+"""
+
+import asyncio
+import json
+import sys
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from coupons import drops, push, redemption
+from coupons.codes import Signer
+from coupons.issuing import Issuer
+from kernel.clock import now
+from kernel.errors import Refusal
+from kernel.identity import Principal, Role
+from kernel.postgres import Sessions, create_engine, create_sessions, transaction
+from kernel.settings import Settings
+
+
+def _who(role: Role, subject: str, store: str | None = None) -> Principal:
+    expires = now() + timedelta(hours=1)
+    return Principal("acme", UUID(subject), role, role.value, expires, None if store is None else UUID(store))  # type: ignore[arg-type]
+
+
+async def claim(sessions: Sessions, task: dict[str, Any]) -> list[str]:
+    """Each viewer claims once, all at the same time: the coupon's id, or the refusal's code."""
+
+    async def one(viewer: str) -> str:
+        try:
+            card = await issuer.claim(_who(Role.VIEWER, viewer), UUID(task["room"]), UUID(task["drop"]), task["key"])
+        except Refusal as refusal:
+            return refusal.code
+        return str(card.id)
+
+    async with Issuer(sessions) as issuer:
+        await _start()
+        return list(await asyncio.gather(*map(one, task["viewers"])))
+
+
+async def redeem(sessions: Sessions, task: dict[str, Any]) -> list[str]:
+    """Redeem one code with each key, at the same time: the redemption's id, or the refusal's code."""
+    signer, presented = Signer(bytes.fromhex(task["seed"])), redemption.Presented(task["code"], None)
+
+    async def one(key: str) -> str:
+        clerk = _who(Role.CLERK, str(uuid4()), task["store"])
+        try:
+            async with transaction(sessions) as session:
+                used = await redemption.redeem(session, clerk, presented, 20_000, key, signer, now())
+        except Refusal as refusal:
+            return refusal.code
+        return str(used.id)
+
+    await _start()
+    return list(await asyncio.gather(*map(one, task["keys"])))
+
+
+async def run_push(sessions: Sessions, task: dict[str, Any]) -> list[str]:
+    """Run a push drop in small chunks: how many coupons this process granted."""
+    push.CHUNK = task["chunk"]
+    await _start()
+    return [str(await drops.run_push(sessions, UUID(task["drop"])))]
+
+
+async def _start() -> None:
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+
+async def main() -> None:
+    task = json.loads(sys.argv[1])
+    engine = create_engine(Settings())
+    async with engine.connect():
+        pass
+    got = await {"claim": claim, "redeem": redeem, "push": run_push}[task["do"]](create_sessions(engine), task)
+    await engine.dispose()
+    print(json.dumps(got), flush=True)
+
+
+asyncio.run(main())
