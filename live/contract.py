@@ -41,10 +41,10 @@ def _rows(frames: Any) -> list[str]:
 
 def markdown() -> str:
     """The tables of ``docs/protocol.md``: frames in both directions, events with their class, close codes."""
-    closes = [
-        f"| {close.value} | {close.name.lower()} | {'come back' if close < 4500 else 'do not'} | {CLOSE_MEANINGS[close]} |"
-        for close in wire.Close
-    ]
+    closes = []
+    for close in wire.Close:
+        again = "come back" if close < 4500 else "do not"
+        closes.append(f"| {close.value} | {close.name.lower()} | {again} | {CLOSE_MEANINGS[close]} |")
     sections = [
         ("### Client → server", "| `t` | fields | meaning |\n|---|---|---|", _rows(wire.ClientFrame)),
         ("### Server → client", "| `t` | fields | meaning |\n|---|---|---|", _rows(wire.ServerFrame)),

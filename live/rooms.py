@@ -19,8 +19,8 @@ from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from live import wire
 from live.attendance import Attended, attend
-from live.hosting import LiveEvent, card, commanded, tell
 from live.comments import delete_comment, mute, mutes
+from live.hosting import LiveEvent, card, commanded, tell
 from live.moderation import MAX_CHARACTERS, normalise
 from live.pins import close_mark, current, pin, taps, unpin, unpin_due
 from live.shelf import put_on_shelf, set_shelf

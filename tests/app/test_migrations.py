@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from sqlalchemy import Connection, text
-
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+
 from app import migrations
 from kernel.http import Kernel
 from kernel.postgres import Table

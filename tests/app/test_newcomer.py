@@ -1,4 +1,4 @@
-"""What a newcomer does: a clean copy of the project, `make run`, Ctrl-C, `make run` again, kill -9, `make run` again."""
+"""What a newcomer does: `make run` on a clean copy of the project, Ctrl-C, kill -9, and `make run` again."""
 
 import asyncio
 import json

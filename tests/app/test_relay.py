@@ -1,4 +1,4 @@
-"""The relay: in order, at least once at the outbox, exactly once at the rooms; also when it is killed or Redis is gone."""
+"""The relay: in order, and exactly once at the rooms, also when it is killed or Redis is gone."""
 
 import asyncio
 import os
