@@ -24,6 +24,7 @@ import geo.routes
 import guides.routes
 import live.routes
 from app.processes import open_kernel, until_stopped
+from coupons.codes import Signer
 from coupons.issuing import Issuer
 from kernel.http import Kernel, install_error_handlers
 from kernel.settings import Settings
@@ -67,6 +68,7 @@ def create_app(kernel: Kernel) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.kernel = kernel
+    app.state.signer = Signer.from_settings(kernel.settings)  # here, so that a missing key is noticed at the start
     install_error_handlers(app)
     for routes in (guides.routes, geo.routes, live.routes, coupons.routes):
         app.include_router(routes.router)
@@ -99,6 +101,9 @@ class _Measured:
                 REQUEST_SECONDS.labels(scope["method"], route, message["status"]).observe(perf_counter() - started)
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
+                if scope["path"].startswith(("/pages/", "/client/", "/art/")) or route in PAGES:
+                    # Kept, but asked for again each time: a deploy in the afternoon must not mix with this morning.
+                    headers.setdefault("Cache-Control", "no-cache")
                 if route in PAGES:
                     headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
                     headers["Referrer-Policy"] = "no-referrer"
@@ -144,8 +149,7 @@ def _add_pages(app: FastAPI) -> None:
     for path, page in PAGES.items():
         app.add_api_route(
             path,
-            # A fresh page is worth more than a cached one: a brand deploys in the afternoon for the evening.
-            lambda page=page: FileResponse(WEB / "pages" / f"{page}.html", headers={"Cache-Control": "no-cache"}),
+            lambda page=page: FileResponse(WEB / "pages" / f"{page}.html"),
             include_in_schema=False,
             response_class=FileResponse,
         )

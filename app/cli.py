@@ -12,13 +12,12 @@ import uvloop
 
 from app import embedded, migrations, stores_command, up
 from app.keys import with_keys
-from app.processes import open_kernel
 from kernel import log
 from kernel.clock import now
 from kernel.identity import Keyring, Principal, Role
 from kernel.ids import BrandId, new_id
-from kernel.postgres import create_engine
-from kernel.settings import Settings
+from kernel.postgres import create_engine, create_sessions
+from kernel.settings import SettingMissing, Settings
 
 cli = typer.Typer(
     help="Live shopping rooms, and coupons from the stores near each viewer.",
@@ -30,11 +29,20 @@ cli.add_typer(stores_command.stores, name="stores")
 cli.command()(stores_command.datum)
 
 
+EXPLAINED = (
+    embedded.MissingServer,
+    embedded.AlreadyRunning,
+    embedded.ServerFailed,
+    up.StartFailed,
+    SettingMissing,
+)
+
+
 def run(work: Coroutine[Any, Any, int | None]) -> None:
     """Run ``work`` to its exit code; what an operator can mend is said in one sentence, without a traceback."""
     try:
         code = uvloop.run(work)
-    except (embedded.MissingServer, embedded.AlreadyRunning, embedded.ServerFailed, up.StartFailed) as problem:
+    except EXPLAINED as problem:
         typer.echo(str(problem), err=True)
         code = 1
     except KeyboardInterrupt:
@@ -148,20 +156,35 @@ def protocol() -> None:
     sys.stdout.write(contract.markdown())
 
 
+OVERDUE_SECONDS = 60
+"""An event that waited longer than this for the relay is a finding: a running worker tells it within a second."""
+
+
 @cli.command()
 def audit() -> None:
     """Prove from rows alone that no coupon was issued, used or lost wrongly. Exit code 1 if something is wrong."""
     from coupons import ledger
 
     async def work() -> int:
-        async with embedded.servers(settings_for("audit")) as settings, open_kernel(settings) as kernel:
-            await migrations.upgrade(kernel.engine)
-            async with kernel.sessions() as session:
-                report = await ledger.audit(session)
+        async with embedded.servers(settings_for("audit")) as settings:
+            engine = create_engine(settings)
+            try:
+                await migrations.upgrade(engine)
+                async with create_sessions(engine)() as session:
+                    report = await ledger.audit(session)
+            finally:
+                await engine.dispose()
         for finding in report.findings:
-            typer.echo(f"{finding.code}: {finding.count} ({', '.join(map(str, finding.examples))})")
-        typer.echo("audit ok" if report.ok else "audit FAILED")
-        return 0 if report.ok else 1
+            typer.echo(f"{finding.code}: {finding.count} ({', '.join(finding.examples)})")
+        overdue = False
+        if (waiting := report.outbox_waiting) is not None:
+            age = waiting.oldest_seconds or 0.0
+            overdue = age > OVERDUE_SECONDS
+            typer.echo(f"outbox: {waiting.count} events wait to be told, the oldest for {age:.0f} s")
+        typer.echo("coupons: " + ", ".join(f"{count} {state}" for state, count in report.totals.items()))
+        ok = report.ok and not overdue
+        typer.echo("audit ok" if ok else "audit FAILED")
+        return 0 if ok else 1
 
     run(work())
 

@@ -88,6 +88,10 @@ def _welcome(running: Stack, world: demo_world.World | None, seconds: float | No
     for name, path in pages:
         console.print(f"  {name}  {running.api}{path}", soft_wrap=True)
     console.print(f"  gateways  {'  '.join(running.gateways)}")
+    if world is not None and world.refused_lines:
+        console.print(
+            f"  {world.refused_lines} lines of the stores file were refused; `nearcast stores import` names them"
+        )
     console.print(f"  logs      {running.settings.state_dir / 'log'}")
     console.print(f"Ctrl-C stops everything{f', or {seconds:g} s' if seconds else ''}.")
     console.print()

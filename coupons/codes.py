@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from kernel.errors import Refusal
-from kernel.settings import Settings
+from kernel.settings import SettingMissing, Settings
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CHECK_ALPHABET = ALPHABET + "*~$=U"
@@ -106,9 +106,9 @@ class Signer:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """With the key of ``settings``. Raises ValueError for a missing key or one that is not 32 bytes in base64."""
+        """With the key of ``settings``. Raises SettingMissing, or ValueError for one that is not 32 bytes in base64."""
         if settings.coupon_key is None:
-            raise ValueError("no coupon key: set NEARCAST_COUPON_KEY to 32 random bytes in base64")
+            raise SettingMissing("no coupon key: set NEARCAST_COUPON_KEY to 32 random bytes in base64")
         return cls(base64.b64decode(settings.coupon_key.get_secret_value(), validate=True))
 
     @property

@@ -88,8 +88,9 @@ def _issuer(request: Request) -> Issuer:
     return issuer
 
 
-def _signer(kernel: InKernel) -> codes.Signer:
-    return codes.Signer.from_settings(kernel.settings)
+def _signer(request: Request) -> codes.Signer:
+    signer: codes.Signer = request.app.state.signer
+    return signer
 
 
 InIssuer = Annotated[Issuer, Depends(_issuer)]

@@ -10,7 +10,7 @@ import jwt
 
 from kernel.errors import Refusal
 from kernel.ids import BrandId
-from kernel.settings import Settings
+from kernel.settings import SettingMissing, Settings
 
 ALGORITHM = "HS256"
 
@@ -42,13 +42,13 @@ class Keyring:
 
     def __init__(self, keys: dict[str, str]) -> None:
         if not keys:
-            raise ValueError("no token key: set NEARCAST_TOKEN_KEYS")
+            raise SettingMissing("no token key: set NEARCAST_TOKEN_KEYS")
         self._keys = keys
         self._signing = list(keys)[-1]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Keyring":
-        """The keys of ``settings``. Raises ValueError when there are none."""
+        """The keys of ``settings``. Raises SettingMissing when there are none."""
         return cls({kid: key.get_secret_value() for kid, key in settings.token_keys.items()})
 
     def issue(self, principal: Principal) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from kernel.settings import Settings
+from kernel.settings import SettingMissing, Settings
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -35,7 +35,7 @@ class Table(DeclarativeBase):
 def create_engine(settings: Settings) -> AsyncEngine:
     """An engine for ``settings.database_url``. It connects on first use, not here."""
     if settings.database_url is None:
-        raise ValueError("no database: set NEARCAST_DATABASE_URL or start the embedded server")
+        raise SettingMissing("no database: set NEARCAST_DATABASE_URL or start the embedded server")
     url = settings.database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
     engine = create_async_engine(
         url,

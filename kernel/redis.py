@@ -8,7 +8,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
-from kernel.settings import Settings
+from kernel.settings import SettingMissing, Settings
 
 Client = Redis | RedisCluster
 
@@ -16,7 +16,7 @@ Client = Redis | RedisCluster
 def create_client(settings: Settings) -> Client:
     """A client for ``settings.redis_url``. It connects on first use, not here. Answers are bytes."""
     if settings.redis_url is None:
-        raise ValueError("no Redis: set NEARCAST_REDIS_URL or start the embedded server")
+        raise SettingMissing("no Redis: set NEARCAST_REDIS_URL or start the embedded server")
     retry = Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), 3)
     if settings.redis_url.startswith("redis+cluster://"):
         return RedisCluster.from_url(settings.redis_url.replace("redis+cluster", "redis", 1), retry=retry)

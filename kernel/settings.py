@@ -10,6 +10,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "NEARCAST_"
 
 
+class SettingMissing(ValueError):
+    """Something cannot be done without a setting that was not made; the message names it."""
+
+
 class Settings(BaseSettings):
     """Every knob, each an environment variable with the prefix ``NEARCAST_``.
 

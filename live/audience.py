@@ -117,9 +117,17 @@ class Audience:
             del self.people[subject]
 
     @property
-    def viewers(self) -> int:
+    def _staff(self) -> set[UUID]:
+        return {guide.session.who.subject for guide in self._guides if guide.session and guide.session.who}
+
+    @property
+    def size(self) -> int:
         """How many people are here, staff left out."""
-        return len(self.people) - len({c.session.who.subject for c in self._guides if c.session and c.session.who})
+        return len(self.people) - len(self._staff)
+
+    def viewers(self) -> set[UUID]:
+        """Who is here, staff left out."""
+        return self.people.keys() - self._staff
 
     # ---- what happened ---------------------------------------------------------------------------------------------
 

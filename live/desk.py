@@ -99,7 +99,7 @@ class Gateway:
             if monotonic() - stayed > STAYED_SECONDS:
                 stayed = monotonic()
                 for room in self.hub.rooms.values():
-                    for viewer in room.audience.people:
+                    for viewer in room.audience.viewers():
                         self._journal.stayed(room.id, viewer)
             await self._journal.flush()
 
@@ -202,7 +202,7 @@ class Gateway:
         room.audience.remove(connection)
         who = connection.session.who
         if who.subject not in room.audience.people:
-            self._journal.left(room.id, who.subject, connection.session.answers)
+            self._journal.left(room.id, who, connection.session.answers)
 
     def carry(self, connection: Connection, effect: Effect) -> None:
         """See ``Desk``."""
@@ -263,7 +263,7 @@ class Gateway:
         if len(here) >= SAME_VIEWER and (oldest := here[0]).session is not None:
             oldest.apply(oldest.session.end(Close.REPLACED, "opened elsewhere"))
         first = who.subject not in room.audience.people
-        recovered = room.admit(connection, enter.resume, self._journal.joined(room.id, who.subject))
+        recovered = room.admit(connection, enter.resume, self._journal.joined(room.id, who))
         self.tally.joins += 1
         if enter.resume is not None:
             self.tally.resumes["recovered" if recovered else "fresh"] += 1

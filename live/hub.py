@@ -217,7 +217,7 @@ class Hub:
     async def _begin_anew(self, room: Room) -> None:
         """Take a fresh snapshot and tell every viewer by a fresh ``welcome``: no storm of reconnects for our loss."""
         await self._reload(room)
-        room.arrivals.update(room.audience.people)
+        room.arrivals.update(room.audience.viewers())
         room.audience.forget_pending()
         for place, connection in enumerate(list(room.audience.connections)):
             if connection.session is not None and connection.session.who is not None and not connection.closing:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kernel.clock import now
 from kernel.errors import Refusal
+from kernel.identity import Principal, Role
 from kernel.postgres import Sessions, transaction
 from live import attendance, pins
 from live.attendance import Attended
@@ -53,22 +54,24 @@ class Journal:
         self._left: dict[tuple[UUID, UUID], _Left] = {}
         self._writing = asyncio.Lock()
 
-    def joined(self, room: UUID, viewer: UUID) -> Answered | None:
-        """``viewer`` came in; returns the answers of their connection that just ended, if there was one."""
-        self._attend(room, viewer, 1)
-        left = self._left.pop((room, viewer), None)
+    def joined(self, room: UUID, who: Principal) -> Answered | None:
+        """``who`` came in; returns the answers of their connection that just ended, if there was one."""
+        if who.role is Role.VIEWER:  # staff at work are no visitors: the funnel begins with customers
+            self._attend(room, who.subject, 1)
+        left = self._left.pop((room, who.subject), None)
         return None if left is None else left.answers
 
     def stayed(self, room: UUID, viewer: UUID) -> None:
         """``viewer`` is still here."""
         self._attend(room, viewer, 0)
 
-    def left(self, room: UUID, viewer: UUID, answers: Answered | None) -> None:
-        """``viewer`` left; they may be back in a moment."""
-        self._attend(room, viewer, 0)
-        self._left.pop((room, viewer), None)
+    def left(self, room: UUID, who: Principal, answers: Answered | None) -> None:
+        """``who`` left; they may be back in a moment."""
+        if who.role is Role.VIEWER:
+            self._attend(room, who.subject, 0)
+        self._left.pop((room, who.subject), None)
         if len(self._left) < MAX_WAITING:
-            self._left[room, viewer] = _Left(time(), answers)
+            self._left[room, who.subject] = _Left(time(), answers)
         else:
             self._tally.shed["left"] += 1  # their fixes end by age
 

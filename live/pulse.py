@@ -63,12 +63,12 @@ class Pulse:
 
     def _due(self, room: Room) -> bool:
         viewers, at = self._told.get(room.id, (0, 0.0))
-        if room.likes or room.arrivals or room.audience.viewers != viewers:
+        if room.likes or room.arrivals or room.audience.size != viewers:
             return True
         return bool(room.audience.connections) and monotonic() - at >= RENEW_SECONDS
 
     async def _beat(self, room: Room) -> None:
-        viewers = room.audience.viewers
+        viewers = room.audience.size
         likes, room.likes = room.likes, 0
         arrivals = [room.arrivals.pop() for _ in range(min(len(room.arrivals), ARRIVALS_AT_ONCE))]
         try:

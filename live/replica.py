@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from kernel.identity import Principal
+from kernel.identity import Principal, Role
 from live import wire
 from live.audience import Audience, Granted
 from live.bus import RECENT, Entry, Snapshot
@@ -228,7 +228,8 @@ class Room:
         self.audience.add(connection, self.seq)
         for frame in frames:
             connection.write(frame)
-        self.arrivals.add(session.who.subject)
+        if session.who.role is Role.VIEWER:
+            self.arrivals.add(session.who.subject)
         return recovered
 
 

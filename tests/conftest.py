@@ -4,7 +4,6 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import TypeVar
@@ -84,29 +83,23 @@ def running() -> Iterator[Settings]:
         yield settings
 
 
-@dataclass(frozen=True)
-class Running:
-    """A whole Nearcast with the demo's world: its processes, where they answer, and whom one can be."""
-
-    stack: Stack
-    world: demo.World
-
-    @property
-    def api(self) -> str:
-        return self.stack.api
-
-
 @asynccontextmanager
-async def _demo(settings: Settings) -> AsyncIterator[Running]:
-    async with up.stack(settings) as stack, open_kernel(stack.settings) as kernel:
-        yield Running(stack, await demo.load(kernel, None))
+async def _with_demo(settings: Settings) -> AsyncIterator[Stack]:
+    async with up.stack(settings) as stack:
+        async with open_kernel(stack.settings) as kernel:
+            await demo.load(kernel)
+        yield stack
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Running]:
-    """The real processes on servers of their own, with the demo loaded; one for each module that asks."""
-    with _state_dir() as state_dir, _in_background(_demo(Settings(state_dir=state_dir, dev_login=True))) as whole:
-        yield whole
+def stack() -> Iterator[Stack]:
+    """One API, two gateways, one worker on servers of their own, with the demo loaded and nobody in it."""
+    nowhere = Settings(database_url=None, redis_url=None, dev_login=True)
+    with (
+        _state_dir() as state_dir,
+        _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}))) as running,
+    ):
+        yield running
 
 
 @pytest.fixture

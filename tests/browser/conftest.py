@@ -1,26 +1,16 @@
-"""A real Chromium, the pages from disk, and the whole of Nearcast with its demo behind them."""
+"""A real Chromium, and the pages' modules from disk."""
 
-import asyncio
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import ClassVar
-from uuid import uuid4
 
 import pytest
 from people import PHONE
-from pydantic import SecretStr
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
-
-from app import demo
-from app.processes import open_kernel
-from app.up import Stack
-from app.up import stack as running_stack
-from kernel.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = (
@@ -89,39 +79,3 @@ def files() -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """One API, two gateways, one worker on real servers, with the demo world loaded and nobody in it."""
-    # In /tmp itself: pytest's own folders are closed to the user PostgreSQL runs as.
-    state_dir = Path("/tmp") / f"nearcast-pages-{uuid4().hex[:8]}"
-    settings = Settings(
-        database_url=None, redis_url=None, state_dir=state_dir, dev_login=True, token_keys={"test": SecretStr("k" * 40)}
-    )
-    started: list[Stack] = []
-    ready, done = Event(), Event()
-
-    async def serve() -> None:
-        async with running_stack(settings) as running:
-            async with open_kernel(running.settings) as kernel:
-                await demo.load(kernel)
-            started.append(running)
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    def run() -> None:
-        try:
-            asyncio.run(serve())
-        finally:
-            ready.set()
-
-    thread = Thread(target=run)
-    thread.start()
-    ready.wait()
-    if started:
-        yield started[0]
-    done.set()
-    thread.join()
-    shutil.rmtree(state_dir, ignore_errors=True)
-    assert started, "Nearcast did not start"

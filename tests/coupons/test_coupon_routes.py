@@ -58,6 +58,7 @@ class Caller:
 async def api(world: World) -> AsyncIterator[Caller]:
     app = FastAPI()
     app.state.kernel = world.kernel
+    app.state.signer = Signer.from_settings(world.kernel.settings)
     app.include_router(router)
     install_error_handlers(app)
     async with Issuer(world.kernel.sessions) as issuer:

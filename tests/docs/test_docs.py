@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kernel.errors import CATALOGUE
 from kernel.settings import PREFIX, Settings
@@ -38,3 +39,12 @@ def test_links_and_pictures_lead_somewhere(page: Path) -> None:
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = [int(page.name[:4]) for page in sorted((DOCS / "decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_compose_file_parses_and_matches_the_addresses_it_suggests() -> None:
+    text = (ROOT / "deploy" / "compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    assert set(services) == {"postgres", "redis"}
+    for service in services.values():
+        for port in service["ports"]:
+            assert f":{port.split(':')[1]}/" in text, "the suggested address uses the published port"

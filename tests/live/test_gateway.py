@@ -122,7 +122,7 @@ async def test_fifth_socket_of_a_viewer_replaces_the_first(world: World) -> None
         bye, code = await last_words(mine[0].socket)
         assert bye is not None
         assert code == Close.REPLACED
-        assert one.hub.rooms[world.room].audience.viewers == 1
+        assert one.hub.rooms[world.room].audience.size == 1
 
 
 # ---- being told ----------------------------------------------------------------------------------------------------

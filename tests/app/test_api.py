@@ -1,0 +1,85 @@
+"""The API process: health that tells the truth, pages with their headers, refusals in one form."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from app.api import PAGES, create_app
+from kernel.http import Kernel
+from kernel.identity import Keyring
+from kernel.postgres import create_engine, create_sessions
+from kernel.redis import create_client
+
+NOWHERE = {"database_url": "postgresql://nobody@127.0.0.1:1/none", "redis_url": "redis://127.0.0.1:1/0"}
+
+
+def client_of(kernel: Kernel) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(kernel)), base_url="http://api")
+
+
+@pytest.fixture
+async def client(kernel: Kernel) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(kernel) as client:
+        yield client
+
+
+async def test_ready_while_postgresql_and_redis_answer(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "failing": []})
+
+
+@pytest.mark.parametrize(("setting", "name"), [("database_url", "postgresql"), ("redis_url", "redis")])
+async def test_not_ready_says_what_does_not_answer_and_stays_healthy(kernel: Kernel, setting: str, name: str) -> None:
+    settings = kernel.settings.model_copy(update={setting: NOWHERE[setting]})
+    engine, redis = create_engine(settings), create_client(settings)
+    broken = Kernel(settings, engine, create_sessions(engine), redis, Keyring.from_settings(settings))
+    async with client_of(broken) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["failing"]) == (503, [name])
+        assert (await client.get("/healthz")).status_code == 200
+    await redis.aclose()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_pages_allow_scripts_of_this_host_only_and_are_asked_for_again(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "unsafe-inline" not in answer.headers["content-security-policy"].partition("style-src")[0]
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+async def test_scripts_and_pictures_are_served_and_what_lies_beside_them_is_not(client: httpx.AsyncClient) -> None:
+    script = await client.get("/client/nearcast.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["cache-control"] == "no-cache"
+    for outside in ("/client/../../pyproject.toml", "/pages/%2e%2e/%2e%2e/pyproject.toml", "/art/..%2f..%2fREADME.md"):
+        assert (await client.get(outside)).status_code == 404
+
+
+async def test_metrics_count_requests_by_route_and_not_by_identifier(client: httpx.AsyncClient) -> None:
+    room = "01a20311-43f3-75f2-bc53-609617b03bae"
+    await client.get(f"/v1/rooms/{room}")
+    text = (await client.get("/metrics")).text
+    assert 'route="/v1/rooms/{room}",status="401"' in text
+    assert room not in text
+
+
+@pytest.mark.parametrize(("method", "path", "status", "code"), [
+    ("GET", "/v1/nothing", 404, "not_found"),
+    ("PATCH", "/v1/rooms", 405, "bad_request"),
+    ("GET", "/v1/rooms", 401, "token_missing"),
+    ("POST", "/v1/auth/dev", 422, "invalid"),
+])  # fmt: skip
+async def test_every_refusal_is_a_problem_with_a_code(
+    client: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == code

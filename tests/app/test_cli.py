@@ -1,0 +1,139 @@
+"""The `nearcast` command as an operator types it."""
+
+import asyncio
+import os
+import sys
+
+import asyncpg
+import jwt
+import pytest
+
+from kernel.clock import now
+from kernel.http import Kernel
+from kernel.identity import Keyring, Role
+from kernel.ids import new_id
+from kernel.outbox import emit
+from kernel.postgres import transaction
+from kernel.settings import Settings
+
+
+async def nearcast(settings: Settings, *arguments: str, standard_input: str = "") -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", *arguments,
+        env=os.environ | settings.environment(),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, errors = await process.communicate(standard_input.encode())
+    assert process.returncode is not None
+    return process.returncode, out.decode(), errors.decode()
+
+
+async def test_tokens_are_valid_for_this_installation_each_for_somebody_else(settings: Settings) -> None:
+    code, out, errors = await nearcast(settings, "token", "--role", "viewer", "--count", "3")
+    assert code == 0, errors
+    ring = Keyring.from_settings(settings)
+    people = [ring.verify(token, now()) for token in out.split()]
+    assert len({person.subject for person in people}) == 3
+    assert {person.role for person in people} == {Role.VIEWER}
+
+
+async def test_a_token_of_a_named_subject_carries_it(settings: Settings) -> None:
+    subject = str(new_id())
+    _, out, _ = await nearcast(settings, "token", "--role", "ops", "--subject", subject, "--brand", "b", "--hours", "1")
+    claims = jwt.decode(out.strip(), options={"verify_signature": False})
+    assert (claims["sub"], claims["role"], claims["brand"]) == (subject, "ops", "b")
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--role", "king"), ("--role", "clerk"), ("--role", "viewer", "--store", str(new_id())),
+    ("--role", "viewer", "--count", "0"), ("--role", "viewer", "--subject", str(new_id()), "--count", "2"),
+])  # fmt: skip
+async def test_a_token_that_makes_no_sense_is_refused(settings: Settings, arguments: tuple[str, ...]) -> None:
+    code, out, errors = await nearcast(settings, "token", *arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in errors
+
+
+async def test_the_audit_of_a_sound_database_says_so(settings: Settings) -> None:
+    code, out, errors = await nearcast(settings, "audit")
+    assert (code, out.splitlines()[-1]) == (0, "audit ok"), errors
+
+
+async def test_the_audit_names_what_is_wrong_and_fails(kernel: Kernel) -> None:
+    connection = await asyncpg.connect(kernel.settings.database_url)
+    await connection.execute("INSERT INTO ledger (coupon_id, transition) VALUES ($1, 'issue')", new_id())
+    await connection.close()
+    code, out, _ = await nearcast(kernel.settings, "audit")
+    assert code == 1
+    assert out.splitlines()[-1] == "audit FAILED"
+    assert "ledger" in out.splitlines()[0]
+
+
+async def test_an_event_that_no_relay_tells_is_a_finding_once_it_is_overdue(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        await emit(session, "live.event", new_id(), {})
+    code, out, _ = await nearcast(kernel.settings, "audit")
+    assert (code, "1 events wait to be told" in out) == (0, True)
+    connection = await asyncpg.connect(kernel.settings.database_url)
+    await connection.execute("UPDATE outbox SET created_at = now() - interval '5 minutes'")
+    await connection.close()
+    code, out, _ = await nearcast(kernel.settings, "audit")
+    assert (code, out.splitlines()[-1]) == (1, "audit FAILED")
+
+
+async def test_migrate_goes_down_and_up(settings: Settings) -> None:
+    for revision in ("base", "head"):
+        code, out, errors = await nearcast(settings, "migrate", revision)
+        assert (code, out) == (0, f"The database is at {revision}.\n"), errors
+
+
+async def test_the_protocol_is_printed_from_the_code(settings: Settings) -> None:
+    code, out, _ = await nearcast(settings, "protocol")
+    assert code == 0
+    assert "| `hello` |" in out
+    assert "| 4503 | room_unknown |" in out
+
+
+async def test_stores_are_imported_refused_lines_named_and_a_second_import_updates(settings: Settings) -> None:
+    path = settings.state_dir / "stores.csv"
+    head = "code,name,brand,city,address,lng,lat,datum\n"
+    path.write_text(
+        head + "a,甲店,B,上海市,某路1号,121.47,31.23,gcj02\nb,乙店,B,上海市,某路2号,31.23,121.47,gcj02\n",
+        encoding="utf-8",
+    )
+    code, out, errors = await nearcast(settings, "stores", "import", str(path))
+    assert code == 1
+    assert "3" in out + errors
+    assert "swapped" in (out + errors).lower()
+    path.write_text(head + "a,甲店新址,B,上海市,某路3号,121.48,31.24,wgs84\n", encoding="utf-8")
+    code, out, errors = await nearcast(settings, "stores", "import", str(path))
+    assert code == 0, out + errors
+    connection = await asyncpg.connect(settings.database_url)
+    assert [tuple(row) for row in await connection.fetch("SELECT code, name, source_datum FROM stores")] == [
+        ("a", "甲店新址", "wgs84")
+    ]
+    await connection.close()
+
+
+async def test_datum_converts_lines_and_names_bad_ones(settings: Settings) -> None:
+    code, out, errors = await nearcast(
+        settings,
+        "datum",
+        "--from",
+        "wgs84",
+        "--to",
+        "gcj02",
+        standard_input="116.404,39.915\nnonsense\n126.978,37.5665\n",
+    )
+    lines = [tuple(map(float, line.split(","))) for line in out.split()]
+    assert lines[0] == pytest.approx((116.41024449916938, 39.91640428150164), abs=1e-9)
+    assert lines[1] == (126.978, 37.5665)  # Seoul is where it is
+    assert (code, "2" in errors) == (1, True)
+
+
+async def test_a_process_without_keys_says_which_setting_is_missing(settings: Settings) -> None:
+    code, _, errors = await nearcast(settings.model_copy(update={"token_keys": {}}), "api")
+    assert code == 1
+    assert "NEARCAST_TOKEN_KEYS" in errors
+    assert "Traceback" not in errors

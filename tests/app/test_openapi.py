@@ -1,0 +1,77 @@
+"""Whatever the published API description allows, sent by whatever role: the answer is never a failure of ours."""
+
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+
+from app.up import Stack
+
+ROLES = {"viewer": "fuzz-viewer", "guide": "guide-01", "clerk": "clerk-01", "ops": "ops-01"}
+WECHAT = {"login_failed", "login_unavailable"}
+"""What signing in by WeChat may answer here, where there is no WeChat."""
+
+
+def token(api: str, role: str) -> str:
+    body = {"brand": "demo", "role": role, "account": ROLES[role]}
+    return str(httpx.post(f"{api}/v1/auth/dev", json=body).raise_for_status().json()["token"])
+
+
+@pytest.fixture(scope="module")
+def tokens(stack: Stack) -> dict[str, str]:
+    return {role: token(stack.api, role) for role in ROLES}
+
+
+@pytest.fixture(scope="module")
+def known(stack: Stack, tokens: dict[str, str]) -> dict[str, str]:
+    """Things that exist, by the name under which paths speak of them, so that not everything ends in `not_found`."""
+
+    def first(path: str) -> str:
+        answer = httpx.get(f"{stack.api}{path}", headers={"Authorization": f"Bearer {tokens['ops']}"})
+        return str(answer.raise_for_status().json()["items"][0]["id"])
+
+    return {
+        "room": first("/v1/rooms?state=live"),
+        "campaign": first("/v1/campaigns"),
+        "product": first("/v1/products"),
+        "brand": "demo",
+    }
+
+
+@pytest.fixture(scope="module")
+def described(stack: Stack) -> Any:
+    return schemathesis.openapi.from_url(f"{stack.api}/openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("described")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("role", ROLES)
+@schema.parametrize()
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_no_request_of_the_published_form_makes_the_api_fail(
+    case: schemathesis.Case, role: str, tokens: dict[str, str], known: dict[str, str]
+) -> None:
+    chance = Random(repr((case.path, case.body, case.query)))
+    for name in case.path_parameters or {}:
+        if name in known and chance.random() < 0.7:
+            case.path_parameters[name] = known[name]
+    response = case.call(headers={"Authorization": f"Bearer {tokens[role]}"})
+    if response.status_code >= 500:
+        assert response.json()["code"] in WECHAT, response.text
+    if response.status_code >= 400:
+        assert response.headers["content-type"][0].startswith("application/problem+json")
+        assert response.json()["code"]
+
+
+def test_every_operation_says_who_may_what_and_shows_an_example(stack: Stack) -> None:
+    described = httpx.get(f"{stack.api}/openapi.json").json()
+    names = [operation["operationId"] for path in described["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names)) > 40
+    for path in described["paths"].values():
+        for operation in path.values():
+            assert operation.get("summary"), operation["operationId"]
