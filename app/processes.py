@@ -45,6 +45,8 @@ def free_port(preferred: int = 0) -> int:
     """``preferred`` if nobody listens on it on loopback, else a port that is free now."""
     for port in (preferred, 0):
         with socket.socket() as probe:
+            # As servers do: connections that are still closing do not keep a port from being listened on again.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

@@ -88,8 +88,8 @@ async def _clean(kernel: Kernel) -> None:
         await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < func.now() - KEEP_KEYS))
 
 
-async def run(kernel: Kernel) -> None:
-    """Do every duty until cancelled."""
+async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
+    """Do every duty until ``stopping`` is set."""
     bus = RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
     duties: list[tuple[str, Duty, float]] = [
         ("relay", lambda: relay.run(kernel.settings, kernel.sessions, bus), 0.2),
@@ -101,20 +101,21 @@ async def run(kernel: Kernel) -> None:
         ("forget_fixes", lambda: _forget_fixes(kernel), 15.0),
         ("clean", lambda: _clean(kernel), 600.0),
     ]
-    async with asyncio.TaskGroup() as group:
-        for name, duty, pause in duties:
-            group.create_task(_supervised(name, duty, pause), name=name)
+    tasks = {asyncio.create_task(_supervised(name, duty, pause), name=name) for name, duty, pause in duties}
+    try:
+        await stopping.wait()
+    finally:
+        # Again and again: a library that is interrupted at the wrong moment may swallow a cancellation, and on
+        # Python 3.11.2, which is Debian's, some do.
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=1)
 
 
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
     async with open_kernel(settings) as kernel:
-        working = asyncio.ensure_future(run(kernel))
-
-        async def work() -> None:
-            try:
-                await working
-            except asyncio.CancelledError:
-                log.info("worker_stopped")
-
-        await until_stopped(work(), working.cancel)
+        await until_stopped(run(kernel, stopping), stopping.set)
+        log.info("worker_stopped")
