@@ -19,8 +19,8 @@ from kernel.postgres import create_engine
 from kernel.settings import PREFIX, Settings
 
 START_SECONDS = 45
-STOP_SECONDS = 20
-"""How long a process may take to end after SIGTERM before it is killed."""
+STOP_SECONDS = 30
+"""How long a process may take to end after SIGTERM before it is killed: longer than a gateway may drain."""
 GATEWAYS = 2
 
 log = structlog.get_logger()

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from live import wire
+from live import connection, desk, session, wire
 
 CLOSE_MEANINGS = {
     wire.Close.DRAINING: "this gateway is being replaced",
@@ -39,8 +39,27 @@ def _rows(frames: Any) -> list[str]:
     return rows
 
 
+def _limits() -> list[str]:
+    comments = f"{session.COMMENT_BURST:g} at once, then {session.COMMENTS_PER_SECOND:g} a second"
+    frames = f"{session.FRAME_BURST:g} at once, then {session.FRAMES_PER_SECOND:g} a second"
+    limits = [
+        ("a frame from a client", f"{wire.MAX_CLIENT_FRAME:,} bytes", "close 4501"),
+        ("frames from a client", frames, "close 4505"),
+        ("comments of a viewer", comments, "`too_fast`"),
+        ("a comment or announcement", f"{wire.MAX_TEXT} characters", "`too_long`"),
+        ("the same comment again", f"after {session.DUPLICATE_SECONDS:g} s", "`duplicate`"),
+        ("commands of a viewer under way", f"{desk.COMMANDS_EACH}", "`busy`"),
+        ("sockets of one person to one room", f"{desk.SAME_VIEWER}", "the oldest is closed with 4506"),
+        ("time to the hello", f"{connection.HELLO_SECONDS} s", "close 4500"),
+        ("silence, pings included", f"{connection.SILENT_SECONDS} s", "close 4003"),
+        ("bytes waiting for a viewer", f"{connection.SOFT_LIMIT // 1024} KiB", "no lossy events until they are read"),
+        ("bytes waiting for a viewer", f"{connection.HARD_LIMIT // 1024} KiB", "close 4002"),
+    ]
+    return [f"| {what} | {limit} | {beyond} |" for what, limit, beyond in limits]
+
+
 def markdown() -> str:
-    """The tables of ``docs/protocol.md``: frames in both directions, events with their class, close codes."""
+    """The tables of ``docs/protocol.md``: frames in both directions, events with their class, close codes, limits."""
     closes = []
     for close in wire.Close:
         again = "come back" if close < 4500 else "do not"
@@ -54,5 +73,6 @@ def markdown() -> str:
             _rows(wire.RoomEvent),
         ),
         ("### Close codes", "| code | name | reconnect | meaning |\n|---|---|---|---|", closes),
+        ("### Limits", "| what | limit | beyond it |\n|---|---|---|", _limits()),
     ]
     return "\n\n".join(f"{title}\n\n{head}\n" + "\n".join(rows) for title, head, rows in sections) + "\n"
