@@ -37,4 +37,5 @@ lock: ## write the lock files anew from pyproject.toml
 	deploy/lock.sh
 
 clean: ## forget the embedded servers' data and all caches
+	@[ ! -L .nearcast/data ] || rm -rf "$$(readlink .nearcast/data)"
 	rm -rf .nearcast .pytest_cache .mypy_cache .ruff_cache .hypothesis artefacts

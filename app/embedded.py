@@ -311,6 +311,8 @@ async def servers(settings: Settings, *, share: bool = True) -> AsyncIterator[Se
             return
         home = _home(state_dir)
         home.mkdir(parents=True, exist_ok=True)
+        if home != state_dir and not (state_dir / "data").is_symlink():
+            (state_dir / "data").symlink_to(home)  # so that one finds it, and `make clean` removes it
         logs = state_dir / "log"
         logs.mkdir(exist_ok=True)
         database_url = settings.database_url or await stack.enter_async_context(postgres(home, logs))

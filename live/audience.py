@@ -83,7 +83,7 @@ class Audience:
         self._rest_until = 0.0
         self._handle: asyncio.Handle | None = None
         self._writing = False
-        self._shown = self._total = 0
+        self._shown = self._left_out = 0
         self.recent: Callable[[list[bytes]], None] = lambda _: None
         """Told which lossy events were shown."""
 
@@ -153,7 +153,6 @@ class Audience:
                 # A drop's stock replaces that drop's, so its id, which comes next, belongs to the name.
                 self._latest[event[:60] if tag == b"drop_stock" else tag] = event
             elif tag == b"comment":
-                self._total += 1
                 self._comments.add(event, always=_STAFF[0] in event or _STAFF[1] in event)
             elif kind is wire.Kind.LOSSY:
                 self._joins.add(event)
@@ -169,9 +168,9 @@ class Audience:
 
     def tell_guides(self) -> None:
         """Once a second: tell staff how much was left out, if anything was."""
-        shown, total, self._shown, self._total = self._shown, self._total, 0, 0
-        if shown < total and self._guides:
-            frame = prepared_frame(wire.Shed(shown, total))
+        shown, left_out, self._shown, self._left_out = self._shown, self._left_out, 0, 0
+        if left_out and self._guides:
+            frame = prepared_frame(wire.Shed(shown, shown + left_out))
             for guide in list(self._guides):
                 guide.write(frame)
 
@@ -218,6 +217,7 @@ class Audience:
         joins, unseen = self._joins.take(now)
         comments, unheard = self._comments.take(now)
         self._shown += len(comments)
+        self._left_out += unheard
         self._tally.shed["join"] += unseen
         self._tally.shed["comment"] += unheard
         self.recent(comments)

@@ -253,6 +253,17 @@ async def test_stock_of_two_drops_are_two_values(house: House) -> None:
     assert {(event.drop, event.left) for event in me.events} == {(one, 7), (two, 7)}
 
 
+async def test_a_comment_that_waits_for_its_tick_does_not_count_as_left_out(house: House) -> None:
+    guide = await house.enter(Role.GUIDE)
+    author = wire.Person(new_id(), "小周")
+    comment = wire.encoder.encode(wire.Commented(new_id(), author, "还有货吗", 1))
+    (await house.open()).audience.loose([comment], 0.0)
+    house.hub.tell_guides()
+    await until(lambda: guide.events)
+    house.hub.tell_guides()
+    assert not [frame for frame in guide.frames if isinstance(frame, wire.Shed)]
+
+
 async def test_slow_viewer_gets_certain_events_only_and_is_closed_past_the_limit(house: House) -> None:
     slow, quick = await house.enter(), await house.enter()
     slow.connection.pause_writing()
