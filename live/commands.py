@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
-from live import comments, pins, rooms, wire
+from live import comments, muting, pins, rooms, wire
 from live.ports import Issuer, Locator
 
 
@@ -52,8 +52,8 @@ async def _guide(session: AsyncSession, who: Principal, room: UUID, command: wir
             await rooms.announce(session, who, room, text)
         case wire.Slow(seconds=seconds):
             await rooms.slow(session, who, room, seconds)
-        case wire.Mute(viewer=viewer, seconds=seconds):
-            await comments.mute(session, who, room, viewer, seconds)
+        case wire.Mute(viewer=viewer, seconds=seconds, scope=scope):
+            await muting.mute(session, who, room, viewer, seconds, scope)
         case wire.Delete(comment=comment):
             await comments.delete_comment(session, who, room, comment)
         case wire.Drop():

@@ -19,9 +19,10 @@ from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from live import wire
 from live.attendance import Attended, attend
-from live.comments import delete_comment, mute, mutes
+from live.comments import delete_comment
 from live.hosting import LiveEvent, card, commanded, tell
 from live.moderation import MAX_CHARACTERS, normalise
+from live.muting import mute, mutes, taking_part
 from live.pins import close_mark, current, pin, taps, unpin, unpin_due
 from live.shelf import put_on_shelf, set_shelf
 from live.tables import Room, shops, staff
@@ -102,6 +103,7 @@ async def create(
         if store_id is None:
             raise Refusal("not_found", "No such store.", what=store_code)
     room = new_id()
+    await taking_part(session, who.brand)
     await session.execute(
         insert(Room).values(
             id=room, brand_id=who.brand, guide_id=host, store_id=store_id, title=title, scheduled_at=scheduled_at

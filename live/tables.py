@@ -25,6 +25,7 @@ from kernel.postgres import Table
 
 # What rooms read of tables that belong to domains the room service must not import.
 staff = table("staff", column("id", Uuid), column("brand_id", Text), column("name", Text), column("role", Text))
+members = table("members", column("id", Uuid), column("name", Text))
 shops = table("stores", column("id", Uuid), column("brand_id", Text), column("code", Text), column("name", Text))
 
 
@@ -125,6 +126,18 @@ class Mute(Table):
     __tablename__ = "mutes"
 
     room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
+    by: Mapped[UUID]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BrandMute(Table):
+    """A viewer who may not comment in any room of the brand until ``until``."""
+
+    __tablename__ = "brand_mutes"
+
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), primary_key=True)
     viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
     until: Mapped[datetime]
     by: Mapped[UUID]

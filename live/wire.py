@@ -245,11 +245,13 @@ class Drop(Frame, frozen=True, tag="drop"):
 
 
 class Mute(Frame, frozen=True, tag="mute"):
-    """Guide: this viewer's comments are refused for ``seconds``; 0 lifts the mute."""
+    """Guide: this viewer's comments are refused for ``seconds``; 0 lifts the mute. ``scope`` ``brand``: in all rooms of
+    the brand."""
 
     id: Id
     viewer: UUID
     seconds: Annotated[int, Meta(ge=0, le=3_650 * 86_400)]
+    scope: Literal["room", "brand"] = "room"
 
 
 class Delete(Frame, frozen=True, tag="delete"):
@@ -317,7 +319,8 @@ class RoomChanged(Event, frozen=True, tag="room"):
 
 
 class Muted(Event, frozen=True, tag="mute"):
-    """Comments of ``viewer`` are refused until ``until``; null lifts the mute."""
+    """Comments of ``viewer`` are refused in this room until ``until``, whether the room or the brand muted them; null:
+    they may speak."""
 
     kind = Kind.CERTAIN
     viewer: UUID

@@ -243,6 +243,22 @@ async def test_ops_sees_figures_of_rooms_and_gateways(world: World, api: Caller)
         assert (await api("guide", "GET", path)).status_code == 403
 
 
+async def test_ops_mutes_in_all_rooms_lists_and_lifts(world: World, api: Caller) -> None:
+    viewer = str(world.viewer.subject)
+    room = f"/rooms/{world.room}/mute"
+    assert (await api("guide", "POST", room, {"viewer": viewer, "seconds": 60})).status_code == 204
+    assert (await api("guide", "POST", room, {"viewer": viewer, "seconds": 90, "scope": "brand"})).status_code == 204
+    first = (await api("ops", "GET", "/ops/mutes?limit=1")).json()
+    rest = (await api("ops", "GET", f"/ops/mutes?limit=1&cursor={first['next']}")).json()
+    listed = [(item["viewer"], item["name"], item["scope"], item["room"]) for item in first["items"] + rest["items"]]
+    assert listed == [(viewer, "小林", "brand", None), (viewer, "小林", "room", str(world.room))]
+    assert (await api("ops", "POST", "/ops/mutes", {"viewer": viewer, "seconds": 0})).status_code == 204
+    assert [item["scope"] for item in (await api("ops", "GET", "/ops/mutes")).json()["items"]] == ["room"]
+    assert (await api("stranger", "GET", "/ops/mutes")).json()["items"] == []
+    assert (await api("guide", "GET", "/ops/mutes")).status_code == 403
+    assert (await api("guide", "POST", "/ops/mutes", {"viewer": viewer, "seconds": 5})).status_code == 403
+
+
 BAD: list[tuple[str, str, str, Any]] = [
     ("guide", "POST", "/rooms", {"title": "a\0b"}),
     ("guide", "POST", "/rooms", {"title": "x" * 101}),
@@ -266,6 +282,9 @@ BAD: list[tuple[str, str, str, Any]] = [
     ("guide", "POST", "/rooms/{room}/slow", {"seconds": 10**20}),
     ("guide", "POST", "/rooms/{room}/slow", {"seconds": 1.5}),
     ("guide", "POST", "/rooms/{room}/mute", {"viewer": str(new_id()), "seconds": 10**12}),
+    ("guide", "POST", "/rooms/{room}/mute", {"viewer": str(new_id()), "seconds": 1, "scope": "world"}),
+    ("ops", "POST", "/ops/mutes", {"viewer": str(new_id()), "seconds": -1}),
+    ("ops", "GET", "/ops/mutes?cursor=WzFd", None),
     ("guide", "POST", "/rooms/{room}/announce", {"text": "x" * 1001}),
     ("guide", "POST", "/rooms/{room}/pin", {"product": "nonsense"}),
     ("guide", "POST", "/rooms/{room}/pin", ["list"]),

@@ -162,8 +162,8 @@ export class Room {
   announce(text) { return this.#command({t: 'announce', text}); }
   /** @param {{campaign: string, mode: 'push'|'claim', stock?: number, seconds?: number, delay?: number}} drop */
   drop(drop) { return this.#command({t: 'drop', ...drop}); }
-  /** @param {string} viewer @param {number} seconds  0 lifts the mute */
-  mute(viewer, seconds) { return this.#command({t: 'mute', viewer, seconds}); }
+  /** @param {string} viewer @param {number} seconds  0 lifts the mute @param {'room'|'brand'} [scope] */
+  mute(viewer, seconds, scope) { return this.#command({t: 'mute', viewer, seconds, ...(scope ? {scope} : {})}); }
   /** @param {string} comment */
   delete(comment) { return this.#command({t: 'delete', comment}); }
   /** @param {number} seconds  0 ends slow mode */

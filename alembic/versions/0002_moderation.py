@@ -1,0 +1,26 @@
+"""Moderation: mutes of a whole brand"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "brand_mutes",
+        sa.Column("brand_id", sa.Text(), nullable=False),
+        sa.Column("viewer_id", sa.Uuid(), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("by", sa.Uuid(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(["brand_id"], ["brands.id"], name=op.f("fk_brand_mutes_brand_id_brands")),
+        sa.PrimaryKeyConstraint("brand_id", "viewer_id", name=op.f("pk_brand_mutes")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("brand_mutes")

@@ -1,0 +1,47 @@
+"""REST for moderation: what guides and ops do about what is said, and what viewers report."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from msgspec import Meta
+
+from kernel.clock import now
+from kernel.http import InSession, Ops, Page, decode_cursor, encode_cursor, refusals
+from live import moderation_views as views
+from live import muting
+
+router = APIRouter()
+
+Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+_SIGNED_IN = ("token_missing", "token_invalid", "token_expired")
+_OPS = refusals(*_SIGNED_IN, "forbidden", "invalid")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_Microseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_000_000)]
+
+
+# ---- mutes ---------------------------------------------------------------------------------------------------------
+
+
+@router.get("/ops/mutes", tags=["ops"], summary="Who may not speak", responses=_OPS)
+async def list_mutes(session: InSession, who: Ops, cursor: Cursor = None, limit: Limit = 50) -> Page[views.MuteView]:
+    """The mutes that hold, of the brand and of its rooms that have not ended, newest first."""
+    before = None
+    if cursor is not None:
+        at, viewer, room = decode_cursor(cursor, tuple[_Microseconds, UUID, UUID])
+        before = (_EPOCH + at * _MICROSECOND, viewer, room)
+    found = await muting.standing(session, who.brand, now(), before, limit)
+    last = None
+    if len(found) == limit:
+        last = encode_cursor((found[-1].at - _EPOCH) // _MICROSECOND, found[-1].viewer, found[-1].room)
+    return Page(items=[views.mute_view(one) for one in found], next=last)
+
+
+@router.post("/ops/mutes", tags=["ops"], summary="Mute in all rooms", status_code=204, responses=_OPS)
+async def mute_brand(body: views.MuteInBrand, session: InSession, who: Ops) -> None:
+    """The viewer's comments are refused in all rooms of the brand, those to come included."""
+    await muting.mute_brand(session, who, body.viewer, body.seconds)

@@ -1,0 +1,46 @@
+"""What REST takes and gives for moderation."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from live.muting import EVERYWHERE, MAX_MUTE, Muting, Scope
+
+_ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
+
+
+# ---- mutes ---------------------------------------------------------------------------------------------------------
+
+
+class MuteInBrand(BaseModel):
+    """Whose comments are refused in all rooms of the brand, and for how long; 0 lifts the mute."""
+
+    viewer: UUID = Field(examples=[_ID])
+    seconds: int = Field(ge=0, le=MAX_MUTE, examples=[604_800])
+
+
+class MuteView(BaseModel):
+    """A mute that holds; ``room`` is null for one that holds in all rooms of the brand."""
+
+    viewer: UUID = Field(examples=[_ID])
+    name: str | None = Field(examples=["小林"])
+    scope: Scope
+    room: UUID | None
+    until: datetime
+    by: UUID = Field(description="The guide or ops who muted", examples=[_ID])
+    at: datetime
+
+
+def mute_view(muted: Muting) -> MuteView:
+    """``muted`` for a list."""
+    everywhere = muted.room == EVERYWHERE
+    return MuteView(
+        viewer=muted.viewer,
+        name=muted.name,
+        scope="brand" if everywhere else "room",
+        room=None if everywhere else muted.room,
+        until=muted.until,
+        by=muted.by,
+        at=muted.at,
+    )
