@@ -11,6 +11,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "login_unavailable": (503, "WeChat could not be reached; try again."),
     "forbidden": (403, "Your role may not do this."),
     "muted": (403, "You are muted in this room."),
+    "room_muted": (403, "Only the guide and invited viewers may speak in this room now."),
     # What did you send
     "bad_request": (400, "The request could not be read."),
     "invalid": (422, "A field has a value that is not allowed."),

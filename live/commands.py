@@ -52,6 +52,8 @@ async def _guide(session: AsyncSession, who: Principal, room: UUID, command: wir
             await rooms.announce(session, who, room, text)
         case wire.Slow(seconds=seconds):
             await rooms.slow(session, who, room, seconds)
+        case wire.Hush(on=on, allow=allow):
+            await rooms.hush(session, who, room, on, allow)
         case wire.Mute(viewer=viewer, seconds=seconds, scope=scope):
             await muting.mute(session, who, room, viewer, seconds, scope)
         case wire.Delete(comment=comment):

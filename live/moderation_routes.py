@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from msgspec import Meta
 
 from kernel.clock import now
-from kernel.http import InSession, Ops, Page, decode_cursor, encode_cursor, refusals
+from kernel.http import GuideOrOps, InSession, Ops, Page, decode_cursor, encode_cursor, refusals
 from live import moderation_views as views
-from live import muting
+from live import muting, rooms
 
 router = APIRouter()
 
@@ -22,6 +22,21 @@ _OPS = refusals(*_SIGNED_IN, "forbidden", "invalid")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _Microseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_000_000)]
+
+
+# ---- the room ------------------------------------------------------------------------------------------------------
+
+
+@router.post(
+    "/rooms/{room}/hush",
+    tags=["guide"],
+    summary="Mute the room",
+    status_code=204,
+    responses=refusals(*_SIGNED_IN, "forbidden", "not_found", "invalid", "room_ended"),
+)
+async def hush(room: UUID, body: views.Hush, session: InSession, who: GuideOrOps) -> None:
+    """Only staff and the viewers named may comment, until it is turned off."""
+    await rooms.hush(session, who, room, body.on, body.allow)
 
 
 # ---- mutes ---------------------------------------------------------------------------------------------------------

@@ -1,13 +1,25 @@
 """What REST takes and gives for moderation."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from live.muting import EVERYWHERE, MAX_MUTE, Muting, Scope
+from live.wire import MAX_ALLOWED
 
 _ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
+
+
+# ---- the room ------------------------------------------------------------------------------------------------------
+
+
+class Hush(BaseModel):
+    """Whether the room is muted, and who may comment all the same, besides its staff."""
+
+    on: bool = Field(examples=[True])
+    allow: Annotated[list[UUID], Field(max_length=MAX_ALLOWED)] = Field([], examples=[[_ID]])
 
 
 # ---- mutes ---------------------------------------------------------------------------------------------------------

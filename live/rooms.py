@@ -29,7 +29,7 @@ from live.tables import Room, shops, staff
 
 __all__ = [
     "Attended", "LiveEvent", "RoomFacts", "admission", "announce", "attend", "create", "delete_comment", "end",
-    "mute", "pin", "set_shelf", "slots", "slow", "start", "taps", "unpin", "unpin_due",
+    "hush", "mute", "pin", "set_shelf", "slots", "slow", "start", "taps", "unpin", "unpin_due",
 ]  # fmt: skip
 
 MAX_SLOW = 120
@@ -153,6 +153,19 @@ async def slow(session: AsyncSession, who: Principal, room: UUID, seconds: int) 
     found = await commanded(session, who, room, "scheduled", "live")
     if found.slow_seconds != seconds:
         await _change(session, room, slow_seconds=seconds)
+
+
+async def hush(session: AsyncSession, who: Principal, room: UUID, on: bool, allow: Sequence[UUID] = ()) -> None:
+    """From now on only staff and the viewers in ``allow`` (at most 50) may comment; off: everybody may again.
+
+    Raises Refusal ``invalid`` (too many), ``room_ended`` and those of ``commanded``.
+    """
+    if len(allow) > wire.MAX_ALLOWED:
+        raise Refusal("invalid", field="allow")
+    found = await commanded(session, who, room, "scheduled", "live")
+    allowed = list(dict.fromkeys(allow)) if on else []
+    if (found.hushed, found.allow) != (on, allowed):
+        await _change(session, room, hushed=on, allow=allowed)
 
 
 async def _set(session: AsyncSession, room: UUID, **values: object) -> None:

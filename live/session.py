@@ -34,6 +34,9 @@ class House(Protocol):
     slow_seconds: int
     mutes: dict[UUID, int]
     """Until when (ms since 1970) whose comments are refused."""
+    hushed: bool
+    allow: frozenset[UUID]
+    """In a hushed room only staff and these may comment."""
     review: Callable[[str], str]
     """The text as it may be shown, or Refusal."""
 
@@ -268,6 +271,8 @@ class Session:
         if until > now:
             raise Refusal("muted", retry_after=round(until - now, 1))
         staff = self.who.role in (Role.GUIDE, Role.OPS)
+        if house.hushed and not staff and self.who.subject not in house.allow:
+            raise Refusal("room_muted")
         self._allowance = min(COMMENT_BURST, self._allowance + max(0.0, now - self._spoke_at) * COMMENTS_PER_SECOND)
         self._spoke_at = now
         if not staff and self._allowance < 1:

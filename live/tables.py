@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -67,6 +68,8 @@ class Room(Table):
     state: Mapped[str] = mapped_column(Text, server_default="scheduled")
     announcement: Mapped[str] = mapped_column(Text, server_default="")
     slow_seconds: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    hushed: Mapped[bool] = mapped_column(server_default="false", comment="only staff and `allow` may comment")
+    allow: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     display_rate: Mapped[int] = mapped_column(SmallInteger, server_default="30", comment="comments/s a viewer is shown")
     scheduled_at: Mapped[datetime | None]
     live_at: Mapped[datetime | None]

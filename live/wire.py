@@ -23,6 +23,8 @@ MAX_CLIENT_FRAME = 4096
 """Bytes; a longer frame costs the client its connection."""
 MAX_TEXT = 200
 """Characters of a comment or announcement."""
+MAX_ALLOWED = 50
+"""Viewers who may speak in a room that is muted; each of them is in every welcome."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 """A command's id, chosen by the client: sending it again is answered again, not carried out again."""
@@ -91,7 +93,7 @@ class ProductCard(Struct, frozen=True, omit_defaults=True):
 
 
 class RoomCard(Struct, frozen=True, omit_defaults=True):
-    """A room as its viewers see it."""
+    """A room as its viewers see it. ``hushed``: only staff and the viewers in ``allow`` may comment."""
 
     id: UUID
     title: str
@@ -100,6 +102,8 @@ class RoomCard(Struct, frozen=True, omit_defaults=True):
     store: str | None = None
     live_at: int | None = None
     slow_seconds: int = 0
+    hushed: bool = False
+    allow: tuple[UUID, ...] = ()
 
 
 class DropCard(Struct, frozen=True, omit_defaults=True):
@@ -268,13 +272,21 @@ class Slow(Frame, frozen=True, tag="slow"):
     seconds: Annotated[int, Meta(ge=0, le=120)]
 
 
+class Hush(Frame, frozen=True, tag="hush"):
+    """Guide: from now on only staff and the viewers in ``allow`` may comment; with ``on`` false everybody may again."""
+
+    id: Id
+    on: bool
+    allow: Annotated[tuple[UUID, ...], Meta(max_length=MAX_ALLOWED)] = ()
+
+
 class End(Frame, frozen=True, tag="end"):
     """Guide: the room is over."""
 
     id: Id
 
 
-GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Delete | Slow | End
+GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Delete | Slow | Hush | End
 ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Ping | GuideCommand
 
 
@@ -312,7 +324,7 @@ class Announced(Event, frozen=True, tag="announce"):
 
 
 class RoomChanged(Event, frozen=True, tag="room"):
-    """The room as it is from now on: gone live, ended, slow mode."""
+    """The room as it is from now on: gone live, ended, slow mode, muted."""
 
     kind = Kind.CERTAIN
     room: RoomCard

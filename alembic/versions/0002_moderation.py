@@ -1,4 +1,4 @@
-"""Moderation: mutes of a whole brand"""
+"""Moderation: mutes of a whole brand, mute of a room"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,7 +20,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["brand_id"], ["brands.id"], name=op.f("fk_brand_mutes_brand_id_brands")),
         sa.PrimaryKeyConstraint("brand_id", "viewer_id", name=op.f("pk_brand_mutes")),
     )
+    hushed = sa.Column(
+        "hushed", sa.Boolean(), server_default="false", nullable=False, comment="only staff and `allow` may comment"
+    )
+    op.add_column("rooms", hushed)
+    op.add_column("rooms", sa.Column("allow", sa.ARRAY(sa.Uuid()), server_default="{}", nullable=False))
 
 
 def downgrade() -> None:
+    op.drop_column("rooms", "allow")
+    op.drop_column("rooms", "hushed")
     op.drop_table("brand_mutes")

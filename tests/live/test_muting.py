@@ -176,6 +176,37 @@ async def test_a_brands_mute_silences_open_sockets_in_other_rooms_on_other_gatew
         assert (await me.ack("c2")).ok
 
 
+async def test_a_muted_room_refuses_viewers_on_every_gateway_and_lets_the_allowed_speak(world: World) -> None:
+    kernel, bus = world.kernel, RedisBus(world.kernel.redis)
+    async with (
+        gateway(kernel) as one,
+        gateway(kernel) as two,
+        watching(one.url, kernel.keyring, world.room, world.guide) as guide,
+        watching(two.url, kernel.keyring, world.room, world.viewer) as allowed,
+        watching(two.url, kernel.keyring, world.room) as other,
+    ):
+        await guide.send(wire.Hush("h", True, (world.viewer.subject,)))
+        assert (await guide.ack("h")).ok
+        await relay.turn(kernel.sessions, bus)
+        for client in (guide, allowed, other):
+            changed = await client.event(wire.RoomChanged)
+            assert changed.room.hushed
+            await client.send(wire.Comment("c", "在吗"))
+        assert (await guide.ack("c")).ok
+        assert (await allowed.ack("c")).ok
+        answer = await other.ack("c")
+        assert answer.error is not None
+        assert answer.error.code == "room_muted"
+        async with watching(one.url, kernel.keyring, world.room) as late:
+            assert late.frames[0].room.hushed
+        await guide.send(wire.Hush("i", False))
+        assert (await guide.ack("i")).ok
+        await relay.turn(kernel.sessions, bus)
+        await other.event(wire.RoomChanged, lambda event: not event.room.hushed)
+        await other.send(wire.Comment("d", "在吗"))
+        assert (await other.ack("d")).ok
+
+
 def test_a_command_without_scope_means_the_room() -> None:
     told = msgspec.json.encode({"t": "mute", "id": "1", "viewer": new_id(), "seconds": 5})
     command = wire.client_frames.decode(told)

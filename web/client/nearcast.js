@@ -166,6 +166,8 @@ export class Room {
   mute(viewer, seconds, scope) { return this.#command({t: 'mute', viewer, seconds, ...(scope ? {scope} : {})}); }
   /** @param {string} comment */
   delete(comment) { return this.#command({t: 'delete', comment}); }
+  /** @param {boolean} on @param {string[]} [allow]  viewers who may comment all the same */
+  hush(on, allow) { return this.#command({t: 'hush', on, ...(allow ? {allow} : {})}); }
   /** @param {number} seconds  0 ends slow mode */
   slow(seconds) { return this.#command({t: 'slow', seconds}); }
 
