@@ -21,6 +21,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "duplicate": (409, "You said just that a moment ago."),
     "idempotency_mismatch": (422, "This Idempotency-Key was used before with another request."),
     "idempotency_key_missing": (400, "This request needs an Idempotency-Key header."),
+    "already_resolved": (409, "This comment was taken down already."),
     "not_found": (404, "There is no such thing here."),
     "too_fast": (429, "Slow down a little."),
     "busy": (503, "Too many at once; try again in a moment."),

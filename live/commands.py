@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
-from live import comments, muting, pins, rooms, wire
+from live import comments, muting, pins, reports, rooms, wire
 from live.ports import Issuer, Locator
 
 
@@ -23,7 +23,7 @@ class Commands:
         self._issuer = issuer
 
     async def carry(
-        self, who: Principal, room: UUID, command: wire.GuideCommand | wire.Claim | wire.Locate
+        self, who: Principal, room: UUID, command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report
     ) -> wire.Ack:
         """The answer to a command that was done. Refusal where it was not, or what the services behind raise."""
         id = command.id or ""
@@ -34,7 +34,10 @@ class Commands:
         if isinstance(command, wire.Drop):
             return wire.Ack(id, ok=True, drop=await self._issuer.open_drop(who, room, command))
         async with transaction(self._sessions) as session:
-            await _guide(session, who, room, command)
+            if isinstance(command, wire.Report):
+                await reports.report(session, who, room, command.comment, command.reason)
+            else:
+                await _guide(session, who, room, command)
         return wire.Ack(id, ok=True)
 
 

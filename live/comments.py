@@ -19,7 +19,7 @@ from kernel.redis import Client
 from live import wire
 from live.bus import Kept, key
 from live.hosting import commanded, tell
-from live.tables import Comment, Room
+from live.tables import Comment, Reported, Room
 
 log = structlog.get_logger()
 
@@ -156,4 +156,11 @@ async def delete_comment(session: AsyncSession, who: Principal, room: UUID, comm
             if await session.scalar(select(Comment.room_id).where(Comment.id == comment)) != room:
                 raise Refusal("not_found", what=str(comment))
             return
+    # Whoever takes a comment down has answered those who reported it.
+    await session.execute(
+        update(Reported)
+        .where(Reported.comment_id == comment, Reported.verdict.is_(None))
+        .values(verdict="delete", resolved_at=at, resolved_by=who.subject)
+        .execution_options(synchronize_session=False)
+    )
     await tell(session, room, wire.Deleted(comment=comment), {})

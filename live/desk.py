@@ -288,7 +288,9 @@ class Gateway:
             case wire.Seen(coupon=coupon):
                 self._journal.seen(session.who.subject, coupon)
 
-    def _begin(self, connection: Connection, command: wire.GuideCommand | wire.Claim | wire.Locate) -> None:
+    def _begin(
+        self, connection: Connection, command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report
+    ) -> None:
         room, session = connection.room, connection.session
         if room is None or session is None or session.who is None:
             return
@@ -300,7 +302,7 @@ class Gateway:
         connection: Connection,
         session: Session,
         room: UUID,
-        command: wire.GuideCommand | wire.Claim | wire.Locate,
+        command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report,
     ) -> None:
         assert session.who is not None
         try:
@@ -325,7 +327,7 @@ class Gateway:
         self,
         session: Session,
         connection: Connection,
-        command: wire.GuideCommand | wire.Claim | wire.Locate,
+        command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report,
         ack: wire.Ack,
     ) -> None:
         if command.id is not None:

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from msgspec import Meta
 
 from kernel.clock import now
-from kernel.http import GuideOrOps, InSession, Ops, Page, decode_cursor, encode_cursor, refusals
+from kernel.http import GuideOrOps, InSession, Ops, Page, Viewer, decode_cursor, encode_cursor, refusals
 from live import moderation_views as views
-from live import muting, rooms
+from live import muting, reports, rooms
 
 router = APIRouter()
 
@@ -60,3 +60,41 @@ async def list_mutes(session: InSession, who: Ops, cursor: Cursor = None, limit:
 async def mute_brand(body: views.MuteInBrand, session: InSession, who: Ops) -> None:
     """The viewer's comments are refused in all rooms of the brand, those to come included."""
     await muting.mute_brand(session, who, body.viewer, body.seconds)
+
+
+# ---- reports -------------------------------------------------------------------------------------------------------
+
+
+@router.post(
+    "/rooms/{room}/reports",
+    tags=["rooms"],
+    summary="Report a comment",
+    status_code=204,
+    responses=refusals(*_SIGNED_IN, "forbidden", "not_found", "invalid"),
+)
+async def report(room: UUID, body: views.NewReport, session: InSession, who: Viewer) -> None:
+    """Ops will look at the comment. Reporting it again changes nothing."""
+    await reports.report(session, who, room, body.comment, body.reason)
+
+
+@router.get("/ops/reports", tags=["ops"], summary="Reported comments", responses=_OPS)
+async def list_reports(
+    session: InSession, who: Ops, state: views.CaseState = "open", cursor: Cursor = None, limit: Limit = 50
+) -> Page[views.CaseView]:
+    """Comments that viewers reported, the newest comment first: those to be decided, or those that were."""
+    before = None if cursor is None else decode_cursor(cursor, tuple[UUID])[0]
+    found = await reports.cases(session, who.brand, resolved=state == "resolved", before=before, limit=limit)
+    last = encode_cursor(found[-1].comment.id) if len(found) == limit else None
+    return Page(items=[views.case_view(case) for case in found], next=last)
+
+
+@router.post(
+    "/ops/reports/{comment}/resolve",
+    tags=["ops"],
+    summary="Decide on a reported comment",
+    status_code=204,
+    responses=refusals(*_SIGNED_IN, "forbidden", "not_found", "invalid", "already_resolved"),
+)
+async def resolve(comment: UUID, body: views.Resolution, session: InSession, who: Ops) -> None:
+    """The comment is taken down everywhere, or stays. Deciding the same again changes nothing."""
+    await reports.resolve(session, who, comment, body.verdict)

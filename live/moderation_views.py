@@ -1,13 +1,15 @@
 """What REST takes and gives for moderation."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from live.muting import EVERYWHERE, MAX_MUTE, Muting, Scope
-from live.wire import MAX_ALLOWED
+from live.reports import Case, Verdict
+from live.views import KeptComment, comment_view
+from live.wire import MAX_ALLOWED, Reason
 
 _ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
 
@@ -55,4 +57,55 @@ def mute_view(muted: Muting) -> MuteView:
         until=muted.until,
         by=muted.by,
         at=muted.at,
+    )
+
+
+# ---- reports -------------------------------------------------------------------------------------------------------
+
+CaseState = Literal["open", "resolved"]
+
+
+class NewReport(BaseModel):
+    """The comment that is wrong, and why."""
+
+    comment: UUID = Field(examples=[_ID])
+    reason: Reason = Field(examples=["spam"])
+
+
+class Resolution(BaseModel):
+    """What becomes of a reported comment."""
+
+    verdict: Verdict = Field(examples=["delete"])
+
+
+class CaseView(BaseModel):
+    """A reported comment. ``reports``: by how many viewers; ``reasons``: how many gave which."""
+
+    comment: KeptComment
+    room: UUID = Field(examples=[_ID])
+    room_title: str = Field(examples=["周五新品试喝"])
+    reports: int = Field(examples=[3])
+    reasons: dict[Reason, int] = Field(examples=[{"abuse": 1, "spam": 2}])
+    first_at: datetime
+    last_at: datetime
+    verdict: Verdict | None
+    resolved_at: datetime | None
+    resolved_by: UUID | None
+
+
+def case_view(case: Case) -> CaseView:
+    """``case`` for the review list."""
+    return CaseView.model_validate(
+        {
+            "comment": comment_view(case.comment),
+            "room": case.reported.room_id,
+            "room_title": case.room_title,
+            "reports": case.reported.reports,
+            "reasons": case.reasons,
+            "first_at": case.reported.first_at,
+            "last_at": case.reported.last_at,
+            "verdict": case.reported.verdict,
+            "resolved_at": case.reported.resolved_at,
+            "resolved_by": case.reported.resolved_by,
+        }
     )

@@ -124,6 +124,8 @@ async def _mute_everywhere(
     if await session.scalar(mine) is not None:
         raise Refusal("invalid", "Staff cannot be muted.", field="viewer")
     at = now()
+    # Nobody asks for what is over; those who mute sweep.
+    await session.execute(delete(BrandMute).where(BrandMute.brand_id == who.brand, BrandMute.until <= at))
     until: datetime | None = None
     if seconds == 0:
         gone = delete(BrandMute).where(BrandMute.brand_id == who.brand, BrandMute.viewer_id == viewer)

@@ -123,6 +123,41 @@ class Comment(Table):
     deleted_by: Mapped[UUID | None]
 
 
+class Reported(Table):
+    """A comment that viewers reported, and the verdict on it, once there is one."""
+
+    __tablename__ = "reported_comments"
+    __table_args__ = (
+        CheckConstraint("verdict IN ('delete', 'keep')", name="verdict"),
+        CheckConstraint("(verdict IS NULL) = (resolved_at IS NULL)", name="resolved"),
+        Index("ix_reported_comments_open", "brand_id", "comment_id", postgresql_where="verdict IS NULL"),
+        Index("ix_reported_comments_resolved", "brand_id", "comment_id", postgresql_where="verdict IS NOT NULL"),
+    )
+
+    comment_id: Mapped[UUID] = mapped_column(ForeignKey("comments.id", ondelete="CASCADE"), primary_key=True)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"))
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), index=True)
+    reports: Mapped[int] = mapped_column(comment="how many viewers reported it")
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+    verdict: Mapped[str | None] = mapped_column(Text)
+    resolved_at: Mapped[datetime | None]
+    resolved_by: Mapped[UUID | None]
+
+
+class Report(Table):
+    """A viewer's report of a comment."""
+
+    __tablename__ = "reports"
+
+    comment_id: Mapped[UUID] = mapped_column(
+        ForeignKey("reported_comments.comment_id", ondelete="CASCADE"), primary_key=True
+    )
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+
+
 class Mute(Table):
     """A viewer who may not comment in a room until ``until``."""
 

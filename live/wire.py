@@ -29,6 +29,8 @@ MAX_ALLOWED = 50
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 """A command's id, chosen by the client: sending it again is answered again, not carried out again."""
 Text = Annotated[str, Meta(max_length=1000)]
+Reason = Literal["spam", "fraud", "abuse", "sexual", "illegal", "other"]
+"""Why a viewer reports a comment."""
 Longitude = Annotated[float, Meta(ge=-180, le=180)]
 Latitude = Annotated[float, Meta(ge=-90, le=90)]
 
@@ -206,6 +208,14 @@ class Claim(Frame, frozen=True, tag="claim"):
     drop: UUID
 
 
+class Report(Frame, frozen=True, tag="report"):
+    """Viewer: this comment is wrong; ops will look at it. Counts once per viewer and comment."""
+
+    id: Id
+    comment: UUID
+    reason: Reason
+
+
 class Ping(Frame, frozen=True, tag="ping"):
     """Answered by ``pong``; for clients that cannot see WebSocket pings and want to know the server's clock."""
 
@@ -287,7 +297,7 @@ class End(Frame, frozen=True, tag="end"):
 
 
 GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Delete | Slow | Hush | End
-ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Ping | GuideCommand
+ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Report | Ping | GuideCommand
 
 
 # ---- events (inside ``batch``) -------------------------------------------------------------------------------------

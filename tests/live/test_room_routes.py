@@ -261,6 +261,34 @@ async def test_ops_mutes_in_all_rooms_lists_and_lifts(world: World, api: Caller)
     assert (await api("guide", "POST", "/ops/mutes", {"viewer": viewer, "seconds": 5})).status_code == 403
 
 
+async def test_reported_comments_are_listed_in_pages_and_decided(world: World, api: Caller) -> None:
+    rows = [Kept(new_id(), new_id(), "路人", "viewer", str(n), 1_781_784_067_000) for n in range(3)]
+    await RedisBus(world.kernel.redis).cast(world.room, [], keep=[msgspec.json.encode(row) for row in rows])
+    await comments.store_kept(world.kernel.sessions, world.kernel.redis, [world.room])
+    for row in rows:
+        body = {"comment": str(row.id), "reason": "spam"}
+        assert (await api("viewer", "POST", f"/rooms/{world.room}/reports", body)).status_code == 204
+    first = (await api("ops", "GET", "/ops/reports?limit=2")).json()
+    rest = (await api("ops", "GET", f"/ops/reports?limit=2&cursor={first['next']}")).json()
+    items = first["items"] + rest["items"]
+    assert [item["comment"]["text"] for item in items] == ["2", "1", "0"]
+    assert (items[0]["reports"], items[0]["reasons"], items[0]["room"]) == (1, {"spam": 1}, str(world.room))
+    for row, verdict in zip(rows, ("delete", "keep"), strict=False):
+        answer = await api("ops", "POST", f"/ops/reports/{row.id}/resolve", {"verdict": verdict})
+        assert answer.status_code == 204
+    assert [item["comment"]["text"] for item in (await api("ops", "GET", "/ops/reports")).json()["items"]] == ["2"]
+    decided = (await api("ops", "GET", "/ops/reports?state=resolved")).json()["items"]
+    assert [(item["verdict"], item["comment"]["deleted_at"] is None) for item in decided] == [
+        ("keep", True),
+        ("delete", False),
+    ]
+    again = await api("ops", "POST", f"/ops/reports/{rows[0].id}/resolve", {"verdict": "keep"})
+    assert (again.status_code, again.json()["code"]) == (409, "already_resolved")
+    assert (await api("guide", "POST", f"/rooms/{world.room}/reports", body)).status_code == 403
+    assert (await api("guide", "GET", "/ops/reports")).status_code == 403
+    assert (await api("stranger", "GET", "/ops/reports")).json()["items"] == []
+
+
 BAD: list[tuple[str, str, str, Any]] = [
     ("guide", "POST", "/rooms", {"title": "a\0b"}),
     ("guide", "POST", "/rooms", {"title": "x" * 101}),
@@ -289,6 +317,9 @@ BAD: list[tuple[str, str, str, Any]] = [
     ("ops", "GET", "/ops/mutes?cursor=WzFd", None),
     ("guide", "POST", "/rooms/{room}/hush", {"on": True, "allow": [str(new_id())] * 51}),
     ("guide", "POST", "/rooms/{room}/hush", {"allow": []}),
+    ("viewer", "POST", "/rooms/{room}/reports", {"comment": str(new_id()), "reason": "boring"}),
+    ("ops", "POST", "/ops/reports/{room}/resolve", {"verdict": "perhaps"}),
+    ("ops", "GET", "/ops/reports?cursor=bm8", None),
     ("guide", "POST", "/rooms/{room}/announce", {"text": "x" * 1001}),
     ("guide", "POST", "/rooms/{room}/pin", {"product": "nonsense"}),
     ("guide", "POST", "/rooms/{room}/pin", ["list"]),

@@ -311,6 +311,15 @@ def test_only_viewers_claim() -> None:
     Transcript(Role.GUIDE).inside().says(wire.Claim("1", DROP)).acks("1", "forbidden")
 
 
+def test_only_viewers_report_also_while_they_are_muted() -> None:
+    told = wire.Report("1", DROP, "spam")
+    Transcript(Role.GUIDE).inside().says(told).acks("1", "forbidden")
+    t = Transcript().inside()
+    t.room.mutes[ME] = int((t.now + 60) * 1000)
+    t.says(told).does(Carry(told))
+    t.says('{"t":"report","id":"2","comment":"' + str(DROP) + '","reason":"boring"}').ends(Close.BAD_FRAME)
+
+
 def test_fix_without_id_is_carried_out_and_not_answered() -> None:
     fix = wire.Locate(121.4, 31.2, "gcj02", 20.0)
     Transcript().inside().says(fix).does(Carry(fix)).nothing_more()

@@ -152,6 +152,9 @@ export class Room {
     else if (this.#seen.size < SEEN_MAX) this.#seen.add(coupon);
   }
 
+  /** @param {string} comment @param {'spam'|'fraud'|'abuse'|'sexual'|'illegal'|'other'} reason */
+  report(comment, reason) { return this.#command({t: 'report', comment, reason}); }
+
   // ---- what a guide says ---------------------------------------------------------------------------------------
   start() { return this.#command({t: 'start'}); }
   end() { return this.#command({t: 'end'}); }

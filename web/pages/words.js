@@ -312,6 +312,7 @@ export const REFUSALS = {
   duplicate: ['这句刚刚说过了', 'You just said that'],
   idempotency_mismatch: ['这次操作和上次不一致，请重新开始', 'This differs from the first try; please start again'],
   idempotency_key_missing: ['请求不完整，请刷新后再试', 'The request was incomplete; please reload'],
+  already_resolved: ['这条评论已经删除了', 'This comment was taken down already'],
   not_found: ['没有找到', 'Not found'],
   too_fast: ['说得太快啦，歇一会儿', 'A little slower, please'],
   busy: ['人太多了，马上再试', 'Very busy right now; try again in a moment'],
