@@ -26,13 +26,13 @@ from live.errands import Errands
 from live.hub import Hub
 from live.journal import Journal
 from live.metrics import Exposition, Tally
-from live.moderation import WordList, review
 from live.ports import Issuer, Locator
 from live.pulse import Pulse
 from live.replica import Facts, Room, person
 from live.session import Carry, Effect, Enter, Note, Say, Session, refused
 from live.speech import Speech
 from live.wire import Close
+from live.word_lists import WordLists
 
 SAME_VIEWER = 4
 """Sockets one viewer may hold open in one room of one gateway; one more closes the oldest."""
@@ -62,11 +62,11 @@ class Gateway:
         self.draining = False
         self.bus = bus
         self._kernel = kernel
-        self._words = WordList.load()
+        self._words = WordLists(kernel.sessions, self.tally)
         self._errands = Errands(COMMANDS_AT_ONCE, COMMANDS_EACH)
         self._chores = Errands(CHORES_AT_ONCE, CHORES_AT_ONCE)
         self.hub = Hub(
-            bus, self._facts, lambda text: review(text, self._words), self.tally, self._spawn,
+            bus, self._facts, self._words.review, self.tally, self._spawn,
             log_length=kernel.settings.room_log_length, failed=self._defect,
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
@@ -88,6 +88,7 @@ class Gateway:
             group.create_task(self.bus.run(self.hub), name="bus")
             group.create_task(self.wheel.run(), name="wheel")
             group.create_task(self.pulse.run(), name="pulse")
+            group.create_task(self._words.run(), name="words")
             group.create_task(self._write_journal(), name="journal")
             group.create_task(self._look_after_rooms(), name="rooms")
             group.create_task(self._watch_loop(), name="lag")
@@ -155,6 +156,7 @@ class Gateway:
         log.error("tick_failed", exc_info=error)
 
     async def _facts(self, room: UUID) -> Facts:
+        await self._words.loaded()
         async with transaction(self._kernel.sessions) as session:
             facts = await rooms.admission(session, room)
             return Facts(facts.brand, facts.display_rate, await rooms.slots(session, room))

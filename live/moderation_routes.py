@@ -10,7 +10,7 @@ from msgspec import Meta
 from kernel.clock import now
 from kernel.http import GuideOrOps, InSession, Ops, Page, Viewer, decode_cursor, encode_cursor, refusals
 from live import moderation_views as views
-from live import muting, reports, rooms
+from live import muting, reports, rooms, word_lists
 
 router = APIRouter()
 
@@ -98,3 +98,30 @@ async def list_reports(
 async def resolve(comment: UUID, body: views.Resolution, session: InSession, who: Ops) -> None:
     """The comment is taken down everywhere, or stays. Deciding the same again changes nothing."""
     await reports.resolve(session, who, comment, body.verdict)
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+
+@router.get("/ops/words", tags=["ops"], summary="Unwanted words", responses=refusals(*_SIGNED_IN, "forbidden"))
+async def get_words(session: InSession, who: Ops) -> views.WordsView:
+    """The brand's own list of words that no comment may contain; `own` is false while the shipped list holds."""
+    return views.words_view(await word_lists.words_of(session, who.brand))
+
+
+@router.put("/ops/words", tags=["ops"], summary="Replace the unwanted words", responses=_OPS)
+async def put_words(body: views.NewWords, session: InSession, who: Ops) -> views.WordsView:
+    """Exactly these words from now on, in place of the shipped ones; every gateway knows them within two seconds."""
+    return views.words_view(await word_lists.set_words(session, who, body.words))
+
+
+@router.delete(
+    "/ops/words",
+    tags=["ops"],
+    summary="Back to the shipped words",
+    status_code=204,
+    responses=refusals(*_SIGNED_IN, "forbidden"),
+)
+async def delete_words(session: InSession, who: Ops) -> None:
+    """The brand has no list of its own any more."""
+    await word_lists.forget_words(session, who.brand)

@@ -4,12 +4,14 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
+from kernel.http import PLAIN
 from live.muting import EVERYWHERE, MAX_MUTE, Muting, Scope
 from live.reports import Case, Verdict
 from live.views import KeptComment, comment_view
 from live.wire import MAX_ALLOWED, Reason
+from live.word_lists import MAX_WORD, MAX_WORDS, Words
 
 _ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
 
@@ -109,3 +111,29 @@ def case_view(case: Case) -> CaseView:
             "resolved_by": case.reported.resolved_by,
         }
     )
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=MAX_WORD, pattern=PLAIN)]
+
+
+class NewWords(BaseModel):
+    """The words that no comment may contain: found whatever the case, width, padding or script."""
+
+    words: Annotated[list[Word], Field(max_length=MAX_WORDS)] = Field(examples=[["加微信", "刷单"]])
+
+
+class WordsView(BaseModel):
+    """The brand's own list; none, and ``own`` false, while the shipped one holds."""
+
+    own: bool = Field(examples=[True])
+    words: list[str] = Field(examples=[["加微信", "刷单"]])
+    changed_at: datetime | None
+
+
+def words_view(words: Words | None) -> WordsView:
+    """The brand's list."""
+    if words is None:
+        return WordsView(own=False, words=[], changed_at=None)
+    return WordsView(own=True, words=list(words.words), changed_at=words.changed_at)

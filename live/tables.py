@@ -170,6 +170,18 @@ class Mute(Table):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class BrandWords(Table):
+    """A brand's own list of words that no comment may contain, in place of the shipped one."""
+
+    __tablename__ = "brand_words"
+
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), primary_key=True)
+    words: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    revision: Mapped[UUID] = mapped_column(comment="new with every change")
+    by: Mapped[UUID]
+    at: Mapped[datetime]
+
+
 class BrandMute(Table):
     """A viewer who may not comment in any room of the brand until ``until``."""
 

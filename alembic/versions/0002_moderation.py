@@ -1,4 +1,4 @@
-"""Moderation: mutes of a whole brand, mute of a room, reported comments"""
+"""Moderation: mutes of a whole brand, mute of a room, reported comments, word lists"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -65,9 +65,20 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("comment_id", "viewer_id", name=op.f("pk_reports")),
     )  # fmt: skip
+    op.create_table(
+        "brand_words",
+        sa.Column("brand_id", sa.Text(), nullable=False),
+        sa.Column("words", sa.ARRAY(sa.Text()), nullable=False),
+        sa.Column("revision", sa.Uuid(), nullable=False, comment="new with every change"),
+        sa.Column("by", sa.Uuid(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["brand_id"], ["brands.id"], name=op.f("fk_brand_words_brand_id_brands")),
+        sa.PrimaryKeyConstraint("brand_id", name=op.f("pk_brand_words")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("brand_words")
     op.drop_table("reports")
     op.drop_table("reported_comments")
     op.drop_column("rooms", "allow")

@@ -289,6 +289,18 @@ async def test_reported_comments_are_listed_in_pages_and_decided(world: World, a
     assert (await api("stranger", "GET", "/ops/reports")).json()["items"] == []
 
 
+async def test_ops_keeps_the_brands_words(world: World, api: Caller) -> None:
+    assert (await api("ops", "GET", "/ops/words")).json() == {"own": False, "words": [], "changed_at": None}
+    made = await api("ops", "PUT", "/ops/words", {"words": ["竞品", "加微信"]})
+    assert made.json()["words"] == ["竞品", "加微信"]
+    assert (await api("ops", "GET", "/ops/words")).json() == made.json()
+    assert (await api("stranger", "GET", "/ops/words")).json()["own"] is False
+    assert (await api("ops", "DELETE", "/ops/words")).status_code == 204
+    assert (await api("ops", "GET", "/ops/words")).json()["own"] is False
+    for method, body in (("GET", None), ("PUT", {"words": []}), ("DELETE", None)):
+        assert (await api("guide", method, "/ops/words", body)).status_code == 403
+
+
 BAD: list[tuple[str, str, str, Any]] = [
     ("guide", "POST", "/rooms", {"title": "a\0b"}),
     ("guide", "POST", "/rooms", {"title": "x" * 101}),
@@ -320,6 +332,9 @@ BAD: list[tuple[str, str, str, Any]] = [
     ("viewer", "POST", "/rooms/{room}/reports", {"comment": str(new_id()), "reason": "boring"}),
     ("ops", "POST", "/ops/reports/{room}/resolve", {"verdict": "perhaps"}),
     ("ops", "GET", "/ops/reports?cursor=bm8", None),
+    ("ops", "PUT", "/ops/words", {"words": ["!?"]}),
+    ("ops", "PUT", "/ops/words", {"words": ["a\0b"]}),
+    ("ops", "PUT", "/ops/words", {"words": ["x" * 51]}),
     ("guide", "POST", "/rooms/{room}/announce", {"text": "x" * 1001}),
     ("guide", "POST", "/rooms/{room}/pin", {"product": "nonsense"}),
     ("guide", "POST", "/rooms/{room}/pin", ["list"]),
