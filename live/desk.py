@@ -20,13 +20,14 @@ from kernel.ids import new_id
 from kernel.postgres import transaction
 from live import rooms, wire
 from live.bus import Bus
+from live.check import Check
 from live.commands import Commands
 from live.connection import Connection, Wheel
 from live.errands import Errands
 from live.hub import Hub
 from live.journal import Journal
 from live.metrics import Exposition, Tally
-from live.ports import Issuer, Locator
+from live.ports import Checker, Issuer, Locator
 from live.pulse import Pulse
 from live.replica import Facts, Room, person
 from live.session import Carry, Effect, Enter, Note, Say, Session, refused
@@ -52,7 +53,9 @@ log = structlog.get_logger()
 class Gateway:
     """Everything one gateway holds. Implements ``live.connection.Desk``."""
 
-    def __init__(self, kernel: Kernel, bus: Bus, locator: Locator, issuer: Issuer, url: str) -> None:
+    def __init__(
+        self, kernel: Kernel, bus: Bus, locator: Locator, issuer: Issuer, url: str, checker: Checker | None = None
+    ) -> None:
         self.id = new_id().hex
         self.url = url
         self.tally = Tally()
@@ -71,6 +74,9 @@ class Gateway:
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
         self._speech = Speech(bus, self.tally, self._spawn)
+        self._check = None
+        if checker is not None:
+            self._check = Check(checker, self._speech, self.tally, kernel.settings.msg_sec_check_down)
         self._commands = Commands(kernel.sessions, locator, issuer)
         self.pulse = Pulse(self.id, url, kernel.redis, bus, self.hub, self.tally, lambda: self.ready)
         self._exposition = Exposition(self.tally, self._gauges, self._losses)
@@ -128,6 +134,8 @@ class Gateway:
         log.info("draining", viewers=len(self.connections))
         deadline = monotonic() + seconds
         await self._errands.finish(min(5.0, seconds / 4))
+        if self._check is not None:
+            await self._check.finish()
         random = Random()  # noqa: S311 - spreading, not secrecy
         steps = max(1, int((deadline - monotonic()) * 0.7 / DRAIN_STEP_SECONDS))
         paced = max(100, -(-len(self.connections) // steps))
@@ -213,7 +221,7 @@ class Gateway:
                 self._enter(connection, effect)
             case Say():
                 if connection.room is not None:
-                    self._speech.say(connection, connection.room, effect)
+                    (self._check or self._speech).say(connection, connection.room, effect)
             case Note():
                 self._note(connection, effect.frame)
             case Carry():
