@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from contextlib import AsyncExitStack
 from datetime import datetime
 from uuid import UUID
 
@@ -12,12 +13,14 @@ from coupons import drops, push, wallet
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
 from geo.locations import Arrival, Locations
+from guides.content_check import CheckFailed, ContentCheck, Suggestion
 from kernel.clock import now
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
 from kernel.settings import Settings
 from live import gateway, wire
 from live.bus import RedisBus
+from live.ports import Unchecked
 
 
 class StoresNearby:
@@ -63,6 +66,20 @@ class CouponDesk:
             await wallet.seen(session, viewer, coupons)
 
 
+class WeChatCheck:
+    """``live.ports.Checker`` on ``guides.content_check``."""
+
+    def __init__(self, check: ContentCheck) -> None:
+        self._check = check
+
+    async def check(self, viewer: UUID, text: str) -> Suggestion:
+        """See ``live.ports.Checker``."""
+        try:
+            return await self._check.check(viewer, text)
+        except CheckFailed as failure:
+            raise Unchecked(str(failure)) from failure
+
+
 class Arrivals:
     """Whoever comes into reach while a push drop runs gets its coupon then."""
 
@@ -82,11 +99,15 @@ async def serve(settings: Settings) -> None:
     """Serve rooms until SIGTERM or SIGINT, then drain."""
     stop = asyncio.Event()
     async with (
+        AsyncExitStack() as optional,
         open_kernel(settings) as kernel,
         Catchments(kernel.sessions) as catchments,
         Locations(kernel.sessions, catchments, Arrivals(kernel.sessions)) as locations,
         Issuer(kernel.sessions) as issuer,
     ):
+        checker = None
+        if settings.msg_sec_check:
+            checker = WeChatCheck(await optional.enter_async_context(ContentCheck(settings, kernel.sessions)))
         serving = gateway.serve(
             kernel,
             RedisBus(kernel.redis, log_length=settings.room_log_length),
@@ -95,6 +116,7 @@ async def serve(settings: Settings) -> None:
             host=settings.gateway_host,
             port=settings.gateway_port,
             public_url=settings.gateway_public_url,
+            checker=checker,
             stop=stop,
         )
         await until_stopped(serving, stop.set)

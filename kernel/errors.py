@@ -11,6 +11,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "login_unavailable": (503, "WeChat could not be reached; try again."),
     "forbidden": (403, "Your role may not do this."),
     "muted": (403, "You are muted in this room."),
+    "room_muted": (403, "Only the guide and invited viewers may speak in this room now."),
     # What did you send
     "bad_request": (400, "The request could not be read."),
     "invalid": (422, "A field has a value that is not allowed."),
@@ -20,6 +21,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "duplicate": (409, "You said just that a moment ago."),
     "idempotency_mismatch": (422, "This Idempotency-Key was used before with another request."),
     "idempotency_key_missing": (400, "This request needs an Idempotency-Key header."),
+    "already_resolved": (409, "This comment was taken down already."),
     "not_found": (404, "There is no such thing here."),
     "too_fast": (429, "Slow down a little."),
     "busy": (503, "Too many at once; try again in a moment."),

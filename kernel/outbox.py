@@ -26,12 +26,13 @@ async def emit(session: AsyncSession, topic: str, room_id: UUID, payload: Any) -
     await emit_all(session, room_id, [(topic, payload)])
 
 
-_EMIT_ALL = text(
+_EMIT = text(
     """
     WITH told AS (
         INSERT INTO outbox (lane, topic, room_id, payload)
-        SELECT :lane, e.topic, :room, e.payload
-        FROM unnest(CAST(:topics AS text[]), CAST(:payloads AS bytea[])) WITH ORDINALITY AS e (topic, payload, place)
+        SELECT e.lane, e.topic, e.room, e.payload
+        FROM unnest(CAST(:lanes AS smallint[]), CAST(:topics AS text[]), CAST(:rooms AS uuid[]),
+                    CAST(:payloads AS bytea[])) WITH ORDINALITY AS e (lane, topic, room, payload, place)
         ORDER BY e.place
     )
     SELECT pg_notify(:channel, '')
@@ -41,12 +42,17 @@ _EMIT_ALL = text(
 
 async def emit_all(session: AsyncSession, room_id: UUID, events: Sequence[tuple[str, Any]]) -> None:
     """``emit`` for several (topic, payload) of one room, in this order, in one round trip."""
+    await emit_everywhere(session, [(room_id, topic, payload) for topic, payload in events])
+
+
+async def emit_everywhere(session: AsyncSession, events: Sequence[tuple[UUID, str, Any]]) -> None:
+    """``emit`` for several (room, topic, payload), in this order, in one round trip."""
     if events:
         values = {
-            "lane": lane_of(room_id),
-            "room": room_id,
-            "topics": [topic for topic, _ in events],
-            "payloads": [msgspec.json.encode(payload) for _, payload in events],
+            "lanes": [lane_of(room) for room, _, _ in events],
+            "rooms": [room for room, _, _ in events],
+            "topics": [topic for _, topic, _ in events],
+            "payloads": [msgspec.json.encode(payload) for _, _, payload in events],
             "channel": CHANNEL,
         }
-        await session.execute(_EMIT_ALL, values)
+        await session.execute(_EMIT, values)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,9 +50,16 @@ class Settings(BaseSettings):
     )
     dev_login: bool = Field(False, description="Allow `POST /v1/auth/dev`: anyone becomes anyone. Never in production")
 
-    wechat_base_url: str = Field("https://api.weixin.qq.com", description="Where `code2session` is asked")
+    wechat_base_url: str = Field(
+        "https://api.weixin.qq.com", description="Where `code2session` and `msgSecCheck` are asked"
+    )
     wechat_app_id: str = Field("", description="The mini-program's app id")
     wechat_secret: SecretStr = Field(SecretStr(""), description="The mini-program's secret")
+
+    msg_sec_check: bool = Field(False, description="Ask WeChat's `msgSecCheck` about viewers' comments")
+    msg_sec_check_down: Literal["pass", "refuse"] = Field(
+        "pass", description="What becomes of a comment when WeChat does not answer within 300 ms: `pass` or `refuse`"
+    )
 
     database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")
     room_log_length: int = Field(10_000, gt=0, description="Certain events kept for resume, per room")

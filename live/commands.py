@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
-from live import comments, pins, rooms, wire
+from live import comments, muting, pins, reports, rooms, wire
 from live.ports import Issuer, Locator
 
 
@@ -23,7 +23,7 @@ class Commands:
         self._issuer = issuer
 
     async def carry(
-        self, who: Principal, room: UUID, command: wire.GuideCommand | wire.Claim | wire.Locate
+        self, who: Principal, room: UUID, command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report
     ) -> wire.Ack:
         """The answer to a command that was done. Refusal where it was not, or what the services behind raise."""
         id = command.id or ""
@@ -34,7 +34,10 @@ class Commands:
         if isinstance(command, wire.Drop):
             return wire.Ack(id, ok=True, drop=await self._issuer.open_drop(who, room, command))
         async with transaction(self._sessions) as session:
-            await _guide(session, who, room, command)
+            if isinstance(command, wire.Report):
+                await reports.report(session, who, room, command.comment, command.reason)
+            else:
+                await _guide(session, who, room, command)
         return wire.Ack(id, ok=True)
 
 
@@ -52,8 +55,10 @@ async def _guide(session: AsyncSession, who: Principal, room: UUID, command: wir
             await rooms.announce(session, who, room, text)
         case wire.Slow(seconds=seconds):
             await rooms.slow(session, who, room, seconds)
-        case wire.Mute(viewer=viewer, seconds=seconds):
-            await comments.mute(session, who, room, viewer, seconds)
+        case wire.Hush(on=on, allow=allow):
+            await rooms.hush(session, who, room, on, allow)
+        case wire.Mute(viewer=viewer, seconds=seconds, scope=scope):
+            await muting.mute(session, who, room, viewer, seconds, scope)
         case wire.Delete(comment=comment):
             await comments.delete_comment(session, who, room, comment)
         case wire.Drop():

@@ -1,4 +1,4 @@
-"""What was said in a room: kept for replay and audit, listed for the guide, taken down; and who may not speak."""
+"""What was said in a room: kept for replay and audit, listed for the guide, taken down."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,11 +7,11 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from sqlalchemy import delete, or_, select, text, update
+from sqlalchemy import or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kernel.clock import milliseconds, now
+from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
@@ -19,12 +19,10 @@ from kernel.redis import Client
 from live import wire
 from live.bus import Kept, key
 from live.hosting import commanded, tell
-from live.tables import Comment, Mute, Room
+from live.tables import Comment, Reported, Room
 
 log = structlog.get_logger()
 
-MAX_MUTE = 3_650 * 86_400
-"""Seconds: ten years is for good."""
 BATCH = 500
 """Comments stored by one statement."""
 DRAINED_FOR = timedelta(hours=1)
@@ -158,40 +156,11 @@ async def delete_comment(session: AsyncSession, who: Principal, room: UUID, comm
             if await session.scalar(select(Comment.room_id).where(Comment.id == comment)) != room:
                 raise Refusal("not_found", what=str(comment))
             return
-    await tell(session, room, wire.Deleted(comment=comment), {})
-
-
-async def mute(session: AsyncSession, who: Principal, room: UUID, viewer: UUID, seconds: int) -> None:
-    """Refuse the comments of ``viewer`` for ``seconds`` from now (a new mute replaces the former); 0 lifts the mute.
-
-    Raises Refusal ``invalid`` (out of range, or the room's own guide), ``room_ended`` and those of ``commanded``.
-    """
-    if not 0 <= seconds <= MAX_MUTE:
-        raise Refusal("invalid", field="seconds")
-    found = await commanded(session, who, room, "scheduled", "live")
-    if viewer == found.guide_id:
-        raise Refusal("invalid", "The room's guide cannot be muted.", field="viewer")
-    slot = f"mute:{viewer}"
-    if seconds == 0:
-        lifted = await session.scalars(
-            delete(Mute).where(Mute.room_id == room, Mute.viewer_id == viewer).returning(Mute.viewer_id)
-        )
-        if lifted.first() is not None:
-            await tell(session, room, wire.Muted(viewer=viewer, until=None), {slot: None})
-        return
-    at = now()
-    until = at + timedelta(seconds=seconds)
-    row = {"until": until, "by": who.subject, "at": at}
+    # Whoever takes a comment down has answered those who reported it.
     await session.execute(
-        insert(Mute)
-        .values(room_id=room, viewer_id=viewer, **row)
-        .on_conflict_do_update(index_elements=["room_id", "viewer_id"], set_=row)
+        update(Reported)
+        .where(Reported.comment_id == comment, Reported.verdict.is_(None))
+        .values(verdict="delete", resolved_at=at, resolved_by=who.subject)
+        .execution_options(synchronize_session=False)
     )
-    ends = milliseconds(until)
-    await tell(session, room, wire.Muted(viewer=viewer, until=ends), {slot: ends})
-
-
-async def mutes(session: AsyncSession, room: UUID, moment: datetime) -> list[tuple[UUID, datetime]]:
-    """Who may not speak in ``room`` at ``moment``, and until when."""
-    rows = await session.execute(select(Mute.viewer_id, Mute.until).where(Mute.room_id == room, Mute.until > moment))
-    return [(viewer, until) for viewer, until in rows]
+    await tell(session, room, wire.Deleted(comment=comment), {})

@@ -20,19 +20,20 @@ from kernel.ids import new_id
 from kernel.postgres import transaction
 from live import rooms, wire
 from live.bus import Bus
+from live.check import Check
 from live.commands import Commands
 from live.connection import Connection, Wheel
 from live.errands import Errands
 from live.hub import Hub
 from live.journal import Journal
 from live.metrics import Exposition, Tally
-from live.moderation import WordList, review
-from live.ports import Issuer, Locator
+from live.ports import Checker, Issuer, Locator
 from live.pulse import Pulse
 from live.replica import Facts, Room, person
 from live.session import Carry, Effect, Enter, Note, Say, Session, refused
 from live.speech import Speech
 from live.wire import Close
+from live.word_lists import WordLists
 
 SAME_VIEWER = 4
 """Sockets one viewer may hold open in one room of one gateway; one more closes the oldest."""
@@ -52,7 +53,9 @@ log = structlog.get_logger()
 class Gateway:
     """Everything one gateway holds. Implements ``live.connection.Desk``."""
 
-    def __init__(self, kernel: Kernel, bus: Bus, locator: Locator, issuer: Issuer, url: str) -> None:
+    def __init__(
+        self, kernel: Kernel, bus: Bus, locator: Locator, issuer: Issuer, url: str, checker: Checker | None = None
+    ) -> None:
         self.id = new_id().hex
         self.url = url
         self.tally = Tally()
@@ -62,15 +65,18 @@ class Gateway:
         self.draining = False
         self.bus = bus
         self._kernel = kernel
-        self._words = WordList.load()
+        self._words = WordLists(kernel.sessions, self.tally)
         self._errands = Errands(COMMANDS_AT_ONCE, COMMANDS_EACH)
         self._chores = Errands(CHORES_AT_ONCE, CHORES_AT_ONCE)
         self.hub = Hub(
-            bus, self._facts, lambda text: review(text, self._words), self.tally, self._spawn,
+            bus, self._facts, self._words.review, self.tally, self._spawn,
             log_length=kernel.settings.room_log_length, failed=self._defect,
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
         self._speech = Speech(bus, self.tally, self._spawn)
+        self._check = None
+        if checker is not None:
+            self._check = Check(checker, self._speech, self.tally, kernel.settings.msg_sec_check_down)
         self._commands = Commands(kernel.sessions, locator, issuer)
         self.pulse = Pulse(self.id, url, kernel.redis, bus, self.hub, self.tally, lambda: self.ready)
         self._exposition = Exposition(self.tally, self._gauges, self._losses)
@@ -88,6 +94,7 @@ class Gateway:
             group.create_task(self.bus.run(self.hub), name="bus")
             group.create_task(self.wheel.run(), name="wheel")
             group.create_task(self.pulse.run(), name="pulse")
+            group.create_task(self._words.run(), name="words")
             group.create_task(self._write_journal(), name="journal")
             group.create_task(self._look_after_rooms(), name="rooms")
             group.create_task(self._watch_loop(), name="lag")
@@ -127,6 +134,8 @@ class Gateway:
         log.info("draining", viewers=len(self.connections))
         deadline = monotonic() + seconds
         await self._errands.finish(min(5.0, seconds / 4))
+        if self._check is not None:
+            await self._check.finish()
         random = Random()  # noqa: S311 - spreading, not secrecy
         steps = max(1, int((deadline - monotonic()) * 0.7 / DRAIN_STEP_SECONDS))
         paced = max(100, -(-len(self.connections) // steps))
@@ -155,6 +164,7 @@ class Gateway:
         log.error("tick_failed", exc_info=error)
 
     async def _facts(self, room: UUID) -> Facts:
+        await self._words.loaded()
         async with transaction(self._kernel.sessions) as session:
             facts = await rooms.admission(session, room)
             return Facts(facts.brand, facts.display_rate, await rooms.slots(session, room))
@@ -211,7 +221,7 @@ class Gateway:
                 self._enter(connection, effect)
             case Say():
                 if connection.room is not None:
-                    self._speech.say(connection, connection.room, effect)
+                    (self._check or self._speech).say(connection, connection.room, effect)
             case Note():
                 self._note(connection, effect.frame)
             case Carry():
@@ -288,7 +298,9 @@ class Gateway:
             case wire.Seen(coupon=coupon):
                 self._journal.seen(session.who.subject, coupon)
 
-    def _begin(self, connection: Connection, command: wire.GuideCommand | wire.Claim | wire.Locate) -> None:
+    def _begin(
+        self, connection: Connection, command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report
+    ) -> None:
         room, session = connection.room, connection.session
         if room is None or session is None or session.who is None:
             return
@@ -300,7 +312,7 @@ class Gateway:
         connection: Connection,
         session: Session,
         room: UUID,
-        command: wire.GuideCommand | wire.Claim | wire.Locate,
+        command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report,
     ) -> None:
         assert session.who is not None
         try:
@@ -325,7 +337,7 @@ class Gateway:
         self,
         session: Session,
         connection: Connection,
-        command: wire.GuideCommand | wire.Claim | wire.Locate,
+        command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report,
         ack: wire.Ack,
     ) -> None:
         if command.id is not None:

@@ -13,7 +13,7 @@ from kernel.http import Kernel
 from live.bus import Bus
 from live.connection import Connection
 from live.desk import Gateway
-from live.ports import Issuer, Locator
+from live.ports import Checker, Issuer, Locator
 
 DESCRIPTORS_WANTED = 65_536
 BACKLOG = 4096
@@ -61,7 +61,15 @@ def _unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 @asynccontextmanager
 async def serving(
-    kernel: Kernel, bus: Bus, locator: Locator, issuer: Issuer, *, host: str, port: int, public_url: str | None = None
+    kernel: Kernel,
+    bus: Bus,
+    locator: Locator,
+    issuer: Issuer,
+    *,
+    host: str,
+    port: int,
+    public_url: str | None = None,
+    checker: Checker | None = None,
 ) -> AsyncIterator[tuple[Gateway, asyncio.Task[None]]]:
     """A gateway that listens, and the task of its background work; closed without pacing if it was not drained.
 
@@ -70,7 +78,7 @@ async def serving(
     raise_descriptor_limit()
     listener = _listener(host, port)
     url = public_url or f"ws://{host}:{listener.getsockname()[1]}"
-    gateway = Gateway(kernel, bus, locator, issuer, url)
+    gateway = Gateway(kernel, bus, locator, issuer, url, checker)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(gateway), sock=listener, backlog=BACKLOG)
     background = asyncio.ensure_future(gateway.run())
@@ -94,6 +102,7 @@ async def serve(
     host: str,
     port: int,
     public_url: str | None = None,
+    checker: Checker | None = None,
     ready: Callable[[Gateway], object] = lambda _: None,
     stop: asyncio.Event | None = None,
 ) -> None:
@@ -103,7 +112,7 @@ async def serve(
     """
     stop = stop or asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(_unexpected)
-    async with serving(kernel, bus, locator, issuer, host=host, port=port, public_url=public_url) as (
+    async with serving(kernel, bus, locator, issuer, host=host, port=port, public_url=public_url, checker=checker) as (
         gateway,
         background,
     ):

@@ -83,4 +83,6 @@ async def card(session: AsyncSession, room: UUID) -> wire.RoomCard:
         store=row.store_name,
         live_at=None if row.live_at is None else milliseconds(row.live_at),
         slow_seconds=row.slow_seconds,
+        hushed=row.hushed,
+        allow=tuple(row.allow),
     )

@@ -7,6 +7,7 @@ emptied, or rolled back by a crash) its epoch changes, and every viewer is told 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -39,7 +40,7 @@ class Hub:
         self,
         bus: Bus,
         facts: Callable[[UUID], Awaitable[Facts]],
-        review: Callable[[str], str],
+        review: Callable[[str, str], str],
         tally: Tally,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         *,
@@ -80,7 +81,7 @@ class Hub:
         if room is None:
             facts = await self._facts(id)
             audience = Audience(facts.display_rate, self._tally, self._failed)
-            room = Room(id, facts, self._review, self._log_length, audience)
+            room = Room(id, facts, partial(self._review, facts.brand), self._log_length, audience)
             # Listening before reading: what is said in between is heard, and repaired below.
             self.rooms[id] = room
             try:

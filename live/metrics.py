@@ -52,6 +52,8 @@ class Tally:
         self.resumes: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         """Work that failed and was tried again or refused, by what it was."""
+        self.checks: Counter[str] = Counter()
+        """Comments shown to somebody outside, by what they said; ``down`` when they said nothing."""
         self.gaps = 0
         self.delays = {kind: Delays() for kind in (wire.Kind.CERTAIN, wire.Kind.LOSSY)}
         self.loop_lag = 0.0
@@ -99,6 +101,7 @@ class Exposition(Collector):
             ("closes", "code", tally.closes),
             ("resumes", "outcome", tally.resumes),
             ("failures", "what", tally.failures),
+            ("checks", "outcome", tally.checks),
         ):
             family = CounterMetricFamily(f"nearcast_gateway_{name}", f"{name} by {label}", labels=[label])
             for case, count in counts.items():

@@ -25,6 +25,16 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(
 # A joiner holds an emoji together (👨‍👩‍👧); anywhere else it only hides something.
 _STRAY_JOINER = re.compile("(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d")
 
+# Variant, then the character that words are sought with.
+_VARIANTS = (
+    "羣群 單单 職职 結结 賺赚 貸贷 領领 現现 費费 賭赌 場场 號号 掃扫 釦扣 個个 給给 錢钱 專专 "
+    "賣卖 買买 價价 優优 發发 財财 網网 點点 擊击 鏈链 連连 聯联 繫系 係系 電电 話话 機机 碼码 "
+    "紅红 區区 視视 頻频 騙骗 偽伪 詐诈 殺杀 黃黄 賬账 帳账 帐账 戶户 轉转 匯汇 銀银 貨货 藥药 "
+    "槍枪 髒脏 國国 黨党 獨独 臺台 灣湾 產产 業业 務务 員员 關关 註注 進进 來来 這这 裡里 裏里 "
+    "們们 對对 開开 門门 時时 間间 學学 體体 壞坏 說说 騷骚 擾扰 幫帮 辦办 證证 溦微 "
+)
+_SIMPLIFIED = {pair[0]: pair[1] for pair in _VARIANTS.split()}
+
 
 def _drawn(character: str) -> bool:
     # Cf: zero-width and bidirectional controls; Cs: half a surrogate pair, which no encoding can carry.
@@ -49,15 +59,20 @@ def normalise(text: str) -> str:
 
 
 def _fold(text: str) -> Iterator[tuple[str, int]]:
-    """The letters and digits of ``text`` without case, each with the place it came from: what words are sought in."""
+    """The letters and digits of ``text`` without case, each with the place it came from: what words are sought in.
+
+    Traditional characters count as their simplified ones, for some hundred that such words are made of (``_VARIANTS``):
+    a table of our own, far from all of Chinese. Characters that only look or sound alike (薇信 for 微信) are not
+    known here; a list names them.
+    """
     for place, character in enumerate(text):
         if unicodedata.category(character)[0] in "LN":
             for folded in character.casefold():
-                yield folded, place
+                yield _SIMPLIFIED.get(folded, folded), place
 
 
 class WordList:
-    """Words that are not wanted, sought all at once (Aho–Corasick), whatever the case, width or padding.
+    """Words that are not wanted, sought all at once (Aho–Corasick), whatever the case, width, padding or script.
 
     Reload by making a new one and putting it in the old one's place. Raises ValueError for a word without letters.
     """

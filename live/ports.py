@@ -1,7 +1,7 @@
 """What a room needs from outside the room service. The composition root plugs the real things in."""
 
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from kernel.identity import Principal
@@ -18,6 +18,17 @@ class Locator(Protocol):
     async def forget(self, room: UUID, viewers: list[UUID], before: datetime) -> None:
         """These viewers left the room: their fixes from ``before`` or earlier go. A newer one stays: they came back,
         perhaps to another gateway."""
+
+
+class Unchecked(Exception):
+    """Nobody could say whether a text is all right."""
+
+
+class Checker(Protocol):
+    """Somebody outside who judges what viewers say."""
+
+    async def check(self, viewer: UUID, text: str) -> Literal["pass", "review", "risky"]:
+        """The verdict on ``text``; raises ``Unchecked``. May be cancelled when it takes too long."""
 
 
 class Issuer(Protocol):

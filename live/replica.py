@@ -66,6 +66,8 @@ class Room:
         self.audience = audience
         self.state = "live"
         self.slow_seconds = 0
+        self.hushed = False
+        self.allow: frozenset[UUID] = frozenset()
         self.mutes: dict[UUID, int] = {}
         self.epoch = ""
         self.seq = 0
@@ -129,6 +131,7 @@ class Room:
             if name == "room" and value:
                 card = msgspec.json.decode(value, type=wire.RoomCard)
                 self.state, self.slow_seconds = card.state, card.slow_seconds
+                self.hushed, self.allow = card.hushed, frozenset(card.allow)
             elif name.startswith("mute:"):
                 del self.slots[name]
                 if value and (until := int(value)) > time() * 1000:

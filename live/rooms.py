@@ -19,16 +19,17 @@ from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from live import wire
 from live.attendance import Attended, attend
-from live.comments import delete_comment, mute, mutes
+from live.comments import delete_comment
 from live.hosting import LiveEvent, card, commanded, tell
 from live.moderation import MAX_CHARACTERS, normalise
+from live.muting import mute, mutes, taking_part
 from live.pins import close_mark, current, pin, taps, unpin, unpin_due
 from live.shelf import put_on_shelf, set_shelf
 from live.tables import Room, shops, staff
 
 __all__ = [
     "Attended", "LiveEvent", "RoomFacts", "admission", "announce", "attend", "create", "delete_comment", "end",
-    "mute", "pin", "set_shelf", "slots", "slow", "start", "taps", "unpin", "unpin_due",
+    "hush", "mute", "pin", "set_shelf", "slots", "slow", "start", "taps", "unpin", "unpin_due",
 ]  # fmt: skip
 
 MAX_SLOW = 120
@@ -102,6 +103,7 @@ async def create(
         if store_id is None:
             raise Refusal("not_found", "No such store.", what=store_code)
     room = new_id()
+    await taking_part(session, who.brand)
     await session.execute(
         insert(Room).values(
             id=room, brand_id=who.brand, guide_id=host, store_id=store_id, title=title, scheduled_at=scheduled_at
@@ -151,6 +153,19 @@ async def slow(session: AsyncSession, who: Principal, room: UUID, seconds: int) 
     found = await commanded(session, who, room, "scheduled", "live")
     if found.slow_seconds != seconds:
         await _change(session, room, slow_seconds=seconds)
+
+
+async def hush(session: AsyncSession, who: Principal, room: UUID, on: bool, allow: Sequence[UUID] = ()) -> None:
+    """From now on only staff and the viewers in ``allow`` (at most 50) may comment; off: everybody may again.
+
+    Raises Refusal ``invalid`` (too many), ``room_ended`` and those of ``commanded``.
+    """
+    if len(allow) > wire.MAX_ALLOWED:
+        raise Refusal("invalid", field="allow")
+    found = await commanded(session, who, room, "scheduled", "live")
+    allowed = list(dict.fromkeys(allow)) if on else []
+    if (found.hushed, found.allow) != (on, allowed):
+        await _change(session, room, hushed=on, allow=allowed)
 
 
 async def _set(session: AsyncSession, room: UUID, **values: object) -> None:

@@ -25,10 +25,11 @@ from kernel.http import (
     refusals,
 )
 from kernel.redis import Client
-from live import comments, listing, pins, presence, rooms, shelf, views, wire
+from live import comments, listing, moderation_routes, pins, presence, rooms, shelf, views, wire
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1")
+router.include_router(moderation_routes.router)
 
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -178,8 +179,8 @@ async def slow(room: UUID, body: views.SlowMode, session: InSession, who: GuideO
     "/rooms/{room}/mute", tags=["guide"], summary="Mute a viewer", status_code=204, responses=refusals(*_RUNNING)
 )
 async def mute(room: UUID, body: views.MuteViewer, session: InSession, who: GuideOrOps) -> None:
-    """The viewer's comments are refused for so many seconds."""
-    await rooms.mute(session, who, room, body.viewer, body.seconds)
+    """The viewer's comments are refused for so many seconds, in this room or in all rooms of the brand."""
+    await rooms.mute(session, who, room, body.viewer, body.seconds, body.scope)
 
 
 @router.delete(

@@ -27,6 +27,9 @@ ANSWERS = 32
 """Commands of one viewer whose answers are remembered for a resend."""
 
 
+Command = wire.Comment | wire.Locate | wire.Claim | wire.Report | wire.GuideCommand
+
+
 class House(Protocol):
     """What a session must know of its room; shared by all sessions of the room and changed by the room's events."""
 
@@ -34,6 +37,9 @@ class House(Protocol):
     slow_seconds: int
     mutes: dict[UUID, int]
     """Until when (ms since 1970) whose comments are refused."""
+    hushed: bool
+    allow: frozenset[UUID]
+    """In a hushed room only staff and these may comment."""
     review: Callable[[str], str]
     """The text as it may be shown, or Refusal."""
 
@@ -68,7 +74,7 @@ class Say:
 class Carry:
     """A command that takes time: carry it out, then ``answer`` if it has an id."""
 
-    command: wire.GuideCommand | wire.Claim | wire.Locate
+    command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +229,7 @@ class Session:
         self._state = "entering"
         return [Enter(self.who, frame.resume)]
 
-    def _command(self, frame: wire.Comment | wire.Locate | wire.Claim | wire.GuideCommand, now: float) -> list[Effect]:
+    def _command(self, frame: Command, now: float) -> list[Effect]:
         if frame.id is None:  # a fix is repeated all the time; most clients want no answer
             assert self.who is not None
             return [Carry(frame)] if isinstance(frame, wire.Locate) and self.who.role is Role.VIEWER else []
@@ -248,13 +254,13 @@ class Session:
             del self._answers[next(iter(self._answers))]
         self._answers[id] = (fingerprint, None)
 
-    def _judge(self, frame: wire.Comment | wire.Locate | wire.Claim | wire.GuideCommand, now: float) -> Effect:
+    def _judge(self, frame: Command, now: float) -> Effect:
         assert self.who is not None
         if isinstance(frame, wire.Comment):
             return Say(frame.id, self._comment(frame.text, now))
         if isinstance(frame, wire.GuideCommand) and self.who.role not in (Role.GUIDE, Role.OPS):
             raise Refusal("forbidden")
-        if isinstance(frame, wire.Claim | wire.Locate) and self.who.role is not Role.VIEWER:
+        if isinstance(frame, wire.Claim | wire.Locate | wire.Report) and self.who.role is not Role.VIEWER:
             raise Refusal("forbidden")
         return Carry(frame)
 
@@ -268,6 +274,8 @@ class Session:
         if until > now:
             raise Refusal("muted", retry_after=round(until - now, 1))
         staff = self.who.role in (Role.GUIDE, Role.OPS)
+        if house.hushed and not staff and self.who.subject not in house.allow:
+            raise Refusal("room_muted")
         self._allowance = min(COMMENT_BURST, self._allowance + max(0.0, now - self._spoke_at) * COMMENTS_PER_SECOND)
         self._spoke_at = now
         if not staff and self._allowance < 1:

@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -25,6 +26,7 @@ from kernel.postgres import Table
 
 # What rooms read of tables that belong to domains the room service must not import.
 staff = table("staff", column("id", Uuid), column("brand_id", Text), column("name", Text), column("role", Text))
+members = table("members", column("id", Uuid), column("name", Text))
 shops = table("stores", column("id", Uuid), column("brand_id", Text), column("code", Text), column("name", Text))
 
 
@@ -66,6 +68,8 @@ class Room(Table):
     state: Mapped[str] = mapped_column(Text, server_default="scheduled")
     announcement: Mapped[str] = mapped_column(Text, server_default="")
     slow_seconds: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    hushed: Mapped[bool] = mapped_column(server_default="false", comment="only staff and `allow` may comment")
+    allow: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     display_rate: Mapped[int] = mapped_column(SmallInteger, server_default="30", comment="comments/s a viewer is shown")
     scheduled_at: Mapped[datetime | None]
     live_at: Mapped[datetime | None]
@@ -119,12 +123,71 @@ class Comment(Table):
     deleted_by: Mapped[UUID | None]
 
 
+class Reported(Table):
+    """A comment that viewers reported, and the verdict on it, once there is one."""
+
+    __tablename__ = "reported_comments"
+    __table_args__ = (
+        CheckConstraint("verdict IN ('delete', 'keep')", name="verdict"),
+        CheckConstraint("(verdict IS NULL) = (resolved_at IS NULL)", name="resolved"),
+        Index("ix_reported_comments_open", "brand_id", "comment_id", postgresql_where="verdict IS NULL"),
+        Index("ix_reported_comments_resolved", "brand_id", "comment_id", postgresql_where="verdict IS NOT NULL"),
+    )
+
+    comment_id: Mapped[UUID] = mapped_column(ForeignKey("comments.id", ondelete="CASCADE"), primary_key=True)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"))
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), index=True)
+    reports: Mapped[int] = mapped_column(comment="how many viewers reported it")
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+    verdict: Mapped[str | None] = mapped_column(Text)
+    resolved_at: Mapped[datetime | None]
+    resolved_by: Mapped[UUID | None]
+
+
+class Report(Table):
+    """A viewer's report of a comment."""
+
+    __tablename__ = "reports"
+
+    comment_id: Mapped[UUID] = mapped_column(
+        ForeignKey("reported_comments.comment_id", ondelete="CASCADE"), primary_key=True
+    )
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+
+
 class Mute(Table):
     """A viewer who may not comment in a room until ``until``."""
 
     __tablename__ = "mutes"
 
     room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
+    by: Mapped[UUID]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BrandWords(Table):
+    """A brand's own list of words that no comment may contain, in place of the shipped one."""
+
+    __tablename__ = "brand_words"
+
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), primary_key=True)
+    words: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    revision: Mapped[UUID] = mapped_column(comment="new with every change")
+    by: Mapped[UUID]
+    at: Mapped[datetime]
+
+
+class BrandMute(Table):
+    """A viewer who may not comment in any room of the brand until ``until``."""
+
+    __tablename__ = "brand_mutes"
+
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), primary_key=True)
     viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
     until: Mapped[datetime]
     by: Mapped[UUID]

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from kernel.http import PLAIN, Code, Label
 from live import wire
-from live.comments import MAX_MUTE
 from live.listing import Listed
+from live.muting import MAX_MUTE, Scope
 from live.pins import MAX_TTL, product_card
 from live.presence import GatewayStats
 from live.rooms import MAX_SLOW
@@ -69,10 +69,11 @@ class SlowMode(BaseModel):
 
 
 class MuteViewer(BaseModel):
-    """Whose comments are refused, and for how long; 0 lifts the mute."""
+    """Whose comments are refused, where, and for how long; 0 lifts the mute."""
 
     viewer: UUID = Field(examples=[_ID])
     seconds: int = Field(ge=0, le=MAX_MUTE, examples=[86_400])
+    scope: Scope = Field("room", description="`brand`: in all rooms of the brand, those to come included")
 
 
 class Shelf(BaseModel):

@@ -23,10 +23,14 @@ MAX_CLIENT_FRAME = 4096
 """Bytes; a longer frame costs the client its connection."""
 MAX_TEXT = 200
 """Characters of a comment or announcement."""
+MAX_ALLOWED = 50
+"""Viewers who may speak in a room that is muted; each of them is in every welcome."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 """A command's id, chosen by the client: sending it again is answered again, not carried out again."""
 Text = Annotated[str, Meta(max_length=1000)]
+Reason = Literal["spam", "fraud", "abuse", "sexual", "illegal", "other"]
+"""Why a viewer reports a comment."""
 Longitude = Annotated[float, Meta(ge=-180, le=180)]
 Latitude = Annotated[float, Meta(ge=-90, le=90)]
 
@@ -91,7 +95,7 @@ class ProductCard(Struct, frozen=True, omit_defaults=True):
 
 
 class RoomCard(Struct, frozen=True, omit_defaults=True):
-    """A room as its viewers see it."""
+    """A room as its viewers see it. ``hushed``: only staff and the viewers in ``allow`` may comment."""
 
     id: UUID
     title: str
@@ -100,6 +104,8 @@ class RoomCard(Struct, frozen=True, omit_defaults=True):
     store: str | None = None
     live_at: int | None = None
     slow_seconds: int = 0
+    hushed: bool = False
+    allow: tuple[UUID, ...] = ()
 
 
 class DropCard(Struct, frozen=True, omit_defaults=True):
@@ -202,6 +208,14 @@ class Claim(Frame, frozen=True, tag="claim"):
     drop: UUID
 
 
+class Report(Frame, frozen=True, tag="report"):
+    """Viewer: this comment is wrong; ops will look at it. Counts once per viewer and comment."""
+
+    id: Id
+    comment: UUID
+    reason: Reason
+
+
 class Ping(Frame, frozen=True, tag="ping"):
     """Answered by ``pong``; for clients that cannot see WebSocket pings and want to know the server's clock."""
 
@@ -245,11 +259,13 @@ class Drop(Frame, frozen=True, tag="drop"):
 
 
 class Mute(Frame, frozen=True, tag="mute"):
-    """Guide: this viewer's comments are refused for ``seconds``; 0 lifts the mute."""
+    """Guide: this viewer's comments are refused for ``seconds``; 0 lifts the mute. ``scope`` ``brand``: in all rooms of
+    the brand."""
 
     id: Id
     viewer: UUID
     seconds: Annotated[int, Meta(ge=0, le=3_650 * 86_400)]
+    scope: Literal["room", "brand"] = "room"
 
 
 class Delete(Frame, frozen=True, tag="delete"):
@@ -266,14 +282,22 @@ class Slow(Frame, frozen=True, tag="slow"):
     seconds: Annotated[int, Meta(ge=0, le=120)]
 
 
+class Hush(Frame, frozen=True, tag="hush"):
+    """Guide: from now on only staff and the viewers in ``allow`` may comment; with ``on`` false everybody may again."""
+
+    id: Id
+    on: bool
+    allow: Annotated[tuple[UUID, ...], Meta(max_length=MAX_ALLOWED)] = ()
+
+
 class End(Frame, frozen=True, tag="end"):
     """Guide: the room is over."""
 
     id: Id
 
 
-GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Delete | Slow | End
-ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Ping | GuideCommand
+GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Delete | Slow | Hush | End
+ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Report | Ping | GuideCommand
 
 
 # ---- events (inside ``batch``) -------------------------------------------------------------------------------------
@@ -310,14 +334,15 @@ class Announced(Event, frozen=True, tag="announce"):
 
 
 class RoomChanged(Event, frozen=True, tag="room"):
-    """The room as it is from now on: gone live, ended, slow mode."""
+    """The room as it is from now on: gone live, ended, slow mode, muted."""
 
     kind = Kind.CERTAIN
     room: RoomCard
 
 
 class Muted(Event, frozen=True, tag="mute"):
-    """Comments of ``viewer`` are refused until ``until``; null lifts the mute."""
+    """Comments of ``viewer`` are refused in this room until ``until``, whether the room or the brand muted them; null:
+    they may speak."""
 
     kind = Kind.CERTAIN
     viewer: UUID

@@ -300,11 +300,12 @@ test('retryNow shortens the wait', async () => {
 test('every command of a guide carries its fields', async () => {
   const {room, socket} = await joined();
   const calls = [room.start(), room.pin('p', 60), room.pin('p'), room.unpin(), room.announce('a'), room.drop({campaign: 'c', mode: 'push'}),
-    room.mute('v', 600), room.delete('k'), room.slow(5), room.end(), room.locate({lng: 1, lat: 2, datum: 'wgs84', accuracy: null})];
+    room.mute('v', 600), room.mute('v', 600, 'brand'), room.delete('k'), room.slow(5), room.hush(true, ['v']), room.hush(false), room.report('k', 'spam'), room.end(), room.locate({lng: 1, lat: 2, datum: 'wgs84', accuracy: null})];
   calls.forEach((call) => call.catch(() => {}));
   equal(socket.sent.slice(1).map(({id, ...rest}) => rest), [
     {t: 'start'}, {t: 'pin', product: 'p', ttl: 60}, {t: 'pin', product: 'p'}, {t: 'unpin'}, {t: 'announce', text: 'a'},
-    {t: 'drop', campaign: 'c', mode: 'push'}, {t: 'mute', viewer: 'v', seconds: 600}, {t: 'delete', comment: 'k'}, {t: 'slow', seconds: 5},
+    {t: 'drop', campaign: 'c', mode: 'push'}, {t: 'mute', viewer: 'v', seconds: 600}, {t: 'mute', viewer: 'v', seconds: 600, scope: 'brand'}, {t: 'delete', comment: 'k'}, {t: 'slow', seconds: 5},
+    {t: 'hush', on: true, allow: ['v']}, {t: 'hush', on: false}, {t: 'report', comment: 'k', reason: 'spam'},
     {t: 'end'}, {t: 'locate', lng: 1, lat: 2, datum: 'wgs84', accuracy: null}]);
   room.close();
 });

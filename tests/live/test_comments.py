@@ -14,7 +14,7 @@ from kernel.errors import Refusal
 from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from live import comments, rooms, wire
+from live import comments, muting, rooms, wire
 from live.bus import Kept, RedisBus, key
 from live.tables import Comment, Room
 
@@ -202,8 +202,8 @@ async def test_a_mute_is_told_kept_replaced_and_lifted(world: World) -> None:
 
 async def test_a_mute_that_is_over_is_not_in_the_snapshot(world: World) -> None:
     await do(world, rooms.mute, world.guide, world.room, world.viewer.subject, 60)
-    assert len(await do(world, comments.mutes, world.room, now())) == 1
-    assert await do(world, comments.mutes, world.room, now() + timedelta(seconds=61)) == []
+    assert len(await do(world, muting.mutes, world.room, now())) == 1
+    assert await do(world, muting.mutes, world.room, now() + timedelta(seconds=61)) == []
 
 
 async def test_the_rooms_guide_cannot_be_muted(world: World) -> None:

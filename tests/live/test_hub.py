@@ -121,7 +121,13 @@ class House:
         self.room_id = new_id()
         self.loads = 0
         self.hub = Hub(
-            self.bus, self._facts, str.strip, self.tally, self._spawn, log_length=log_length, failed=self._failed
+            self.bus,
+            self._facts,
+            lambda _, text: text.strip(),
+            self.tally,
+            self._spawn,
+            log_length=log_length,
+            failed=self._failed,
         )
 
     def _failed(self, error: BaseException) -> None:

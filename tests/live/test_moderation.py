@@ -88,6 +88,12 @@ def test_length_counts_what_is_shown_not_what_was_sent() -> None:
         "加\u200b微\u200b信",
         "加 ＱＱ：12345",
         "〖刷〗〖单〗",
+        "加溦信",
+        "刷單",
+        "貸款秒批",
+        "免費 領取.現金",
+        "微信號",
+        "加羣領",
     ],
 )
 def test_a_listed_word_is_found_behind_width_case_and_padding(text: str) -> None:
@@ -124,6 +130,16 @@ def test_a_word_list_file_has_comments_and_is_told_when_a_line_can_never_match(t
     assert words.find("这个坏词") == "坏词"
     with pytest.raises(ValueError, match="nothing to look for"):
         WordList(["!!!"])
+
+
+def test_a_list_in_traditional_characters_finds_simplified_ones() -> None:
+    words = WordList(["賭場"])
+    assert words.find("去赌 场吧") == "賭場"
+    assert words.find("去赌場吧") == "賭場"
+
+
+def test_what_is_shown_keeps_its_script() -> None:
+    assert review("這單買了", SHIPPED) == "這單買了"
 
 
 def test_the_shipped_list_is_small_but_there() -> None:

@@ -140,6 +140,7 @@ async def test_a_guide_runs_a_room_from_start_to_end(world: World, api: Caller) 
         ("POST", "/announce", {"text": "八点半抢券"}),
         ("POST", "/slow", {"seconds": 10}),
         ("POST", "/mute", {"viewer": str(world.viewer.subject), "seconds": 60}),
+        ("POST", "/hush", {"on": True, "allow": [str(world.viewer.subject)]}),
         ("DELETE", f"/comments/{new_id()}", None),
         ("POST", "/end", None),
     ]
@@ -147,7 +148,8 @@ async def test_a_guide_runs_a_room_from_start_to_end(world: World, api: Caller) 
         answer = await api("guide", method, room + path, body)
         assert (answer.status_code, answer.content) == (204, b""), path
     told = [type(event).__name__ for event, _ in await world.events(world.planned)]
-    assert told == ["RoomChanged", "Pinned", "Unpinned", "Announced", "RoomChanged", "Muted", "Deleted", "RoomChanged"]
+    first = ["RoomChanged", "Pinned", "Unpinned", "Announced", "RoomChanged", "Muted"]
+    assert told == [*first, "RoomChanged", "Deleted", "RoomChanged"]
     assert (await api("guide", "POST", f"{room}/start")).json()["code"] == "room_ended"
 
 
@@ -243,6 +245,62 @@ async def test_ops_sees_figures_of_rooms_and_gateways(world: World, api: Caller)
         assert (await api("guide", "GET", path)).status_code == 403
 
 
+async def test_ops_mutes_in_all_rooms_lists_and_lifts(world: World, api: Caller) -> None:
+    viewer = str(world.viewer.subject)
+    room = f"/rooms/{world.room}/mute"
+    assert (await api("guide", "POST", room, {"viewer": viewer, "seconds": 60})).status_code == 204
+    assert (await api("guide", "POST", room, {"viewer": viewer, "seconds": 90, "scope": "brand"})).status_code == 204
+    first = (await api("ops", "GET", "/ops/mutes?limit=1")).json()
+    rest = (await api("ops", "GET", f"/ops/mutes?limit=1&cursor={first['next']}")).json()
+    listed = [(item["viewer"], item["name"], item["scope"], item["room"]) for item in first["items"] + rest["items"]]
+    assert listed == [(viewer, "小林", "brand", None), (viewer, "小林", "room", str(world.room))]
+    assert (await api("ops", "POST", "/ops/mutes", {"viewer": viewer, "seconds": 0})).status_code == 204
+    assert [item["scope"] for item in (await api("ops", "GET", "/ops/mutes")).json()["items"]] == ["room"]
+    assert (await api("stranger", "GET", "/ops/mutes")).json()["items"] == []
+    assert (await api("guide", "GET", "/ops/mutes")).status_code == 403
+    assert (await api("guide", "POST", "/ops/mutes", {"viewer": viewer, "seconds": 5})).status_code == 403
+
+
+async def test_reported_comments_are_listed_in_pages_and_decided(world: World, api: Caller) -> None:
+    rows = [Kept(new_id(), new_id(), "路人", "viewer", str(n), 1_781_784_067_000) for n in range(3)]
+    await RedisBus(world.kernel.redis).cast(world.room, [], keep=[msgspec.json.encode(row) for row in rows])
+    await comments.store_kept(world.kernel.sessions, world.kernel.redis, [world.room])
+    for row in rows:
+        body = {"comment": str(row.id), "reason": "spam"}
+        assert (await api("viewer", "POST", f"/rooms/{world.room}/reports", body)).status_code == 204
+    first = (await api("ops", "GET", "/ops/reports?limit=2")).json()
+    rest = (await api("ops", "GET", f"/ops/reports?limit=2&cursor={first['next']}")).json()
+    items = first["items"] + rest["items"]
+    assert [item["comment"]["text"] for item in items] == ["2", "1", "0"]
+    assert (items[0]["reports"], items[0]["reasons"], items[0]["room"]) == (1, {"spam": 1}, str(world.room))
+    for row, verdict in zip(rows, ("delete", "keep"), strict=False):
+        answer = await api("ops", "POST", f"/ops/reports/{row.id}/resolve", {"verdict": verdict})
+        assert answer.status_code == 204
+    assert [item["comment"]["text"] for item in (await api("ops", "GET", "/ops/reports")).json()["items"]] == ["2"]
+    decided = (await api("ops", "GET", "/ops/reports?state=resolved")).json()["items"]
+    assert [(item["verdict"], item["comment"]["deleted_at"] is None) for item in decided] == [
+        ("keep", True),
+        ("delete", False),
+    ]
+    again = await api("ops", "POST", f"/ops/reports/{rows[0].id}/resolve", {"verdict": "keep"})
+    assert (again.status_code, again.json()["code"]) == (409, "already_resolved")
+    assert (await api("guide", "POST", f"/rooms/{world.room}/reports", body)).status_code == 403
+    assert (await api("guide", "GET", "/ops/reports")).status_code == 403
+    assert (await api("stranger", "GET", "/ops/reports")).json()["items"] == []
+
+
+async def test_ops_keeps_the_brands_words(world: World, api: Caller) -> None:
+    assert (await api("ops", "GET", "/ops/words")).json() == {"own": False, "words": [], "changed_at": None}
+    made = await api("ops", "PUT", "/ops/words", {"words": ["竞品", "加微信"]})
+    assert made.json()["words"] == ["竞品", "加微信"]
+    assert (await api("ops", "GET", "/ops/words")).json() == made.json()
+    assert (await api("stranger", "GET", "/ops/words")).json()["own"] is False
+    assert (await api("ops", "DELETE", "/ops/words")).status_code == 204
+    assert (await api("ops", "GET", "/ops/words")).json()["own"] is False
+    for method, body in (("GET", None), ("PUT", {"words": []}), ("DELETE", None)):
+        assert (await api("guide", method, "/ops/words", body)).status_code == 403
+
+
 BAD: list[tuple[str, str, str, Any]] = [
     ("guide", "POST", "/rooms", {"title": "a\0b"}),
     ("guide", "POST", "/rooms", {"title": "x" * 101}),
@@ -266,6 +324,17 @@ BAD: list[tuple[str, str, str, Any]] = [
     ("guide", "POST", "/rooms/{room}/slow", {"seconds": 10**20}),
     ("guide", "POST", "/rooms/{room}/slow", {"seconds": 1.5}),
     ("guide", "POST", "/rooms/{room}/mute", {"viewer": str(new_id()), "seconds": 10**12}),
+    ("guide", "POST", "/rooms/{room}/mute", {"viewer": str(new_id()), "seconds": 1, "scope": "world"}),
+    ("ops", "POST", "/ops/mutes", {"viewer": str(new_id()), "seconds": -1}),
+    ("ops", "GET", "/ops/mutes?cursor=WzFd", None),
+    ("guide", "POST", "/rooms/{room}/hush", {"on": True, "allow": [str(new_id())] * 51}),
+    ("guide", "POST", "/rooms/{room}/hush", {"allow": []}),
+    ("viewer", "POST", "/rooms/{room}/reports", {"comment": str(new_id()), "reason": "boring"}),
+    ("ops", "POST", "/ops/reports/{room}/resolve", {"verdict": "perhaps"}),
+    ("ops", "GET", "/ops/reports?cursor=bm8", None),
+    ("ops", "PUT", "/ops/words", {"words": ["!?"]}),
+    ("ops", "PUT", "/ops/words", {"words": ["a\0b"]}),
+    ("ops", "PUT", "/ops/words", {"words": ["x" * 51]}),
     ("guide", "POST", "/rooms/{room}/announce", {"text": "x" * 1001}),
     ("guide", "POST", "/rooms/{room}/pin", {"product": "nonsense"}),
     ("guide", "POST", "/rooms/{room}/pin", ["list"]),

@@ -87,6 +87,7 @@ COMMANDS: list[Callable[..., Awaitable[Any]]] = [
     lambda session, who, room: rooms.unpin(session, who, room),
     lambda session, who, room: rooms.announce(session, who, room, "hi"),
     lambda session, who, room: rooms.slow(session, who, room, 5),
+    lambda session, who, room: rooms.hush(session, who, room, True),
     lambda session, who, room: rooms.mute(session, who, room, new_id(), 5),
     lambda session, who, room: rooms.delete_comment(session, who, room, new_id()),
     lambda session, who, room: rooms.set_shelf(session, who, room, []),
@@ -112,9 +113,21 @@ async def test_ops_commands_any_room_of_the_brand(world: World) -> None:
 async def test_a_refused_command_tells_nobody_anything(world: World) -> None:
     assert await refused(world, rooms.slow, world.guide, world.room, 121) == "invalid"
     assert await refused(world, rooms.mute, world.guide, world.room, new_id(), -1) == "invalid"
+    assert await refused(world, rooms.hush, world.guide, world.room, True, [new_id()] * 51) == "invalid"
     assert await refused(world, rooms.pin, world.guide, world.room, world.latte, 0) == "invalid"
     assert await refused(world, rooms.announce, world.guide, world.room, "长" * 201) == "too_long"
     assert await world.events() == []
+
+
+async def test_a_room_is_muted_but_for_some_and_opened_again(world: World) -> None:
+    viewer = world.viewer.subject
+    await do(world, rooms.hush, world.guide, world.room, True, [viewer, viewer])
+    await do(world, rooms.hush, world.guide, world.room, True, [viewer])
+    await do(world, rooms.hush, world.ops, world.room, False, [viewer])
+    told = await world.events()
+    assert [(event.room.hushed, event.room.allow) for event, _ in told] == [(True, (viewer,)), (False, ())]
+    for event, slots in told:
+        assert msgspec.json.decode(slots["room"], type=wire.RoomCard) == event.room
 
 
 # ---- making --------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class Parlour:
         self.state = "live"
         self.slow_seconds = 0
         self.mutes: dict[UUID, int] = {}
+        self.hushed = False
+        self.allow: frozenset[UUID] = frozenset()
         self.review: Callable[[str], str] = self._review
 
     def _review(self, text: str) -> str:
@@ -263,6 +265,27 @@ def test_muted_viewer_is_refused_until_the_mute_ends() -> None:
     t.says(comment("1")).does(Say("1", "好看"))
 
 
+def test_in_a_muted_room_only_staff_and_those_allowed_talk() -> None:
+    t = Transcript().inside()
+    t.room.hushed = True
+    t.says(comment("1")).acks("1", "room_muted")
+    t.room.allow = frozenset({ME})
+    t.says(comment("1")).does(Say("1", "好看"))
+    for role in (Role.GUIDE, Role.OPS):
+        staff = Transcript(role).inside()
+        staff.room.hushed = True
+        staff.says(comment("1")).does(Say("1", "好看"))
+    t.room.hushed, t.room.allow = False, frozenset()
+    t.says(comment("2", "好看吗")).does(Say("2", "好看吗"))
+
+
+def test_a_mute_holds_against_the_allowlist() -> None:
+    t = Transcript().inside()
+    t.room.hushed, t.room.allow = True, frozenset({ME})
+    t.room.mutes[ME] = int((t.now + 60) * 1000)
+    t.says(comment("1")).acks("1", "muted", 60)
+
+
 def test_nobody_talks_in_an_ended_room() -> None:
     t = Transcript().inside()
     t.room.state = "ended"
@@ -271,7 +294,8 @@ def test_nobody_talks_in_an_ended_room() -> None:
 
 GUIDE_COMMANDS: list[Any] = [
     wire.Start("1"), wire.Pin("1", PRODUCT), wire.Unpin("1"), wire.Announce("1", "x"), wire.Slow("1", 5),
-    wire.Drop("1", DROP, "push"), wire.Mute("1", ME, 60), wire.Delete("1", DROP), wire.End("1"),
+    wire.Drop("1", DROP, "push"), wire.Mute("1", ME, 60), wire.Mute("1", ME, 60, "brand"), wire.Delete("1", DROP),
+    wire.Hush("1", True, (ME,)), wire.End("1"),
 ]  # fmt: skip
 
 
@@ -285,6 +309,15 @@ def test_only_guides_and_ops_command_a_room(command: Any) -> None:
 
 def test_only_viewers_claim() -> None:
     Transcript(Role.GUIDE).inside().says(wire.Claim("1", DROP)).acks("1", "forbidden")
+
+
+def test_only_viewers_report_also_while_they_are_muted() -> None:
+    told = wire.Report("1", DROP, "spam")
+    Transcript(Role.GUIDE).inside().says(told).acks("1", "forbidden")
+    t = Transcript().inside()
+    t.room.mutes[ME] = int((t.now + 60) * 1000)
+    t.says(told).does(Carry(told))
+    t.says('{"t":"report","id":"2","comment":"' + str(DROP) + '","reason":"boring"}').ends(Close.BAD_FRAME)
 
 
 def test_fix_without_id_is_carried_out_and_not_answered() -> None:

@@ -71,10 +71,12 @@ def coupon(title: str) -> wire.CouponCard:
 
 @asynccontextmanager
 async def gateway(
-    kernel: Kernel, bus: Bus | None = None, locator: Any = None, issuer: Any = None
+    kernel: Kernel, bus: Bus | None = None, locator: Any = None, issuer: Any = None, checker: Any = None
 ) -> AsyncIterator[Gateway]:
     bus = bus or RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
-    async with serving(kernel, bus, locator or Nearby(), issuer or Coupons(), host="127.0.0.1", port=0) as (running, _):
+    async with serving(
+        kernel, bus, locator or Nearby(), issuer or Coupons(), host="127.0.0.1", port=0, checker=checker
+    ) as (running, _):
         await until(lambda: running.ready)
         yield running
 

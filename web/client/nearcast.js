@@ -152,6 +152,9 @@ export class Room {
     else if (this.#seen.size < SEEN_MAX) this.#seen.add(coupon);
   }
 
+  /** @param {string} comment @param {'spam'|'fraud'|'abuse'|'sexual'|'illegal'|'other'} reason */
+  report(comment, reason) { return this.#command({t: 'report', comment, reason}); }
+
   // ---- what a guide says ---------------------------------------------------------------------------------------
   start() { return this.#command({t: 'start'}); }
   end() { return this.#command({t: 'end'}); }
@@ -162,10 +165,12 @@ export class Room {
   announce(text) { return this.#command({t: 'announce', text}); }
   /** @param {{campaign: string, mode: 'push'|'claim', stock?: number, seconds?: number, delay?: number}} drop */
   drop(drop) { return this.#command({t: 'drop', ...drop}); }
-  /** @param {string} viewer @param {number} seconds  0 lifts the mute */
-  mute(viewer, seconds) { return this.#command({t: 'mute', viewer, seconds}); }
+  /** @param {string} viewer @param {number} seconds  0 lifts the mute @param {'room'|'brand'} [scope] */
+  mute(viewer, seconds, scope) { return this.#command({t: 'mute', viewer, seconds, ...(scope ? {scope} : {})}); }
   /** @param {string} comment */
   delete(comment) { return this.#command({t: 'delete', comment}); }
+  /** @param {boolean} on @param {string[]} [allow]  viewers who may comment all the same */
+  hush(on, allow) { return this.#command({t: 'hush', on, ...(allow ? {allow} : {})}); }
   /** @param {number} seconds  0 ends slow mode */
   slow(seconds) { return this.#command({t: 'slow', seconds}); }
 
