@@ -6,7 +6,7 @@ emptied, or rolled back by a crash) its epoch changes, and every viewer is told 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -146,9 +146,9 @@ class Hub:
                 room.counts = msgspec.json.decode(event, type=wire.CountsChanged).counts
         room.audience.loose(list(events), at)
 
-    async def restored(self) -> None:
-        """See ``live.bus.Receiver``: look at every room's log, a few at a time."""
-        waiting = iter(list(self.rooms.values()))
+    async def restored(self, rooms: Collection[UUID]) -> None:
+        """See ``live.bus.Receiver``: look at every such room's log, a few at a time."""
+        waiting = iter([self.rooms[room] for room in rooms if room in self.rooms])
 
         async def work() -> None:
             for room in waiting:
@@ -234,8 +234,10 @@ class Hub:
     async def retry(self) -> None:
         """Once a second: go on with rooms whose repair failed."""
         for room in list(self.rooms.values()):
-            if not room.whole.is_set() and not room.mending and room.id not in self._opening and self._bus.healthy:
-                await self._mend(room)
+            # Also while something else is lost: a room of another node need not wait for it, and a repair of what was
+            # lost waits for its rooms to be whole.
+            if not room.whole.is_set() and not room.mending and room.id not in self._opening:
+                self._mend_soon(room)
 
     def tell_guides(self) -> None:
         """Once a second: tell staff how much was left out."""
