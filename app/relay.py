@@ -149,7 +149,7 @@ async def turn(sessions: Sessions, bus: Bus, stuck: set[UUID] | None = None) -> 
             if not numbers and not stuck:
                 raise error
             log.warning("room_not_told", room=str(room), error=type(error).__name__)
-        stuck |= failed.keys()
+        stuck.update(failed)
         if numbers:
             await session.execute(
                 update(OutboxEvent).where(OutboxEvent.id.in_(numbers)).values(published_at=func.clock_timestamp())

@@ -165,6 +165,11 @@ class Hub:
             log.warning("log_rolled_back", room=str(room.id), have=room.seq, found=seq)
             await self._bus.renew(room.id, room.epoch)
             self._lost(room)
+        elif (kept := await self._bus.read(room.id, room.seq - 1)) and not room.ends_with(kept[0]):
+            # As above, and somebody published since: a replica that took over without its master's last moments.
+            log.warning("log_rewritten", room=str(room.id), at=room.seq)
+            await self._bus.renew(room.id, room.epoch)
+            self._lost(room)
         elif seq > room.seq:
             self._missed(room, epoch, seq)
             await room.whole.wait()

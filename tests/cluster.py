@@ -65,6 +65,10 @@ class Node:
         self.client.close()
 
     @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def id(self) -> str:
         return bytes(self.client.execute_command("CLUSTER", "MYID")).decode()
 
@@ -99,7 +103,7 @@ class Cluster:
             node.command("MEET", "127.0.0.1", first.port, first._bus_port)
         wait_for(lambda: all(node.sees(len(self.nodes)) for node in self.nodes))
 
-    def add_replica(self) -> Node:
+    def add_replica(self) -> None:
         """A replica of the first node, in step with it."""
         master, replica = self.nodes[0], Node(self._folder / "replica")
         replica.start()
@@ -108,7 +112,6 @@ class Cluster:
         self._meet()
         replica.command("REPLICATE", master.id)
         wait_for(lambda: replica.client.info("replication")["master_link_status"] == "up")
-        return replica
 
     @property
     def url(self) -> str:
@@ -122,11 +125,14 @@ class Cluster:
             if first <= slot_of(channel(room := new_id())) <= last:
                 return room
 
-    def restore(self) -> None:
-        """Start what was killed, and wait until all is well again."""
+    def restart(self) -> None:
+        """Start what was killed; the servers end with the thread that does this."""
         for node in self.nodes:
-            if node._process is None:
+            if not node.running:
                 node.start()
+
+    def settle(self) -> None:
+        """Return when all is well again."""
         wait_for(lambda: all(node.sees(len(self.nodes)) for node in self.nodes))
 
     def flush(self) -> None:
