@@ -1,6 +1,7 @@
 """A real Redis Cluster on loopback: three masters, and a replica of the first when asked for."""
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,10 @@ class Node:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def close(self) -> None:
         self.kill()
@@ -134,6 +139,21 @@ class Cluster:
     def settle(self) -> None:
         """Return when all is well again."""
         wait_for(lambda: all(node.sees(len(self.nodes)) for node in self.nodes))
+
+    @property
+    def replicated(self) -> Node:
+        """The master that has a replica."""
+        return next(node for node in self.nodes if node.client.info("replication")["connected_slaves"])
+
+    def await_replica(self) -> None:
+        """Return when the replica has all that its master has at this moment."""
+        offset = self.replicated.client.info("replication")["master_repl_offset"]
+
+        def caught_up() -> bool:
+            replicas = [info for node in self.nodes if (info := node.client.info("replication"))["role"] == "slave"]
+            return any(info["slave_repl_offset"] >= offset for info in replicas)
+
+        wait_for(caught_up)
 
     def flush(self) -> None:
         for node in self.nodes:

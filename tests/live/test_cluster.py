@@ -1,6 +1,7 @@
 """Rooms on a Redis Cluster: spread over its nodes, while slots move and nodes die."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID
@@ -254,21 +255,43 @@ async def test_node_killed_and_restarted_costs_its_own_rooms_a_pause_and_others_
 async def test_replica_takes_over_from_its_master_and_no_certain_event_is_missed(
     world: World, rooms: list[UUID], cluster: Cluster
 ) -> None:
-    """The last test here: afterwards the first slots live on the node that was a replica."""
+    """Afterwards the first slots live on the node that was a replica."""
     kernel, room = world.kernel, rooms[0]
     bus = RedisBus(kernel.redis)
     cluster.add_replica()
+    master = cluster.replicated
     async with gateway(kernel) as one, watching(one.url, kernel.keyring, room) as me:
         await bus.publish(room, "a", event=announced("前"))
         await me.event(wire.Announced)
-        await asyncio.to_thread(cluster.nodes[0].client.wait, 1, 5000)  # the replica has it too
-        cluster.nodes[0].kill()
+        await asyncio.to_thread(cluster.await_replica)
+        master.kill()
         await until(lambda: not one.bus.healthy)
         await insist(bus, room, "b", "后")
         await me.event(wire.Announced, lambda e: e.text == "后")
         await until(lambda: one.ready)
         assert [e.text for e in me.certain()] == ["前", "后"]
         assert me.epoch == me.frames[0].log.epoch
+
+
+async def test_master_that_hangs_is_left_for_its_replica(world: World, rooms: list[UUID], cluster: Cluster) -> None:
+    """Its connections stay open: only the other nodes know that it is master no longer."""
+    kernel, room = world.kernel, rooms[0]
+    bus = RedisBus(kernel.redis)
+    if len(cluster.nodes) == len(rooms):
+        cluster.add_replica()
+    master = cluster.replicated
+    async with gateway(kernel) as one, watching(one.url, kernel.keyring, room) as me:
+        await bus.publish(room, "a", event=announced("前"))
+        await me.event(wire.Announced)
+        await asyncio.to_thread(cluster.await_replica)
+        master.send(signal.SIGSTOP)
+        try:
+            await insist(bus, room, "b", "后")
+            await me.event(wire.Announced, lambda e: e.text == "后")
+            await until(lambda: one.ready)
+        finally:
+            master.send(signal.SIGCONT)
+        assert [e.text for e in me.certain()] == ["前", "后"]
 
 
 def test_kept_rows_and_logs_of_a_room_share_its_slot() -> None:
