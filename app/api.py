@@ -27,6 +27,7 @@ from app.processes import open_kernel, until_stopped
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from kernel.http import Kernel, install_error_handlers
+from kernel.redis import answers
 from kernel.settings import Settings
 
 log = structlog.get_logger()
@@ -122,7 +123,7 @@ async def _failing(kernel: Kernel) -> list[str]:
         failing.append("postgresql")
     try:
         async with asyncio.timeout(READY_SECONDS):
-            await kernel.redis.ping()
+            await answers(kernel.redis)
     except (RedisError, OSError, TimeoutError):
         failing.append("redis")
     return failing

@@ -6,7 +6,7 @@ it by its id and drops it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 import structlog
 from prometheus_client import REGISTRY, Counter, Histogram
+from redis.exceptions import RedisError
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,6 +30,9 @@ BATCH = 200
 """Events a transaction takes; what a crash publishes twice at most."""
 POLL_SECONDS = 1.0
 """How long an event waits when its notification was lost."""
+ROOMS_AT_ONCE = 32
+PUBLISH_SECONDS = 2.0
+"""How long one event may take: while it waits, its lane is locked, and others of the lane wait with it."""
 
 log = structlog.get_logger()
 
@@ -87,8 +91,8 @@ _CERTAIN = {
 }
 
 
-async def _take(session: AsyncSession) -> Sequence[Row[int, str, UUID, bytes, int]]:
-    """Lock the free lanes and read what waits in them, oldest first."""
+async def _take(session: AsyncSession, besides: Collection[UUID]) -> Sequence[Row[int, str, UUID, bytes, int]]:
+    """Lock the free lanes and read what waits in them, oldest first, for rooms that are not in ``besides``."""
     lanes = (await session.scalars(select(OutboxLane.lane).with_for_update(skip_locked=True))).all()
     waiting = (
         select(
@@ -98,25 +102,55 @@ async def _take(session: AsyncSession) -> Sequence[Row[int, str, UUID, bytes, in
             OutboxEvent.payload,
             func.extract("epoch", func.clock_timestamp() - OutboxEvent.created_at).label("age"),
         )
-        .where(OutboxEvent.lane.in_(lanes), OutboxEvent.published_at.is_(None))
+        .where(OutboxEvent.lane.in_(lanes), OutboxEvent.published_at.is_(None), OutboxEvent.room_id.not_in(besides))
         .order_by(OutboxEvent.id)
         .limit(BATCH)
     )
     return (await session.execute(waiting)).all()
 
 
-async def turn(sessions: Sessions, bus: Bus) -> int:
-    """Publish one batch of waiting events and mark them; returns how many. Any error leaves all of them waiting."""
+async def _tell(
+    bus: Bus, events: Sequence[Row[int, str, UUID, bytes, int]], places: asyncio.Semaphore
+) -> tuple[list[int], Exception | None]:
+    """Publish ``events`` of one room in order, up to the first that fails; returns the numbers of those told."""
+    told: list[int] = []
+    for event in events:
+        try:
+            async with places, asyncio.timeout(PUBLISH_SECONDS):
+                fresh = await publish(bus, event.id, event.topic, event.room_id, event.payload)
+        except (RedisError, OSError) as error:
+            return told, error
+        told.append(event.id)
+        RELAYED.labels(event.topic).inc()
+        LAG.observe(max(0.0, float(event.age)))
+        if not fresh:
+            REPEATED.inc()
+    return told, None
+
+
+async def turn(sessions: Sessions, bus: Bus, stuck: set[UUID] | None = None) -> int:
+    """Publish one batch of waiting events and mark them; returns how many were taken.
+
+    Rooms are told at once beside each other. One whose events cannot be published keeps them, in order, and does not
+    hold up the others: of a Cluster one node may be away. It is added to ``stuck``, whose rooms are left out.
+    Raises what Redis raises if nothing at all could be published.
+    """
+    stuck = set() if stuck is None else stuck
     async with transaction(sessions) as session:
-        events = await _take(session)
+        events = await _take(session, stuck)
+        places = asyncio.Semaphore(ROOMS_AT_ONCE)
+        by_room: dict[UUID, list[Row[int, str, UUID, bytes, int]]] = {}
         for event in events:
-            fresh = await publish(bus, event.id, event.topic, event.room_id, event.payload)
-            RELAYED.labels(event.topic).inc()
-            LAG.observe(max(0.0, float(event.age)))
-            if not fresh:
-                REPEATED.inc()
-        if events:
-            numbers = [event.id for event in events]
+            by_room.setdefault(event.room_id, []).append(event)
+        results = await asyncio.gather(*(_tell(bus, of_room, places) for of_room in by_room.values()))
+        numbers = [number for told, _ in results for number in told]
+        failed = {room: error for room, (_, error) in zip(by_room, results, strict=True) if error is not None}
+        for room, error in failed.items():
+            if not numbers and not stuck:
+                raise error
+            log.warning("room_not_told", room=str(room), error=type(error).__name__)
+        stuck.update(failed)
+        if numbers:
             await session.execute(
                 update(OutboxEvent).where(OutboxEvent.id.in_(numbers)).values(published_at=func.clock_timestamp())
             )
@@ -145,7 +179,8 @@ async def run(settings: Settings, sessions: Sessions, bus: Bus) -> None:
         log.info("relay_started")
         while True:
             woken.clear()
-            while await turn(sessions, bus) == BATCH:
+            stuck: set[UUID] = set()
+            while await turn(sessions, bus, stuck) == BATCH:
                 pass
             try:
                 async with asyncio.timeout(POLL_SECONDS):

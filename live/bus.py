@@ -7,7 +7,7 @@ Redis keys of a room share the hash tag ``{room}``, so that they lie in one slot
 ``meta`` (epoch, seq, likes), ``log`` (stream, ids ``seq-0``), ``slots``, ``recent``, ``kept`` (rows for the worker).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
@@ -77,8 +77,8 @@ class Receiver(Protocol):
     def cast(self, room: UUID, events: Sequence[bytes], at: float) -> None:
         """Events without a number, published at ``at`` (seconds since 1970)."""
 
-    async def restored(self) -> None:
-        """The subscription was lost and is back: whatever was said meanwhile has to be read."""
+    async def restored(self, rooms: Collection[UUID]) -> None:
+        """``rooms`` were not heard for a while, and are again: whatever was said meanwhile has to be read."""
 
 
 class Bus(Protocol):
@@ -276,7 +276,12 @@ class RedisBus:
     async def run(self, receiver: Receiver) -> None:
         """See ``Bus``."""
         self._receiver = receiver
-        await self.feed.run(receiver.restored)
+
+        async def restored(channels: Collection[str]) -> None:
+            found = (self._rooms.get(name.encode()) for name in channels)
+            await receiver.restored([room for room in found if room is not None])
+
+        await self.feed.run(restored)
 
     def _heard(self, name: bytes, message: bytes) -> None:
         room = self._rooms.get(name)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from redis.exceptions import RedisError
 from sqlalchemy import or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -86,8 +87,18 @@ async def store_kept(sessions: Sessions, redis: Client, rooms: Sequence[UUID]) -
     """Move what waits in the kept streams of ``rooms`` into the database; returns how many comments that were.
 
     A stream is trimmed only after the commit, so a crash in between stores a batch twice, which changes nothing.
+    What Redis raises for one room is raised after the others are done: of a Cluster one node may be away.
     """
-    return sum([await _drain(sessions, redis, room) for room in rooms])
+    stored = 0
+    failed: list[RedisError] = []
+    for room in rooms:
+        try:
+            stored += await _drain(sessions, redis, room)
+        except RedisError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return stored
 
 
 async def _drain(sessions: Sessions, redis: Client, room: UUID) -> int:

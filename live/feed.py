@@ -1,181 +1,219 @@
-"""One supervised subscription a process: all its rooms' channels on one connection. It may be lost, never silently.
+"""All the channels that a process hears: one supervised connection for each Redis node. It may be lost, never silently.
 
-redis-py would reconnect by itself and say nothing; then events between are missed by nobody's fault and nobody knows.
-So this connection retries nothing: every loss ends in ``run``, which says so, connects again with backoff,
-subscribes every channel, and lets its owner close the gaps before it calls itself healthy.
+On a single Redis that is one connection; on a Cluster each channel is heard from the node that owns its slot. Whatever
+is lost (a connection, or a channel whose slot moved) is said, counted, subscribed again where it now lives, and its gap
+closed by the owner, before the feed calls itself healthy.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from itertools import count
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
 from kernel.redis import Client
+from live.link import Link
+from live.nodes import Address, nodes_of
 
-QUIET_SECONDS = 5.0
-"""After so long without a word the connection is asked for a sign of life; after twice that it counts as lost."""
-CONFIRM_SECONDS = 5.0
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 2.0
-ALIVE = "nearcast:alive"
-"""A channel on which nobody speaks: with it the connection is in subscriber mode before the first room."""
+MOVES = 3
+"""How often a new channel is followed to another node at once."""
+Restored = Callable[[Collection[str]], Awaitable[None]]
 
 log = structlog.get_logger()
 
 
 class Feed:
-    """The channels that a process hears, on one connection.
-
-    ``heard(channel, message)`` is called for every message, in order. On a Cluster one such connection for each node
-    is needed; the bus would keep a Feed a node and choose by slot.
-    """
+    """The channels that a process hears. ``heard(channel, message)`` is called for every message, in order."""
 
     def __init__(self, client: Client, heard: Callable[[bytes, bytes], None]) -> None:
-        self._client = client
+        self._nodes = nodes_of(client)
         self._heard = heard
         self._channels: set[str] = set()
-        self._confirmations: dict[bytes, asyncio.Future[None]] = {}
-        self._pubsub: PubSub | None = None
+        self._unrepaired: set[str] = set()
+        """Heard again, but what was said in between is not read yet."""
+        self._links: dict[Address, Link] = {}
+        self._wake = asyncio.Event()
         self.healthy = False
         self.losses = 0
-        """How often the subscription was lost."""
+        """How often something that was heard was lost."""
+
+    # ---- channels --------------------------------------------------------------------------------------------------
 
     async def add(self, channel: str) -> None:
         """Hear ``channel``; on return Redis has confirmed it, so nothing said from now on is missed unnoticed.
 
         Raises redis ConnectionError while there is no connection, and TimeoutError when Redis does not confirm.
         """
-        pubsub = self._pubsub
-        if pubsub is None:
-            raise RedisConnectionError("the subscription is down")
-        confirmed = self._confirmations.setdefault(channel.encode(), asyncio.get_running_loop().create_future())
-        self._channels.add(channel)
-        try:
-            await pubsub.ssubscribe(channel)
-            async with asyncio.timeout(CONFIRM_SECONDS):
-                await asyncio.shield(confirmed)
-        except BaseException:
-            self._channels.discard(channel)
-            raise
-        finally:
-            self._confirmations.pop(channel.encode(), None)
+        for _ in range(MOVES):
+            address = self._nodes.owner(channel)
+            link = None if address is None else self._links.get(address)
+            if link is None or not link.alive:
+                self._wake.set()
+                raise RedisConnectionError("the subscription is down")
+            try:
+                await link.subscribe([channel])
+            except MovedError:
+                await self._nodes.refresh()
+                continue
+            if channel in link.channels and link.alive:
+                self._channels.add(channel)
+                return
+            raise RedisConnectionError("the subscription was lost")
+        self._wake.set()
+        raise RedisConnectionError("the channel's slot is moving")
 
     async def discard(self, channel: str) -> None:
         """Hear ``channel`` no longer."""
         self._channels.discard(channel)
-        if self._pubsub is not None:
-            try:
-                await self._pubsub.sunsubscribe(channel)
-            except (RedisError, OSError):
-                log.info("unsubscribe_lost")  # the reader sees the same loss; a new connection starts without it
+        self._unrepaired.discard(channel)
+        for link in list(self._links.values()):
+            if channel in link.channels:
+                try:
+                    await link.unsubscribe(channel)
+                except (RedisError, OSError):
+                    log.info("unsubscribe_lost")  # its reader sees the same loss; a new link starts without it
 
-    async def run(self, restored: Callable[[], Awaitable[None]]) -> None:
-        """Listen until cancelled. ``restored`` is awaited after each loss, once all channels are heard again."""
-        failures = 0
-        for attempt in count():
-            try:
-                async with _Connection(self) as pubsub:
-                    await self._serve(pubsub, restored if attempt else None)
-            except (RedisError, OSError, TimeoutError) as error:
-                if self.healthy or not attempt:
-                    self.losses += 1
-                    log.warning("bus_lost", error=type(error).__name__)
-            finally:
-                failures = 0 if self.healthy else failures + 1
-                self._down()
-            longest = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(failures, 10))
-            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
+    # ---- losses ----------------------------------------------------------------------------------------------------
 
-    async def _serve(self, pubsub: PubSub, restored: Callable[[], Awaitable[None]] | None) -> None:
-        """Listen until the connection is lost. Gaps are closed while already listening: what is said meanwhile must
-        not pile up in Redis."""
-        listening = asyncio.ensure_future(self._listen(pubsub))
-        repairing = asyncio.ensure_future(restored()) if restored is not None else None
-        try:
-            if repairing is not None:
-                await asyncio.wait({listening, repairing}, return_when=asyncio.FIRST_COMPLETED)
-                if repairing.done():
-                    repairing.result()
-                    log.info("bus_restored", channels=len(self._channels))
-            self.healthy = not listening.done()
-            await listening
-        finally:
-            for task in filter(None, (listening, repairing)):
-                task.cancel()
-            await asyncio.gather(*filter(None, (listening, repairing)), return_exceptions=True)
+    def _lost(self, link: Link, error: BaseException) -> None:
+        self._fell(len(link.channels), type(error).__name__)
 
-    def _down(self) -> None:
+    def _dropped(self, _: Link, channels: set[str]) -> None:
+        if channels & self._channels:
+            self._fell(len(channels), "SlotMoved")
+
+    def _fell(self, channels: int, error: str) -> None:
+        self.losses += 1
         self.healthy = False
-        self._pubsub = None
-        for confirmed in self._confirmations.values():
-            if not confirmed.done():
-                confirmed.set_exception(RedisConnectionError("the subscription was lost"))
-                confirmed.exception()  # seen here, in case nobody waits any more
+        self._wake.set()
+        log.warning("bus_lost", error=error, channels=channels)
 
-    async def _listen(self, pubsub: PubSub) -> None:
-        silent = False
-        while True:
-            message: dict[str, Any] | None = await pubsub.get_message(timeout=QUIET_SECONDS)
-            if message is None:
-                if silent:
-                    raise RedisConnectionError("no sign of life from Redis")
-                silent = True
-                await pubsub.ping()
-                continue
-            silent = False
-            if message["type"] == "smessage":
-                self._heard(message["channel"], message["data"])
-            elif message["type"] == "ssubscribe":
-                confirmed = self._confirmations.get(message["channel"])
-                if confirmed is not None and not confirmed.done():
-                    confirmed.set_result(None)
+    # ---- supervision -----------------------------------------------------------------------------------------------
 
-
-class _Subscriber(PubSub):
-    """Subscribes once. Where redis-py would reconnect behind our back, it fails, and ``Feed.run`` begins anew."""
-
-    async def on_connect(self, connection: Any) -> None:  # noqa: ARG002
-        raise RedisConnectionError("the subscription was lost")
-
-
-class _Connection:
-    """A fresh connection with all channels subscribed, closed on leaving."""
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-
-    async def __aenter__(self) -> PubSub:
-        feed = self._feed
-        if not isinstance(feed._client, Redis):
-            raise NotImplementedError("subscribing through a Cluster")
-        arguments = dict(feed._client.connection_pool.connection_kwargs)
-        arguments |= {"retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
-        pool_type = type(feed._client.connection_pool)
-        assert issubclass(pool_type, ConnectionPool)
-        self._redis = Redis(
-            connection_pool=pool_type(connection_class=feed._client.connection_pool.connection_class, **arguments)
-        )
-        self._pubsub = _Subscriber(self._redis.connection_pool)
+    async def run(self, restored: Restored) -> None:
+        """Listen until cancelled. ``restored(channels)`` is awaited after each loss, once those are heard again."""
+        failures = 0
         try:
-            await self._pubsub.subscribe(ALIVE)
-            if feed._channels:
-                await self._pubsub.ssubscribe(*feed._channels)
-        except BaseException:
-            await self.__aexit__()
-            raise
-        feed._pubsub = self._pubsub
-        return self._pubsub
+            while True:
+                self._wake.clear()
+                whole = await self._settle(restored)
+                if whole and not self._wake.is_set():
+                    self.healthy, failures = True, 0
+                    await self._sleep(self._nodes.check_seconds)
+                else:
+                    failures += 1
+                    longest = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(failures, 10))
+                    await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
+        finally:
+            self.healthy = False
+            for link in self._links.values():
+                await link.close()
+            self._links.clear()
+            await self._nodes.aclose()
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _settle(self, restored: Restored) -> bool:
+        """Hear what is not heard where it should be, and close the gaps; returns whether nothing is left to do."""
+        try:
+            await self._nodes.refresh()
+        except (RedisError, OSError) as error:
+            self._failed("topology", error)
+            return False
+        whole = await self._connect()
+        whole = await self._place() and whole
+        heard = set().union(*(link.channels for link in self._links.values() if link.alive))
+        if repairable := self._unrepaired & heard:
+            whole = await self._repair(restored, repairable) and whole
+        return whole and not self._unrepaired and all(link.alive for link in self._links.values())
+
+    async def _connect(self) -> bool:
+        """Have a live link to each node that owns something, and to no other."""
+        owners = self._nodes.needed() | {self._nodes.owner(channel) for channel in self._channels}
+        needed = {owner for owner in owners if owner is not None}
+        for address, link in list(self._links.items()):
+            if not link.alive or (address not in needed and not link.channels & self._channels):
+                del self._links[address]
+                await link.close()
+        return all(await asyncio.gather(*(self._open(address) for address in needed - self._links.keys())))
+
+    async def _open(self, address: Address) -> bool:
+        link = Link(self._nodes.pool(address), self._heard, self._dropped, self._lost)
+        try:
+            await link.open()
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self.losses:  # never heard so far: as much a loss as any
+                self.losses += 1
+                log.warning("bus_lost", error=type(error).__name__, channels=0)
+            self._failed("connect", error)
+            return False
+        self._links[address] = link
+        return True
+
+    async def _place(self) -> bool:
+        """Subscribe each channel at its owner; a slot's former owner is left alone afterwards."""
+        missing: dict[Address, set[str]] = {}
+        whole = True
+        for channel in self._channels:
+            address = self._nodes.owner(channel)
+            if address is None or address not in self._links:
+                whole = False
+            elif channel not in self._links[address].channels:
+                missing.setdefault(address, set()).add(channel)
+        return all(await asyncio.gather(*(self._move(*one) for one in missing.items()))) and whole
+
+    async def _move(self, address: Address, channels: set[str]) -> bool:
+        link = self._links[address]
+        try:
+            await link.subscribe(channels)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed("subscribe", error)
+            whole = False
+        else:
+            whole = True
+        placed = channels & link.channels & self._channels
+        self._unrepaired |= placed
+        if placed:
+            self.healthy = False
+        for other in self._links.values():
+            if other is not link:
+                for channel in other.channels & placed:
+                    try:
+                        await other.unsubscribe(channel)
+                    except (RedisError, OSError):
+                        log.info("unsubscribe_lost")
+        return whole
+
+    async def _repair(self, restored: Restored, channels: set[str]) -> bool:
+        """Let the owner close the gaps, while listening: what is said meanwhile must not pile up in Redis."""
+        repairing = asyncio.ensure_future(restored(channels))
+        losing = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({repairing, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if not repairing.done():
+                return False
+            repairing.result()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed("repair", error)
+            return False
+        finally:
+            for task in (repairing, losing):
+                task.cancel()
+            await asyncio.gather(repairing, losing, return_exceptions=True)
+        still = set().union(*(link.channels for link in self._links.values() if link.alive))
+        self._unrepaired -= channels & still
+        log.info("bus_restored", channels=len(channels))
+        return True
+
+    def _failed(self, step: str, error: BaseException) -> None:
+        self.healthy = False
+        log.info("bus_not_restored", step=step, error=type(error).__name__)

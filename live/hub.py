@@ -6,7 +6,7 @@ emptied, or rolled back by a crash) its epoch changes, and every viewer is told 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -147,9 +147,9 @@ class Hub:
                 room.counts = msgspec.json.decode(event, type=wire.CountsChanged).counts
         room.audience.loose(list(events), at)
 
-    async def restored(self) -> None:
-        """See ``live.bus.Receiver``: look at every room's log, a few at a time."""
-        waiting = iter(list(self.rooms.values()))
+    async def restored(self, rooms: Collection[UUID]) -> None:
+        """See ``live.bus.Receiver``: look at every such room's log, a few at a time."""
+        waiting = iter([self.rooms[room] for room in rooms if room in self.rooms])
 
         async def work() -> None:
             for room in waiting:
@@ -164,6 +164,11 @@ class Hub:
         elif seq < room.seq:
             # Redis came back without its last moments. Numbers given again would mean two things.
             log.warning("log_rolled_back", room=str(room.id), have=room.seq, found=seq)
+            await self._bus.renew(room.id, room.epoch)
+            self._lost(room)
+        elif (kept := await self._bus.read(room.id, room.seq - 1)) and not room.ends_with(kept[0]):
+            # As above, and somebody published since: a replica that took over without its master's last moments.
+            log.warning("log_rewritten", room=str(room.id), at=room.seq)
             await self._bus.renew(room.id, room.epoch)
             self._lost(room)
         elif seq > room.seq:
@@ -235,8 +240,10 @@ class Hub:
     async def retry(self) -> None:
         """Once a second: go on with rooms whose repair failed."""
         for room in list(self.rooms.values()):
-            if not room.whole.is_set() and not room.mending and room.id not in self._opening and self._bus.healthy:
-                await self._mend(room)
+            # Also while something else is lost: a room of another node need not wait for it, and a repair of what was
+            # lost waits for its rooms to be whole.
+            if not room.whole.is_set() and not room.mending and room.id not in self._opening:
+                self._mend_soon(room)
 
     def tell_guides(self) -> None:
         """Once a second: tell staff how much was left out."""

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from redis.exceptions import RedisError
 
 from kernel.redis import Client, Script
 from live.bus import ROOM_TTL_SECONDS, key
@@ -64,16 +65,23 @@ async def beat(
 
 
 async def counts(redis: Client, rooms: Iterable[UUID]) -> dict[UUID, Counts]:
-    """The live figures of ``rooms``. Raises what Redis raises."""
+    """The live figures of ``rooms``, without those that cannot be read. Raises what Redis raises if that is all."""
     found: dict[UUID, Counts] = {}
+    failed: list[Exception] = []
     waiting = iter(list(rooms))
 
     async def work() -> None:
         for room in waiting:
-            viewers, uniques, likes = await _counts(redis, _keys(room), [])
+            try:
+                viewers, uniques, likes = await _counts(redis, _keys(room), [])
+            except (RedisError, OSError) as error:
+                failed.append(error)  # of a Cluster one node may be away
+                continue
             found[room] = Counts(viewers=viewers, likes=likes, uniques=uniques)
 
     await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+    if failed and not found:
+        raise failed[0]
     return found
 
 

@@ -49,17 +49,23 @@ class Pulse:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def beat(self) -> None:
-        """Say what changed, and renew what would expire."""
+        """Say what changed, and renew what would expire. Raises what Redis raised, after all that could be said."""
         waiting = iter([room for room in self._hub.rooms.values() if self._due(room)])
+        failed: list[Exception] = []
 
         async def work() -> None:
             for room in waiting:
-                await self._beat(room)
+                try:
+                    await self._beat(room)
+                except (RedisError, OSError) as error:
+                    failed.append(error)  # of a Cluster one node may be away; the other rooms go on
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         for room in self._told.keys() - self._hub.rooms.keys():
             del self._told[room]
         await presence.register(self._redis, self.stats())
+        if failed:
+            raise failed[0]
 
     def _due(self, room: Room) -> bool:
         viewers, at = self._told.get(room.id, (0, 0.0))
@@ -105,9 +111,9 @@ class Pulse:
 
     async def stop(self) -> None:
         """This gateway is going: its viewers and its place in the list go at once, not by expiry."""
-        try:
-            for room in self._told:
-                await presence.beat(self._redis, room, self._id, 0, 0, [])
-            await presence.unregister(self._redis, self._id)
-        except (RedisError, OSError) as error:
-            log.warning("presence_not_cleared", error=type(error).__name__)
+        told = [presence.beat(self._redis, room, self._id, 0, 0, []) for room in self._told]
+        for leaving in (*told, presence.unregister(self._redis, self._id)):
+            try:
+                await leaving
+            except (RedisError, OSError) as error:
+                log.warning("presence_not_cleared", error=type(error).__name__)

@@ -108,6 +108,10 @@ class Room:
         self.recent.clear()
         self.recent.extend(event for event in snapshot.recent if _comment_id(event) not in taken_down)
 
+    def ends_with(self, entry: Entry) -> bool:
+        """Whether ``entry``, if it has the number of the newest entry here, is that entry."""
+        return entry.seq != self.seq or not self._entries or self._entries[-1] == entry
+
     def apply(self, entry: Entry) -> None:
         """The next entry of the log."""
         self.seq = entry.seq

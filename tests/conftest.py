@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from cluster import Cluster, redis_cluster
 
 from app import demo, migrations, processes, up
 from app.embedded import servers
@@ -99,6 +100,13 @@ def stack() -> Iterator[Stack]:
         _state_dir() as state_dir,
         _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}))) as running,
     ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A Redis Cluster of three masters, for one module."""
+    with redis_cluster() as running:
         yield running
 
 

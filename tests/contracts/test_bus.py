@@ -1,11 +1,13 @@
 """What every bus promises, whichever is behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 import pytest
+from cluster import Cluster
+from redis import Redis
 
 from kernel.ids import new_id
 from kernel.redis import create_client
@@ -23,6 +25,7 @@ class Ear:
         self.entries: list[tuple[UUID, str, Entry]] = []
         self.casts: list[tuple[UUID, list[bytes]]] = []
         self.restorations = 0
+        self.restored_rooms: set[UUID] = set()
 
     def entry(self, room: UUID, epoch: str, entry: Entry) -> None:
         self.entries.append((room, epoch, entry))
@@ -30,8 +33,9 @@ class Ear:
     def cast(self, room: UUID, events: Sequence[bytes], at: float) -> None:
         self.casts.append((room, list(events)))
 
-    async def restored(self) -> None:
+    async def restored(self, rooms: Collection[UUID]) -> None:
         self.restorations += 1
+        self.restored_rooms |= set(rooms)
 
     async def heard(self, entries: int = 0, casts: int = 0) -> None:
         async with asyncio.timeout(10):
@@ -39,13 +43,15 @@ class Ear:
                 await asyncio.sleep(0.01)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
     if request.param == "memory":
         yield MemoryBus(log_length=LOG_LENGTH)
         return
-    settings: Settings = request.getfixturevalue("running")
-    client = create_client(settings)
+    if request.param == "cluster":
+        client = create_client(Settings(redis_url=request.getfixturevalue("cluster").url))
+    else:
+        client = create_client(request.getfixturevalue("running"))
     yield RedisBus(client, log_length=LOG_LENGTH)
     await client.aclose()
 
@@ -158,19 +164,33 @@ async def test_epoch_is_renewed_by_the_first_who_asks(bus: Bus) -> None:
     assert (await bus.head(room))[0] == new
 
 
-async def test_redis_subscription_comes_back_with_all_rooms(running: Settings) -> None:
-    client = create_client(running)
-    bus, rooms = RedisBus(client), [new_id() for _ in range(3)]
+@pytest.mark.parametrize("behind", ["redis", "cluster"])
+async def test_lost_subscription_comes_back_with_all_rooms(behind: str, request: pytest.FixtureRequest) -> None:
+    if behind == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        client = create_client(Settings(redis_url=cluster.url))
+        rooms = [cluster.room_on(place) for place in (0, 0, 1, 2)]
+        cut = cluster.cut_subscriptions
+    else:
+        running: Settings = request.getfixturevalue("running")
+        client = create_client(running)
+        rooms = [new_id() for _ in range(3)]
+
+        def cut() -> None:
+            with Redis.from_url(running.redis_url or "") as one:
+                one.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    bus = RedisBus(client)
     async with listening(bus) as ear:
         for room in rooms:
             await bus.subscribe(room)
-        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        cut()
         async with asyncio.timeout(10):
-            while bus.losses == 0 or not bus.healthy:
+            while ear.restored_rooms != set(rooms) or not bus.healthy:
                 await asyncio.sleep(0.01)
-        assert ear.restorations == 1
+        assert bus.losses == (3 if behind == "cluster" else 1)
         for room in rooms:
             await bus.publish(room, "a", event=b"1")
-        await ear.heard(entries=3)
+        await ear.heard(entries=len(rooms))
     assert not bus.healthy
     await client.aclose()

@@ -461,6 +461,25 @@ async def test_log_that_lost_its_last_moments_gets_a_new_epoch(world: World) -> 
         assert again.log.seq == 1
 
 
+async def test_log_whose_last_event_was_replaced_by_another_gets_a_new_epoch(world: World) -> None:
+    kernel = world.kernel
+    bus = RedisBus(kernel.redis)
+    async with gateway(kernel) as one, watching(one.url, kernel.keyring, world.room) as me:
+        for n in range(3):
+            await bus.publish(world.room, f"a{n}", event=announced(f"{n}"))
+        await me.event(wire.Announced, lambda e: e.text == "2")
+        epoch, log = me.epoch, key(world.room, "log")
+        # As after a replica took over that had not heard of the third event, and a fourth was published.
+        await kernel.redis.hset(key(world.room, "meta"), "seq", "2")
+        await kernel.redis.xdel(log, "3-0")
+        await kernel.redis.execute_command("XSETID", log, "2-0")
+        assert await bus.publish(world.room, "b", event=announced("别的"), slots=slots("别的")) == 3
+        await kernel.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        again = await me.frame(wire.Welcome)
+        assert again.log.epoch != epoch
+        assert (again.log.seq, again.announcement) == (3, "别的")
+
+
 async def test_drain_sends_everybody_elsewhere(world: World) -> None:
     kernel = world.kernel
     async with gateway(kernel) as one, AsyncExitStack() as stack:
