@@ -106,7 +106,7 @@ class Pulse:
     async def stop(self) -> None:
         """This gateway is going: its viewers and its place in the list go at once, not by expiry."""
         try:
-            for room in self._told:
+            for room in list(self._told):  # a beat under way may still add to them
                 await presence.beat(self._redis, room, self._id, 0, 0, [])
             await presence.unregister(self._redis, self._id)
         except (RedisError, OSError) as error:
