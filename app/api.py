@@ -29,6 +29,7 @@ from coupons.issuing import Issuer
 from kernel.http import Kernel, install_error_handlers
 from kernel.redis import answers
 from kernel.settings import Settings
+from live import asyncapi
 
 log = structlog.get_logger()
 
@@ -62,7 +63,7 @@ def create_app(kernel: Kernel) -> FastAPI:
         version="1",
         summary="Live shopping rooms, and coupons from the stores near each viewer.",
         description="Refusals are `application/problem+json` with a stable `code`. Money is in fen. "
-        "The room socket is described in `docs/protocol.md`.",
+        "The room socket is described in `docs/protocol.md`, and for machines in `/asyncapi.json`.",
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
@@ -75,6 +76,7 @@ def create_app(kernel: Kernel) -> FastAPI:
         app.include_router(routes.router)
     app.add_middleware(_Measured)
     _add_health(app, kernel)
+    _add_room_protocol(app)
     _add_pages(app)
     return app
 
@@ -144,6 +146,12 @@ def _add_health(app: FastAPI, kernel: Kernel) -> None:
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_room_protocol(app: FastAPI) -> None:
+    @app.get("/asyncapi.json", include_in_schema=False)
+    async def room_protocol() -> Response:
+        return Response(asyncapi.encoded(), media_type="application/json")
 
 
 def _add_pages(app: FastAPI) -> None:

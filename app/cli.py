@@ -149,11 +149,13 @@ def token(
 
 
 @cli.command()
-def protocol() -> None:
+def protocol(
+    as_asyncapi: Annotated[bool, typer.Option("--asyncapi", help="As an AsyncAPI 3 document, for machines.")] = False,
+) -> None:
     """Print the room protocol's tables, made from the code."""
-    from live import contract
+    from live import asyncapi, contract
 
-    sys.stdout.write(contract.markdown())
+    sys.stdout.write(asyncapi.encoded().decode() + "\n" if as_asyncapi else contract.markdown())
 
 
 OVERDUE_SECONDS = 60

@@ -149,6 +149,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
         self.heard = self._desk.wheel.now
+        if self.session is None:
+            # What an eager client sends along with its handshake is read once that is answered: a welcome must not
+            # overtake the answer, and a broken frame must not end a connection that is not open yet.
+            head, end, data = data.partition(b"\r\n\r\n")
+            self._read(head + end)
+        if data:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         self._wire.receive_data(data)
         for event in self._wire.events_received():
             if isinstance(event, Frame):
@@ -277,6 +286,7 @@ class Connection(asyncio.Protocol):
                 self._desk.left(self)
                 self.transport.write_eof()
                 self._desk.wheel.put(self, CLOSING_SECONDS)
+                break  # an answer to a handshake whose end brought a broken frame along comes too late
         if self.slow and self.transport.get_write_buffer_size() > 2 * HARD_LIMIT:
             self.transport.abort()  # pings that are answered and never read; nothing more to be said
 

@@ -19,6 +19,7 @@ CLOSE_MEANINGS = {
     wire.Close.ROOM_ENDED: "the room has ended",
     wire.Close.FLOOD: "far more frames than a person can make",
     wire.Close.REPLACED: "the same person opened too many sockets to this room",
+    wire.Close.VERSION: "this server does not speak the client's version of the protocol; update the client",
 }
 
 
@@ -27,7 +28,8 @@ def _fields(frame: type[msgspec.Struct]) -> str:
     return " ".join(shown)
 
 
-def _sentence(frame: type[msgspec.Struct]) -> str:
+def sentence(frame: type[msgspec.Struct]) -> str:
+    """What ``frame`` means, in Markdown."""
     return " ".join((frame.__doc__ or "").replace("``", "`").split())
 
 
@@ -35,7 +37,7 @@ def _rows(frames: Any) -> list[str]:
     rows = []
     for frame in get_args(frames):
         kind = f"{frame.kind} | " if issubclass(frame, wire.Event) else ""
-        rows.append(f"| `{frame.__struct_config__.tag}` | {kind}{_fields(frame)} | {_sentence(frame)} |")
+        rows.append(f"| `{frame.__struct_config__.tag}` | {kind}{_fields(frame)} | {sentence(frame)} |")
     return rows
 
 

@@ -103,6 +103,14 @@ def refused(id: str, refusal: Refusal) -> wire.Ack:
     return wire.Ack(id, error=wire.Error(refusal.code, refusal.message, refusal.retry_after))
 
 
+def _of_another_version(data: bytes | bytearray) -> bool:
+    """Whether ``data``, which could not be read, is the ``hello`` of a version that we do not speak."""
+    try:
+        return wire.openings.decode(data).v not in wire.VERSIONS
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+
+
 class Session:
     """The state of one connection. Frames other than ``hello`` are understood only once the viewer was let in."""
 
@@ -158,6 +166,8 @@ class Session:
             frame = wire.client_frames.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             # The decoder's own words may repeat what was sent; they stay here.
+            if self._state == "hello" and _of_another_version(data):
+                return self._other_version()
             return self._end(Close.BAD_FRAME, "this is not a frame of the protocol")
         if self._state == "hello":
             return self._hello(frame, now)
@@ -221,6 +231,8 @@ class Session:
     def _hello(self, frame: wire.ClientFrame, now: float) -> list[Effect]:
         if not isinstance(frame, wire.Hello):
             return self._end(Close.BAD_FRAME, "hello comes first")
+        if frame.v not in wire.VERSIONS:
+            return self._other_version()
         try:
             self.who = self._verify(frame.token, now)
         except Refusal as refusal:
@@ -228,6 +240,10 @@ class Session:
             return self._end(code, refusal.message)
         self._state = "entering"
         return [Enter(self.who, frame.resume)]
+
+    def _other_version(self) -> list[Effect]:
+        spoken = ", ".join(map(str, sorted(wire.VERSIONS)))
+        return self._end(Close.VERSION, f"this server speaks version {spoken}")
 
     def _command(self, frame: Command, now: float) -> list[Effect]:
         if frame.id is None:  # a fix is repeated all the time; most clients want no answer

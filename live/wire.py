@@ -19,6 +19,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 PROTOCOL_VERSION = 1
+VERSIONS = frozenset({PROTOCOL_VERSION})
+"""What this server speaks; a ``hello`` of another version is turned away with ``Close.VERSION``."""
 MAX_CLIENT_FRAME = 4096
 """Bytes; a longer frame costs the client its connection."""
 MAX_TEXT = 200
@@ -58,6 +60,7 @@ class Close(IntEnum):
     ROOM_ENDED = 4504
     FLOOD = 4505
     REPLACED = 4506
+    VERSION = 4507
 
 
 class Frame(Struct, frozen=True, tag_field="t", omit_defaults=True):
@@ -159,11 +162,18 @@ class Error(Struct, frozen=True, omit_defaults=True):
 
 
 class Hello(Frame, frozen=True, tag="hello"):
-    """First frame, within 10 s. ``resume`` is the position after the last batch that the client has seen."""
+    """First frame, within 10 s. ``resume`` is the position after the last batch that the client has seen; ``v`` is the
+    version of the protocol that the client speaks."""
 
     token: str
     resume: Position | None = None
-    v: int = PROTOCOL_VERSION
+    v: int = 1  # left out means 1, whatever the newest version is
+
+
+class Opening(Frame, frozen=True, tag="hello"):
+    """What ``hello`` says in the same way in every version: even one that we cannot read can be told which we speak."""
+
+    v: int = 1
 
 
 class Comment(Frame, frozen=True, tag="comment"):
@@ -490,5 +500,6 @@ ServerFrame = Welcome | Batch | Ack | CouponGranted | Shed | Pong | Bye
 
 encoder = msgspec.json.Encoder()
 client_frames = msgspec.json.Decoder(ClientFrame)
+openings = msgspec.json.Decoder(Opening)
 server_frames = msgspec.json.Decoder(ServerFrame)
 room_events = msgspec.json.Decoder(RoomEvent)

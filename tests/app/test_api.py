@@ -10,6 +10,7 @@ from kernel.http import Kernel
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
 from kernel.redis import create_client
+from live import asyncapi
 
 NOWHERE = {"database_url": "postgresql://nobody@127.0.0.1:1/none", "redis_url": "redis://127.0.0.1:1/0"}
 
@@ -60,6 +61,13 @@ async def test_scripts_and_pictures_are_served_and_what_lies_beside_them_is_not(
     assert script.headers["cache-control"] == "no-cache"
     for outside in ("/client/../../pyproject.toml", "/pages/%2e%2e/%2e%2e/pyproject.toml", "/art/..%2f..%2fREADME.md"):
         assert (await client.get(outside)).status_code == 404
+
+
+async def test_the_room_protocol_is_served_for_machines(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/asyncapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == asyncapi.document()
+    assert "/asyncapi.json" not in (await client.get("/openapi.json")).json()["paths"]
 
 
 async def test_metrics_count_requests_by_route_and_not_by_identifier(client: httpx.AsyncClient) -> None:

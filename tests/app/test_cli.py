@@ -1,6 +1,7 @@
 """The `nearcast` command as an operator types it."""
 
 import asyncio
+import json
 import os
 import sys
 
@@ -93,6 +94,8 @@ async def test_the_protocol_is_printed_from_the_code(settings: Settings) -> None
     assert code == 0
     assert "| `hello` |" in out
     assert "| 4503 | room_unknown |" in out
+    code, out, _ = await nearcast(settings, "protocol", "--asyncapi")
+    assert (code, json.loads(out)["asyncapi"]) == (0, "3.0.0")
 
 
 async def test_stores_are_imported_refused_lines_named_and_a_second_import_updates(settings: Settings) -> None:

@@ -9,6 +9,7 @@ import yaml
 from kernel.errors import CATALOGUE
 from kernel.settings import PREFIX, Settings
 from live.contract import markdown
+from live.wire import Close
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -27,6 +28,13 @@ def test_the_settings_table_is_complete_and_names_nothing_else() -> None:
 def test_every_refusal_code_is_listed_with_its_status() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.+) \|$", (DOCS / "api.md").read_text(), re.MULTILINE)
     assert {code: (int(status), sentence) for code, status, sentence in rows} == CATALOGUE
+
+
+def test_the_javascript_client_knows_every_close_code() -> None:
+    codes = (ROOT / "web" / "client" / "nearcast.js").read_text().partition("export const Close")[2].partition("});")[0]
+    assert {name: int(code) for name, code in re.findall(r"(\w+): (\d{4})", codes)} == {
+        close.name: close.value for close in Close
+    }
 
 
 @pytest.mark.parametrize("page", sorted([*DOCS.rglob("*.md"), ROOT / "README.md"]), ids=lambda page: page.name)

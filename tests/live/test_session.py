@@ -155,6 +155,31 @@ def test_no_bytes_break_the_session(data: bytes) -> None:
     assert all(isinstance(effect, End | Send | Say | Carry | Note) for effect in effects)
 
 
+@pytest.mark.parametrize(
+    "hello",
+    [
+        '{"t":"hello","token":"good","v":2}',
+        '{"t":"hello","token":"good","v":0}',
+        '{"t":"hello","token":"old","v":2}',  # said before the token is looked at
+        '{"t":"hello","v":2,"ticket":{"of":"another form"},"resume":"e/7"}',
+        f'{{"t":"hello","token":"good","v":{10**30}}}',
+    ],
+)
+def test_client_of_another_version_is_told_which_we_speak(hello: str) -> None:
+    spoken = "this server speaks version 1"
+    Transcript().says(hello).does(End(Close.VERSION, spoken)).says(wire.Hello("good")).nothing_more()
+
+
+@pytest.mark.parametrize("hello", ['{"t":"hello"}', '{"t":"hello","token":"good","v":"2"}', '{"t":"hallo","v":2}'])
+def test_what_is_no_hello_of_any_version_is_a_bad_frame(hello: str) -> None:
+    Transcript().says(hello).ends(Close.BAD_FRAME)
+
+
+def test_hello_without_a_version_is_of_the_first() -> None:
+    t = Transcript()
+    t.says('{"t":"hello","token":"good"}').does(Enter(t._who, None)).nothing_more()
+
+
 def test_unknown_fields_are_ignored() -> None:
     Transcript().inside().says('{"t":"like","n":2,"mood":"high"}').does(Note(wire.Like(2)))
 

@@ -5,7 +5,7 @@ import {say} from './i18n.js';
 
 const REASONS = {
   [Close.ROOM_ENDED]: 'roomEnded', [Close.ROOM_UNKNOWN]: 'roomUnknown', [Close.REPLACED]: 'replaced', [Close.FLOOD]: 'flooded',
-  [Close.TOKEN_INVALID]: 'signInAgain',
+  [Close.TOKEN_INVALID]: 'signInAgain', [Close.VERSION]: 'outdated',
 };
 const timers = new WeakMap();
 

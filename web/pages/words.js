@@ -43,6 +43,7 @@ export const WORDS = {
   roomUnknown: ['找不到这个直播间', 'There is no such room'],
   replaced: ['已在别处打开这个直播间', 'This room was opened elsewhere'],
   flooded: ['操作太频繁，已断开', 'Disconnected: too much at once'],
+  outdated: ['页面版本已过期，请刷新', 'This page is out of date; please reload'],
   signInAgain: ['登录已失效，请重新进入', 'Please sign in again'],
 
   // Viewer
