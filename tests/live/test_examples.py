@@ -3,6 +3,7 @@
 import json
 from contextlib import AsyncExitStack
 from typing import Any, get_args
+from uuid import UUID
 
 import pytest
 from mutants import CLIENT
@@ -10,10 +11,14 @@ from roomworld import World, make_world
 from viewers import Client, Coupons, gateway, last_words, until, watching
 from websockets.asyncio.client import connect
 
+from kernel.clock import now
 from kernel.errors import CATALOGUE
 from kernel.http import Kernel
+from kernel.ids import new_id
+from kernel.postgres import transaction
 from live import wire
 from live.asyncapi import EXAMPLES
+from live.tables import Comment
 from live.wire import Close
 
 GROUPS = {
@@ -66,6 +71,10 @@ async def test_every_example_of_a_client_is_answered_as_the_page_says(world: Wor
             told = told.replace(example, str(identity))
         return told
 
+    async with transaction(world.kernel.sessions) as session:
+        said = Comment(id=UUID(CLIENT["Report"]["comment"]), room_id=world.room, author_id=new_id(), author_name="小周",
+                       author_role="viewer", text="加我", at=now())  # fmt: skip
+        session.add(said)
     async with gateway(world.kernel, issuer=coupons) as one, AsyncExitStack() as stack:
 
         async def enter(room: Any, who: Any) -> Client:
@@ -75,7 +84,7 @@ async def test_every_example_of_a_client_is_answered_as_the_page_says(world: Wor
         me = await enter(world.room, world.viewer)
         answered = {"Hello"}
         for name in CLIENT:
-            asks = me if name in ("Comment", "Like", "Tap", "Seen", "Locate", "Claim", "Ping") else guide
+            asks = me if name in ("Comment", "Like", "Tap", "Seen", "Locate", "Claim", "Report", "Ping") else guide
             asks = early if name == "Start" else asks
             if name == "Hello":
                 continue
