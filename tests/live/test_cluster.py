@@ -273,6 +273,7 @@ async def test_replica_takes_over_from_its_master_and_no_certain_event_is_missed
         assert me.epoch == me.frames[0].log.epoch
 
 
+@pytest.mark.deep
 async def test_master_that_hangs_is_left_for_its_replica(world: World, rooms: list[UUID], cluster: Cluster) -> None:
     """Its connections stay open: only the other nodes know that it is master no longer."""
     kernel, room = world.kernel, rooms[0]
