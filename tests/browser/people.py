@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 PHONE = (390, 844)
 DESK = (1360, 900)
 """Screens, in CSS pixels."""
-SECONDS = 30
+SECONDS = 120
 _NOT_YET = (
     ElementClickInterceptedException,
     ElementNotInteractableException,
