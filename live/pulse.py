@@ -20,6 +20,8 @@ from live.replica import Room
 BEAT_SECONDS = 1.0
 ROSTER_SECONDS = 2.0
 """How often a room that somebody asks about is named anew; with few viewers also whenever they change."""
+ASKED_TIMEOUT_SECONDS = 0.5
+"""How long their list may take: of a Cluster its node may be away, and presence elsewhere must not wait for it."""
 AT_ONCE = 16
 
 log = structlog.get_logger()
@@ -80,7 +82,8 @@ class Pulse:
         if not self._hub.rooms:
             return set()
         try:
-            return await roster.asked(self._redis)
+            async with asyncio.timeout(ASKED_TIMEOUT_SECONDS):
+                return await roster.asked(self._redis)
         except (RedisError, OSError) as error:
             failed.append(error)
             return set()

@@ -236,6 +236,37 @@ async def test_a_brands_ban_reaches_all_rooms_and_those_that_open_later(
             assert await turned_away(one.url, kernel, world.room, me) == Close.BANNED
 
 
+async def test_who_keeps_coming_while_the_ban_is_told_is_out_in_the_end(
+    world: World, two: tuple[Gateway, Gateway]
+) -> None:
+    kernel, me, visits = world.kernel, world.viewer, 0
+
+    async def come_and_go(url: str) -> None:
+        nonlocal visits
+        while True:
+            async with connect(f"{url}/v1/rooms/{world.room}/live", close_timeout=1) as socket:
+                client = Client(socket)
+                await client.send(wire.Hello(kernel.keyring.issue(me)))
+                frame = await client.next()
+                if isinstance(frame, wire.Bye):
+                    assert frame.code == Close.BANNED
+                    return
+                visits += 1
+
+    async def come_and_stay(url: str) -> None:
+        async with watching(url, kernel.keyring, world.room, me) as client:
+            assert await closed(client) == Close.BANNED
+
+    async with asyncio.TaskGroup() as group, watching(two[0].url, kernel.keyring, world.room):
+        for one in two:
+            group.create_task(come_and_stay(one.url))
+            for _ in range(2):
+                group.create_task(come_and_go(one.url))
+        await until(lambda: visits > 8)
+        await do(world, bans.ban, world.guide, world.room, me.subject, 3600)
+    assert not any(me.subject in one.hub.rooms[world.room].audience.people for one in two)
+
+
 async def test_a_ban_that_has_run_out_lets_in(world: World) -> None:
     kernel, me = world.kernel, world.viewer
     async with gateway(kernel) as one, watching(one.url, kernel.keyring, world.room):
