@@ -55,6 +55,7 @@ _CLAIMED = (
     *_ASKED,
     "idempotency_key_missing",
     "not_in_room",
+    "banned",
     "sold_out",
     "limit_reached",
     "out_of_range",
@@ -69,11 +70,15 @@ _CLAIMED = (
     "busy",
 )
 
-# Whoever claims over REST must have come through a gateway into the drop's room.
+# Whoever claims over REST must have come through a gateway into the drop's room, and not be banned from it since.
 _PRESENT = text(
     """
-    SELECT d.room_id, a.viewer_id IS NOT NULL AS present
-    FROM drops d LEFT JOIN attendance a ON a.room_id = d.room_id AND a.viewer_id = :viewer
+    SELECT d.room_id, a.viewer_id IS NOT NULL AS present,
+        EXISTS (SELECT FROM bans b WHERE b.room_id = r.id AND b.viewer_id = :viewer AND b.until > :moment)
+        OR EXISTS (SELECT FROM brand_bans b
+                   WHERE b.brand_id = r.brand_id AND b.viewer_id = :viewer AND b.until > :moment) AS banned
+    FROM drops d JOIN rooms r ON r.id = d.room_id
+        LEFT JOIN attendance a ON a.room_id = d.room_id AND a.viewer_id = :viewer
     WHERE d.id = :drop
     """
 )
@@ -251,11 +256,13 @@ async def claim(
     """First come, first served. The `Idempotency-Key` is the claim's id: a retry gets the same coupon."""
     claim_id = _required(key)
     async with transaction(kernel.sessions) as session:  # closed before the claim waits in its queue
-        found = (await session.execute(_PRESENT, {"drop": drop, "viewer": who.subject})).one_or_none()
+        found = (await session.execute(_PRESENT, {"drop": drop, "viewer": who.subject, "moment": now()})).one_or_none()
     if found is None:
         raise Refusal("not_found", what=str(drop))
     if not found.present:
         raise Refusal("not_in_room")
+    if found.banned:
+        raise Refusal("banned")
     return views.CouponView.of(await issuer.claim(who, found.room_id, drop, claim_id))
 
 

@@ -12,6 +12,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "forbidden": (403, "Your role may not do this."),
     "muted": (403, "You are muted in this room."),
     "room_muted": (403, "Only the guide and invited viewers may speak in this room now."),
+    "banned": (403, "You may not be in this room for now."),
     # What did you send
     "bad_request": (400, "The request could not be read."),
     "invalid": (422, "A field has a value that is not allowed."),

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
-from live import comments, muting, pins, reports, rooms, wire
+from live import bans, comments, muting, pins, reports, rooms, wire
 from live.ports import Issuer, Locator
 
 
@@ -59,6 +59,10 @@ async def _guide(session: AsyncSession, who: Principal, room: UUID, command: wir
             await rooms.hush(session, who, room, on, allow)
         case wire.Mute(viewer=viewer, seconds=seconds, scope=scope):
             await muting.mute(session, who, room, viewer, seconds, scope)
+        case wire.Kick(viewer=viewer):
+            await bans.kick(session, who, room, viewer)
+        case wire.Ban(viewer=viewer, seconds=seconds, scope=scope):
+            await bans.ban(session, who, room, viewer, seconds, scope)
         case wire.Delete(comment=comment):
             await comments.delete_comment(session, who, room, comment)
         case wire.Drop():

@@ -290,6 +290,11 @@ class Connection(asyncio.Protocol):
         if self.slow and self.transport.get_write_buffer_size() > 2 * HARD_LIMIT:
             self.transport.abort()  # pings that are answered and never read; nothing more to be said
 
+    def look_after(self) -> None:
+        """The viewer is in: the wheel comes when their token or their silence asks for it, no later."""
+        if self.session is not None and not self.closing:
+            self._desk.wheel.put(self, self._rest(self.session, time()))
+
     def visit(self) -> int:
         """The wheel came by: look after this socket. Returns the seconds until the next visit, 0 for none."""
         session = self.session
@@ -300,9 +305,8 @@ class Connection(asyncio.Protocol):
         if session.who is None:
             self.apply(session.silent())
             return 0
-        expired = session.expired(now)
-        if expired:
-            self.apply(expired)
+        self.apply(session.expired(now))
+        if session.over:
             return 0
         quiet = self._desk.wheel.now - self.heard
         if quiet >= SILENT_SECONDS:
@@ -310,8 +314,10 @@ class Connection(asyncio.Protocol):
             return 0
         if quiet >= PING_SECONDS - 1:
             self.write(_PING)
-        left = session.who.expires_at.timestamp() - now
-        return max(1, min(PING_SECONDS, int(left) + 1))
+        return self._rest(session, now)
+
+    def _rest(self, session: Session, now: float) -> int:
+        return max(1, min(PING_SECONDS, int(session.next_look(now)) + 1))
 
 
 class Wheel:

@@ -20,6 +20,8 @@ CLOSE_MEANINGS = {
     wire.Close.FLOOD: "far more frames than a person can make",
     wire.Close.REPLACED: "the same person opened too many sockets to this room",
     wire.Close.VERSION: "this server does not speak the client's version of the protocol; update the client",
+    wire.Close.KICKED: "a guide closed your sockets; only the person themselves may come back, by joining anew",
+    wire.Close.BANNED: "you may not be in this room for now",
 }
 
 

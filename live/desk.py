@@ -211,7 +211,9 @@ class Gateway:
         assert connection.session.who is not None
         room.audience.remove(connection)
         who = connection.session.who
-        if who.subject not in room.audience.people:
+        if room.banned(who.subject, time()):
+            self._journal.banned(room.id, who)
+        elif who.subject not in room.audience.people:
             self._journal.left(room.id, who, connection.session.answers)
 
     def carry(self, connection: Connection, effect: Effect) -> None:
@@ -269,11 +271,15 @@ class Gateway:
         if room.state == "ended":
             self._turn_away(connection, Close.ROOM_ENDED, "this room has ended")
             return
+        if room.banned(who.subject, time()):
+            self._turn_away(connection, Close.BANNED, "you may not be in this room for now")
+            return
         here = room.audience.people.get(who.subject, [])
         if len(here) >= SAME_VIEWER and (oldest := here[0]).session is not None:
             oldest.apply(oldest.session.end(Close.REPLACED, "opened elsewhere"))
         first = who.subject not in room.audience.people
         recovered = room.admit(connection, enter.resume, self._journal.joined(room.id, who))
+        connection.look_after()
         self.tally.joins += 1
         if enter.resume is not None:
             self.tally.resumes["recovered" if recovered else "fresh"] += 1

@@ -52,6 +52,7 @@ class Journal:
         self._taps: dict[UUID, Counter[UUID]] = {}
         self._seen: dict[UUID, set[UUID]] = {}
         self._left: dict[tuple[UUID, UUID], _Left] = {}
+        self._banned: set[tuple[UUID, UUID]] = set()
         self._writing = asyncio.Lock()
 
     def joined(self, room: UUID, who: Principal) -> Answered | None:
@@ -74,6 +75,15 @@ class Journal:
             self._left[room, who.subject] = _Left(time(), answers)
         else:
             self._tally.shed["left"] += 1  # their fixes end by age
+
+    def banned(self, room: UUID, who: Principal) -> None:
+        """``who`` left and may not come back: their location ends at once, and no drop finds them any more."""
+        self._attend(room, who.subject, 0)
+        self._left.pop((room, who.subject), None)
+        if len(self._banned) < MAX_WAITING:
+            self._banned.add((room, who.subject))
+        else:
+            self._tally.shed["left"] += 1
 
     def tapped(self, room: UUID, product: UUID) -> None:
         """Somebody opened the card of ``product``."""
@@ -160,7 +170,17 @@ class Journal:
                 self._seen.setdefault(viewer, set()).update(coupons)
                 raise
 
+    async def _forget_banned(self) -> None:
+        while self._banned:
+            room, viewer = self._banned.pop()
+            try:
+                await self._locator.forget(room, [viewer], now())
+            except BaseException:
+                self._banned.add((room, viewer))
+                raise
+
     async def _forget(self) -> None:
+        await self._forget_banned()
         gone: dict[UUID, list[UUID]] = {}
         latest = time() - GONE_SECONDS
         leaving: list[tuple[tuple[UUID, UUID], _Left]] = []

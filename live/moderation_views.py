@@ -7,8 +7,9 @@ from uuid import UUID
 from pydantic import BaseModel, Field, StringConstraints
 
 from kernel.http import PLAIN
-from live.muting import EVERYWHERE, MAX_MUTE, Muting, Scope
+from live.muting import MAX_MUTE
 from live.reports import Case, Verdict
+from live.sanctions import EVERYWHERE, Scope, Standing
 from live.views import KeptComment, comment_view
 from live.wire import MAX_ALLOWED, Reason
 from live.word_lists import MAX_WORD, MAX_WORDS, Words
@@ -48,7 +49,7 @@ class MuteView(BaseModel):
     at: datetime
 
 
-def mute_view(muted: Muting) -> MuteView:
+def mute_view(muted: Standing) -> MuteView:
     """``muted`` for a list."""
     everywhere = muted.room == EVERYWHERE
     return MuteView(

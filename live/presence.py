@@ -53,14 +53,16 @@ def _keys(room: UUID) -> list[str]:
 
 
 async def beat(
-    redis: Client, room: UUID, gateway: str, viewers: int, likes: int, arrivals: Sequence[UUID]
+    redis: Client, room: UUID, gateway: str, viewers: int, likes: int, arrivals: Sequence[UUID], sample: bytes = b""
 ) -> tuple[Counts, bool]:
-    """Say that ``gateway`` has ``viewers`` in ``room``, with ``likes`` and ``arrivals`` since the last beat.
+    """Say that ``gateway`` has ``viewers`` in ``room``, with ``likes`` and ``arrivals`` since the last beat, and, where
+    somebody asks who is there, a ``sample`` of them (``live.roster.draw``).
 
     Returns the figures of all gateways, and whether nobody told them to the room yet. Raises what Redis raises.
     """
-    arguments = [gateway, viewers, int(HOLD_SECONDS * 1000), likes, ROOM_TTL_SECONDS]
-    people, uniques, total, fresh = await _beat(redis, _keys(room), [*arguments, *(who.bytes for who in arrivals)])
+    arguments = [gateway, viewers, int(HOLD_SECONDS * 1000), likes, ROOM_TTL_SECONDS, sample]
+    keys = [*_keys(room), key(room, "roster")]
+    people, uniques, total, fresh = await _beat(redis, keys, [*arguments, *(who.bytes for who in arrivals)])
     return Counts(viewers=people, likes=total, uniques=uniques), bool(fresh)
 
 

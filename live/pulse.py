@@ -1,7 +1,8 @@
 """The gateway's pulse: once a second it says how many watch here, hears how many watch in all, and tells the rooms."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from random import Random
 from time import monotonic, time
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from kernel.redis import Client
-from live import presence, wire
+from live import presence, roster, wire
 from live.bus import Bus
 from live.hub import Hub
 from live.metrics import Tally
@@ -17,6 +18,10 @@ from live.presence import ARRIVALS_AT_ONCE, RENEW_SECONDS, GatewayStats
 from live.replica import Room
 
 BEAT_SECONDS = 1.0
+ROSTER_SECONDS = 2.0
+"""How often a room that somebody asks about is named anew; with few viewers also whenever they change."""
+ASKED_TIMEOUT_SECONDS = 0.5
+"""How long their list may take: of a Cluster its node may be away, and presence elsewhere must not wait for it."""
 AT_ONCE = 16
 
 log = structlog.get_logger()
@@ -37,6 +42,9 @@ class Pulse:
         self._ready = ready
         self._told: dict[UUID, tuple[int, float]] = {}
         """The number of viewers said last, and when."""
+        self._named: dict[UUID, float] = {}
+        """When viewers were named last, of rooms that somebody asks about."""
+        self._random = Random()  # noqa: S311 - a choice, not a secret
 
     async def run(self) -> None:
         """Beat until cancelled. While Redis is away nothing is lost but the figures of the moment."""
@@ -50,40 +58,63 @@ class Pulse:
 
     async def beat(self) -> None:
         """Say what changed, and renew what would expire. Raises what Redis raised, after all that could be said."""
-        waiting = iter([room for room in self._hub.rooms.values() if self._due(room)])
         failed: list[Exception] = []
+        asked = await self._asked(failed)
+        waiting = iter([room for room in self._hub.rooms.values() if self._due(room, asked)])
 
         async def work() -> None:
             for room in waiting:
                 try:
-                    await self._beat(room)
+                    await self._beat(room, asked)
                 except (RedisError, OSError) as error:
                     failed.append(error)  # of a Cluster one node may be away; the other rooms go on
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         for room in self._told.keys() - self._hub.rooms.keys():
             del self._told[room]
+        for room in self._named.keys() - asked:
+            del self._named[room]
         await presence.register(self._redis, self.stats())
         if failed:
             raise failed[0]
 
-    def _due(self, room: Room) -> bool:
+    async def _asked(self, failed: list[Exception]) -> Collection[UUID]:
+        if not self._hub.rooms:
+            return set()
+        try:
+            async with asyncio.timeout(ASKED_TIMEOUT_SECONDS):
+                return await roster.asked(self._redis)
+        except (RedisError, OSError) as error:
+            failed.append(error)
+            return set()
+
+    def _due(self, room: Room, asked: Collection[UUID]) -> bool:
         viewers, at = self._told.get(room.id, (0, 0.0))
         if room.likes or room.arrivals or room.audience.size != viewers:
             return True
+        if viewers and room.id in asked and self._unnamed(room):
+            return True
         return bool(room.audience.connections) and monotonic() - at >= RENEW_SECONDS
 
-    async def _beat(self, room: Room) -> None:
+    def _unnamed(self, room: Room) -> bool:
+        return monotonic() - self._named.get(room.id, -ROSTER_SECONDS) >= ROSTER_SECONDS
+
+    async def _beat(self, room: Room, asked: Collection[UUID]) -> None:
         viewers = room.audience.size
+        sample = b""
+        if viewers and room.id in asked and (viewers <= roster.LISTED or self._unnamed(room)):
+            sample = roster.draw(room.audience, self._random)
         likes, room.likes = room.likes, 0
         arrivals = [room.arrivals.pop() for _ in range(min(len(room.arrivals), ARRIVALS_AT_ONCE))]
         try:
-            counts, fresh = await presence.beat(self._redis, room.id, self._id, viewers, likes, arrivals)
+            counts, fresh = await presence.beat(self._redis, room.id, self._id, viewers, likes, arrivals, sample)
         except BaseException:
             room.likes += likes
             room.arrivals.update(arrivals)
             raise
         self._told[room.id] = (viewers, monotonic())
+        if sample:
+            self._named[room.id] = monotonic()
         told = [wire.encoder.encode(wire.CountsChanged(counts))]
         if fresh:
             await self._bus.cast(room.id, told)

@@ -16,10 +16,13 @@ from live.audience import Audience, Granted
 from live.bus import RECENT, Entry, Snapshot
 from live.connection import Connection, prepared, prepared_frame
 from live.session import Answered
+from live.wire import Close
 
 REPLAY_EVENTS = 100
 """Events in one frame of a resume."""
 _TAKEN_DOWN = b'{"t":"delete"'
+_SENT_AWAY = (b'{"t":"kick"', b'{"t":"ban"')
+_BANNED = "you may not be in this room for now"
 
 
 class Welcome(wire.Frame, frozen=True, tag="welcome"):
@@ -69,6 +72,8 @@ class Room:
         self.hushed = False
         self.allow: frozenset[UUID] = frozenset()
         self.mutes: dict[UUID, int] = {}
+        self.bans: dict[UUID, int] = {}
+        """Until when (ms since 1970) who may not be here."""
         self.epoch = ""
         self.seq = 0
         self.slots: dict[str, bytes] = {}
@@ -95,7 +100,7 @@ class Room:
     def replace(self, snapshot: Snapshot) -> None:
         """Begin anew from ``snapshot``. Coupons known from an earlier log stay known."""
         self.epoch, self.seq = snapshot.epoch, snapshot.seq
-        self.slots, self.mutes = {}, {}
+        self.slots, self.mutes, self.bans = {}, {}, {}
         self._entries = list(snapshot.entries)
         self._replays.clear()
         self._set(snapshot.slots)
@@ -107,6 +112,8 @@ class Room:
                 taken_down.add(msgspec.json.decode(entry.event, type=wire.Deleted).comment)
         self.recent.clear()
         self.recent.extend(event for event in snapshot.recent if _comment_id(event) not in taken_down)
+        for viewer in self.bans:
+            self._send_away(viewer, Close.BANNED, _BANNED)
 
     def ends_with(self, entry: Entry) -> bool:
         """Whether ``entry``, if it has the number of the newest entry here, is that entry."""
@@ -127,6 +134,22 @@ class Room:
             self.recent.clear()
             self.recent.extend(kept)
         self.audience.certain(entry.seq, entry.event, entry.private, entry.at)
+        if entry.event is not None and entry.event.startswith(_SENT_AWAY):
+            # Only what happens now: a replay tells of a kick, and does not kick those who came back.
+            event = msgspec.json.decode(entry.event, type=wire.Kicked | wire.Banned)
+            if isinstance(event, wire.Kicked):
+                self._send_away(event.viewer, Close.KICKED, "the guide asked you to leave")
+            elif self.banned(event.viewer, time()):
+                self._send_away(event.viewer, Close.BANNED, _BANNED)
+
+    def banned(self, viewer: UUID, now: float) -> bool:
+        """Whether ``viewer`` may not be here at ``now``."""
+        return self.bans.get(viewer, 0) > now * 1000
+
+    def _send_away(self, viewer: UUID, code: Close, reason: str) -> None:
+        for connection in list(self.audience.people.get(viewer, ())):
+            if connection.session is not None:
+                connection.apply(connection.session.end(code, reason))
 
     def _set(self, slots: Mapping[str, bytes]) -> None:
         self.slots.update(slots)
@@ -136,12 +159,14 @@ class Room:
                 card = msgspec.json.decode(value, type=wire.RoomCard)
                 self.state, self.slow_seconds = card.state, card.slow_seconds
                 self.hushed, self.allow = card.hushed, frozenset(card.allow)
-            elif name.startswith("mute:"):
+            elif name.startswith(("mute:", "ban:")):
                 del self.slots[name]
+                kind, _, viewer = name.partition(":")
+                held = self.mutes if kind == "mute" else self.bans
                 if value and (until := int(value)) > time() * 1000:
-                    self.mutes[UUID(name[5:])] = until
+                    held[UUID(viewer)] = until
                 else:
-                    self.mutes.pop(UUID(name[5:]), None)
+                    held.pop(UUID(viewer), None)
             elif name.startswith("drop:") and not value:
                 del self.slots[name]
 

@@ -17,12 +17,13 @@ from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
-from live import wire
+from live import sanctions, wire
 from live.attendance import Attended, attend
+from live.bans import BAN
 from live.comments import delete_comment
 from live.hosting import LiveEvent, card, commanded, tell
 from live.moderation import MAX_CHARACTERS, normalise
-from live.muting import mute, mutes, taking_part
+from live.muting import MUTE, mute
 from live.pins import close_mark, current, pin, taps, unpin, unpin_due
 from live.shelf import put_on_shelf, set_shelf
 from live.tables import Room, shops, staff
@@ -68,8 +69,8 @@ async def slots(session: AsyncSession, room: UUID) -> dict[str, bytes]:
         "pin": b"" if pinned is None else msgspec.json.encode(pinned),
         "announcement": msgspec.json.encode(announcement or ""),
     }
-    for viewer, until in await mutes(session, room, now()):
-        found[f"mute:{viewer}"] = msgspec.json.encode(milliseconds(until))
+    for kind in (MUTE, BAN):
+        found |= await sanctions.slots(session, kind, room)
     return found
 
 
@@ -103,7 +104,7 @@ async def create(
         if store_id is None:
             raise Refusal("not_found", "No such store.", what=store_code)
     room = new_id()
-    await taking_part(session, who.brand)
+    await sanctions.taking_part(session, who.brand)
     await session.execute(
         insert(Room).values(
             id=room, brand_id=who.brand, guide_id=host, store_id=store_id, title=title, scheduled_at=scheduled_at

@@ -25,11 +25,12 @@ from kernel.http import (
     refusals,
 )
 from kernel.redis import Client
-from live import comments, listing, moderation_routes, pins, presence, rooms, shelf, views, wire
+from live import comments, listing, moderation_routes, people_routes, pins, presence, rooms, shelf, views, wire
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1")
 router.include_router(moderation_routes.router)
+router.include_router(people_routes.router)
 
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=100)]

@@ -25,6 +25,11 @@ FRAMES_PER_SECOND = 20.0
 DUPLICATE_SECONDS = 30.0
 ANSWERS = 32
 """Commands of one viewer whose answers are remembered for a resend."""
+WARNING_SECONDS = 120.0
+WARNING_SHARE = 0.1
+"""How long before a token's end its viewer is told: that long, or this share of the token's life if that is less."""
+MIN_WARNING_SECONDS = 2.0
+"""Sockets are looked at once a second at most; with less than this the warning could come with the end."""
 
 
 Command = wire.Comment | wire.Locate | wire.Claim | wire.Report | wire.GuideCommand
@@ -125,6 +130,7 @@ class Session:
         "_spoke_at",
         "_state",
         "_verify",
+        "_warn_at",
         "who",
     )
 
@@ -140,6 +146,7 @@ class Session:
         self._said_at = 0.0
         self._last_text: str | None = None
         self._answers: Answered | None = None
+        self._warn_at: float | None = None
 
     @property
     def waiting(self) -> bool:
@@ -177,6 +184,8 @@ class Session:
             return self._end(Close.BAD_FRAME, "hello comes once")
         if isinstance(frame, wire.Like | wire.Tap | wire.Seen):
             return [Note(frame)]
+        if isinstance(frame, wire.Renew):
+            return self._renew(frame, now)
         return self._command(frame, now)
 
     def control(self, now: float) -> list[Effect]:
@@ -207,10 +216,21 @@ class Session:
         return self._end(Close.SILENT, "nothing heard for too long")
 
     def expired(self, now: float) -> list[Effect]:
-        """To be asked from time to time: has the token ended?"""
-        if self.who is None or now < self.who.expires_at.timestamp() or self._state == "over":
+        """To be asked from time to time, as often as ``next_look`` says: has the token ended, or is it about to?"""
+        if self.who is None or self._state == "over":
             return []
-        return self._end(Close.TOKEN_EXPIRED, "the token has expired")
+        ends = self.who.expires_at.timestamp()
+        if now >= ends:
+            return self._end(Close.TOKEN_EXPIRED, "the token has expired")
+        if self._warn_at is None or now < self._warn_at or self._state != "in":
+            return []
+        self._warn_at = None
+        return [Send(wire.Expiring(int(ends * 1000)))]
+
+    def next_look(self, now: float) -> float:
+        """In how many seconds ``expired`` has something to say, unless the token is renewed."""
+        assert self.who is not None
+        return (self.who.expires_at.timestamp() if self._warn_at is None else self._warn_at) - now
 
     def end(self, code: Close, reason: str, retry_after: float | None = None) -> list[Effect]:
         """The server wants this connection closed."""
@@ -238,8 +258,38 @@ class Session:
         except Refusal as refusal:
             code = Close.TOKEN_EXPIRED if refusal.code == "token_expired" else Close.TOKEN_INVALID
             return self._end(code, refusal.message)
+        self._plan_warning(now)
         self._state = "entering"
         return [Enter(self.who, frame.resume)]
+
+    def _plan_warning(self, now: float) -> None:
+        assert self.who is not None
+        ends = self.who.expires_at.timestamp()
+        self._warn_at = ends - max(MIN_WARNING_SECONDS, min(WARNING_SECONDS, (ends - now) * WARNING_SHARE))
+
+    def _renew(self, frame: wire.Renew, now: float) -> list[Effect]:
+        # Not remembered as other commands are: the same token again changes nothing, and most viewers, who never say
+        # anything, must not cost the memory of their answers because they renewed.
+        if self._answers is not None and frame.id in self._answers:
+            return [Send(refused(frame.id, Refusal("idempotency_mismatch")))]
+        try:
+            self._live_by(self._verify(frame.token, now), now)
+        except Refusal as refusal:
+            return [Send(refused(frame.id, refusal))]
+        return [Send(wire.Ack(frame.id, ok=True))]
+
+    def _live_by(self, fresh: Principal, now: float) -> None:
+        """From now on this is ``fresh``, name and tier included. Raises Refusal ``token_invalid``."""
+        assert self.who is not None
+        if (fresh.subject, fresh.brand, fresh.role) != (self.who.subject, self.who.brand, self.who.role):
+            raise Refusal("token_invalid", "This token is not of who is here.")
+        if fresh.expires_at < self.who.expires_at:
+            # An old token sent again must not cut the connection short, nor bring back an old name or tier.
+            raise Refusal("token_invalid", "This token ends before the one in use.")
+        longer = fresh.expires_at > self.who.expires_at
+        self.who = fresh
+        if longer:  # else it is the same life, which has its one warning
+            self._plan_warning(now)
 
     def _other_version(self) -> list[Effect]:
         spoken = ", ".join(map(str, sorted(wire.VERSIONS)))

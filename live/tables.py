@@ -194,6 +194,30 @@ class BrandMute(Table):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Ban(Table):
+    """A viewer who may not be in a room until ``until``."""
+
+    __tablename__ = "bans"
+
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
+    by: Mapped[UUID]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BrandBan(Table):
+    """A viewer who may not be in any room of the brand until ``until``."""
+
+    __tablename__ = "brand_bans"
+
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
+    by: Mapped[UUID]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Attendance(Table):
     """A viewer was in a room; written in batches by the gateways."""
 

@@ -10,10 +10,11 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from kernel.http import PLAIN, Code, Label
 from live import wire
 from live.listing import Listed
-from live.muting import MAX_MUTE, Scope
+from live.muting import MAX_MUTE
 from live.pins import MAX_TTL, product_card
 from live.presence import GatewayStats
 from live.rooms import MAX_SLOW
+from live.sanctions import Scope
 from live.shelf import MAX_SHELF
 from live.tables import Comment, PinMark, Product
 

@@ -61,6 +61,8 @@ class Close(IntEnum):
     FLOOD = 4505
     REPLACED = 4506
     VERSION = 4507
+    KICKED = 4508
+    BANNED = 4509
 
 
 class Frame(Struct, frozen=True, tag_field="t", omit_defaults=True):
@@ -226,6 +228,14 @@ class Report(Frame, frozen=True, tag="report"):
     reason: Reason
 
 
+class Renew(Frame, frozen=True, tag="renew"):
+    """A fresh token of the same person in the same brand and role: the socket lives as long as this one. Refused with
+    ``token_invalid`` if it is somebody else's or ends before the one in use."""
+
+    id: Id
+    token: str
+
+
 class Ping(Frame, frozen=True, tag="ping"):
     """Answered by ``pong``; for clients that cannot see WebSocket pings and want to know the server's clock."""
 
@@ -278,6 +288,23 @@ class Mute(Frame, frozen=True, tag="mute"):
     scope: Literal["room", "brand"] = "room"
 
 
+class Kick(Frame, frozen=True, tag="kick"):
+    """Guide: close this viewer's sockets to the room, on all gateways. They may join anew; staff cannot be kicked."""
+
+    id: Id
+    viewer: UUID
+
+
+class Ban(Frame, frozen=True, tag="ban"):
+    """Guide: this viewer's sockets close and they may not come in for ``seconds``; 0 lifts the ban. ``scope``
+    ``brand``: in all rooms of the brand. Staff cannot be banned."""
+
+    id: Id
+    viewer: UUID
+    seconds: Annotated[int, Meta(ge=0, le=3_650 * 86_400)]
+    scope: Literal["room", "brand"] = "room"
+
+
 class Delete(Frame, frozen=True, tag="delete"):
     """Guide: take a comment down everywhere."""
 
@@ -306,8 +333,8 @@ class End(Frame, frozen=True, tag="end"):
     id: Id
 
 
-GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Delete | Slow | Hush | End
-ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Report | Ping | GuideCommand
+GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Kick | Ban | Delete | Slow | Hush | End
+ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Report | Renew | Ping | GuideCommand
 
 
 # ---- events (inside ``batch``) -------------------------------------------------------------------------------------
@@ -353,6 +380,21 @@ class RoomChanged(Event, frozen=True, tag="room"):
 class Muted(Event, frozen=True, tag="mute"):
     """Comments of ``viewer`` are refused in this room until ``until``, whether the room or the brand muted them; null:
     they may speak."""
+
+    kind = Kind.CERTAIN
+    viewer: UUID
+    until: int | None
+
+
+class Kicked(Event, frozen=True, tag="kick"):
+    """The sockets that ``viewer`` had in this room were closed. They may be back."""
+
+    kind = Kind.CERTAIN
+    viewer: UUID
+
+
+class Banned(Event, frozen=True, tag="ban"):
+    """``viewer`` may not be in this room until ``until``, whether the room or the brand banned them; null: they may."""
 
     kind = Kind.CERTAIN
     viewer: UUID
@@ -414,7 +456,7 @@ class Joined(Event, frozen=True, tag="join"):
 
 
 RoomEvent = (
-    Pinned | Unpinned | Announced | RoomChanged | Muted | Deleted | DropOpened | DropEnded
+    Pinned | Unpinned | Announced | RoomChanged | Muted | Kicked | Banned | Deleted | DropOpened | DropEnded
     | CountsChanged | DropStock | Commented | Joined
 )  # fmt: skip
 
@@ -482,6 +524,13 @@ class Shed(Frame, frozen=True, tag="shed"):
     total: int
 
 
+class Expiring(Frame, frozen=True, tag="expiring"):
+    """The token ends at ``expires_at``, and with it this socket, unless a ``renew`` comes first. Sent once in a token's
+    life: two minutes before its end, or when a tenth of its life is left, if that is later."""
+
+    expires_at: int
+
+
 class Pong(Frame, frozen=True, tag="pong"):
     """The server's clock."""
 
@@ -496,7 +545,7 @@ class Bye(Frame, frozen=True, tag="bye"):
     retry_after: float | None = None
 
 
-ServerFrame = Welcome | Batch | Ack | CouponGranted | Shed | Pong | Bye
+ServerFrame = Welcome | Batch | Ack | CouponGranted | Shed | Expiring | Pong | Bye
 
 encoder = msgspec.json.Encoder()
 client_frames = msgspec.json.Decoder(ClientFrame)

@@ -183,6 +183,23 @@ async def test_a_claim_needs_its_id_and_the_room(api: Caller, world: World) -> N
     assert await api.refused(viewer, "POST", path, key="c3") == "not_in_room"
 
 
+@pytest.mark.parametrize(("table", "column"), [("bans", "room_id"), ("brand_bans", "brand_id")])
+async def test_who_is_banned_claims_nothing_for_having_been_there(
+    api: Caller, world: World, table: str, column: str
+) -> None:
+    drop = await world.drop(await world.campaign())
+    banned, other = await world.viewers(2)
+    path, where = f"/drops/{drop}/claims", world.room if table == "bans" else banned.brand
+    await world.execute(
+        f"INSERT INTO {table} ({column}, viewer_id, until, by)"
+        f" VALUES ('{where}', '{banned.subject}', now() + interval '1 hour', '{world.ops.subject}')"
+    )
+    assert await api.refused(banned, "POST", path, key="c1") == "banned"
+    await api.ok(other, "POST", path, key="c1")
+    await world.execute(f"UPDATE {table} SET until = now()")
+    await api.ok(banned, "POST", path, key="c1")
+
+
 # ---- wallet and till -----------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from time import time
 from typing import Any, cast, get_args
 
 import jsonschema_rs
@@ -199,7 +200,7 @@ class Ear:
         return data
 
 
-async def test_what_a_gateway_says_is_what_the_document_says(world: World) -> None:
+async def test_what_a_gateway_says_is_what_the_document_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, kinds = world.kernel, set[type[Any]]()
     bus = RedisBus(kernel.redis)
     product = wire.ProductCard(world.latte, "拿铁", "/art/latte.svg", 2900)
@@ -228,7 +229,8 @@ async def test_what_a_gateway_says_is_what_the_document_says(world: World) -> No
         assert (await me.ack("k")).coupon is not None
         for command in (
             wire.Pin("p", world.latte, 60), wire.Unpin("u"), wire.Announce("a", "满减"), wire.Slow("s", 3),
-            wire.Mute("m", new_id(), 60), wire.Delete("d", new_id()),
+            wire.Mute("m", new_id(), 60), wire.Kick("k", new_id()), wire.Ban("b", new_id(), 60),
+            wire.Delete("d", new_id()),
         ):  # fmt: skip
             await guide.send(command)
             assert (await guide.ack(command.id)).ok
@@ -248,6 +250,11 @@ async def test_what_a_gateway_says_is_what_the_document_says(world: World) -> No
         async with inside(principal("小周")):
             await me.event(wire.Joined, lambda e: e.by.name == "小周")
             await me.event(wire.CountsChanged, lambda e: e.counts.viewers == 2)
+        with monkeypatch.context() as nearly:
+            nearly.setattr("live.connection.time", lambda: time() + 3500)
+            for connection in one.connections:
+                one.wheel.put(connection, 1)
+            await me.frame(wire.Expiring)
         by = wire.Person(new_id(), "小周")
         await bus.cast(world.room, [wire.encoder.encode(wire.Commented(new_id(), by, f"{n}", 1)) for n in range(90)])
         await guide.frame(wire.Shed)

@@ -26,7 +26,7 @@ from kernel.postgres import transaction
 from kernel.redis import create_client, slot_of
 from kernel.settings import Settings
 from kernel.tables import OutboxEvent
-from live import comments, presence, wire
+from live import comments, presence, roster, wire
 from live.bus import RedisBus, channel, key
 from live.hosting import LiveEvent
 from live.tables import Comment, Room
@@ -129,6 +129,10 @@ async def test_comments_and_counts_of_every_node_reach_both_gateways_and_the_dat
                 await other.send(wire.Like(3))
                 await me.event(wire.CountsChanged, lambda e: e.counts.viewers == 2 and e.counts.likes == 3)
                 assert (await presence.counts(kernel.redis, rooms))[room] == wire.Counts(2, 3, 2)
+                async with asyncio.timeout(60):
+                    while not (there := await roster.ask(kernel.redis, room)).complete:
+                        await asyncio.sleep(0.1)
+                assert there.total == 2
         assert {stats.id for stats in await presence.gateways(kernel.redis)} == {one.id, two.id}
         assert set(await presence.counts(kernel.redis, rooms)) == set(rooms)
     assert await comments.store_kept(kernel.sessions, kernel.redis, rooms) == 3
@@ -297,5 +301,5 @@ async def test_master_that_hangs_is_left_for_its_replica(world: World, rooms: li
 
 def test_kept_rows_and_logs_of_a_room_share_its_slot() -> None:
     room = new_id()
-    names = ("meta", "log", "slots", "recent", "kept", "presence", "uniques", "event:x", "channel")
+    names = ("meta", "log", "slots", "recent", "kept", "presence", "roster", "uniques", "event:x", "channel")
     assert len({slot_of(key(room, name)) for name in names}) == 1

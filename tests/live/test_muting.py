@@ -15,7 +15,7 @@ from kernel.errors import Refusal
 from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from live import muting, rooms, shelf, wire
+from live import muting, rooms, sanctions, shelf, wire
 from live.bus import RedisBus
 
 
@@ -140,8 +140,8 @@ async def test_mutes_that_hold_are_listed_newest_first_in_pages(world: World) ->
         rest = await muting.standing(session, "acme", now(), (last.at, last.viewer, last.room), 2)
         later = await muting.standing(session, "acme", now() + timedelta(seconds=61), None, 10)
     assert [(one.viewer, one.name, one.room, one.by) for one in (*first, *rest)] == [
-        (viewer, "小林", muting.EVERYWHERE, world.ops.subject),
-        (other, None, muting.EVERYWHERE, world.guide.subject),
+        (viewer, "小林", sanctions.EVERYWHERE, world.ops.subject),
+        (other, None, sanctions.EVERYWHERE, world.guide.subject),
         (viewer, "小林", world.room, world.guide.subject),
     ]
     assert [one.viewer for one in later] == [viewer]

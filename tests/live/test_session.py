@@ -362,7 +362,7 @@ def test_flood_of_frames_ends_the_session() -> None:
 
 def test_ended_token_closes_an_open_session() -> None:
     t = Transcript().inside()
-    assert t.session.expired(t.now + 3599) == []
+    assert t.session.expired(t.now + 3479) == []
     (end,) = t.session.expired(t.now + 3600)
     assert isinstance(end, End)
     assert end.code is Close.TOKEN_EXPIRED

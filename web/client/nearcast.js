@@ -46,7 +46,7 @@ export {newId, Refused, rest} from './rest.js';
 export const Close = Object.freeze({
   DRAINING: 4001, SLOW: 4002, SILENT: 4003, UNAVAILABLE: 4004, TOKEN_EXPIRED: 4100,
   HELLO_TIMEOUT: 4500, BAD_FRAME: 4501, TOKEN_INVALID: 4502, ROOM_UNKNOWN: 4503, ROOM_ENDED: 4504,
-  FLOOD: 4505, REPLACED: 4506, VERSION: 4507,
+  FLOOD: 4505, REPLACED: 4506, VERSION: 4507, KICKED: 4508, BANNED: 4509,
 });
 
 const PENDING_MAX = 50; // commands waiting for their answer, sent or not

@@ -305,6 +305,7 @@ export const REFUSALS = {
   forbidden: ['你的账号没有这个权限', 'Your account may not do this'],
   muted: ['你在这个直播间被禁言了', 'You are muted in this room'],
   room_muted: ['直播间已开启全员禁言', 'Only the guide and invited viewers may speak now'],
+  banned: ['你暂时不能进入这个直播间', 'You may not be in this room for now'],
   bad_request: ['请求有误，请刷新后再试', 'Something was wrong with that request; please reload'],
   invalid: ['填写的内容不对，请检查一下', 'Something you entered is not right; please check'],
   too_long: ['太长了，精简一下吧', 'That is too long; please shorten it'],
