@@ -20,11 +20,10 @@ from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
 from live import wire
-from live.framing import EXTENSIONS, Prepared, Reader, Readers, prepared_frame, whole_frames
+from live.framing import Handshake, Prepared, Reader, Readers, prepared_frame, whole_frames
 from live.metrics import Tally
 from live.session import Effect, End, Send, Session
 from live.wire import Close
@@ -88,9 +87,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._wire: ServerProtocol | Reader | None = ServerProtocol(
-            origins=desk.origins, extensions=EXTENSIONS, logger=QUIET
-        )
+        self._wire: Handshake | Reader | None = Handshake(desk.origins, QUIET)
         """What shakes hands, then what reads frames; None between two messages."""
         self._rest = b""
         """The beginning of a frame whose end did not come yet; during the handshake the last bytes of what came."""
@@ -150,7 +147,7 @@ class Connection(asyncio.Protocol):
         """Read the request; returns what an eager client sent along behind it, once that is answered: a welcome must
         not overtake the answer, and a broken frame must not end a connection that is not open yet."""
         shaking = self._wire
-        assert isinstance(shaking, ServerProtocol)
+        assert isinstance(shaking, Handshake)
         seen = self._rest + data
         end = seen.find(_END_OF_HEAD)
         head = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._rest)
@@ -204,7 +201,7 @@ class Connection(asyncio.Protocol):
 
     # ---- what is served --------------------------------------------------------------------------------------------
 
-    def _request(self, shaking: ServerProtocol, request: Request) -> None:
+    def _request(self, shaking: Handshake, request: Request) -> None:
         path = request.path.partition("?")[0]
         room = _PATH.fullmatch(path)
         if room is None:
@@ -330,7 +327,7 @@ class Connection(asyncio.Protocol):
             self._flush(reader)
         self._desk.wheel.put(self, CLOSING_SECONDS)
 
-    def _flush(self, speaking: ServerProtocol | Reader) -> None:
+    def _flush(self, speaking: Handshake | Reader) -> None:
         for data in speaking.data_to_send():
             if data:
                 self.push(data)

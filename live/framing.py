@@ -7,11 +7,13 @@ compressed frame suits everybody who negotiated that, and no compressor or decom
 import zlib
 from collections.abc import Sequence
 
-from websockets.exceptions import NegotiationError
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHeader, NegotiationError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.protocol import OPEN, SERVER, Protocol
-from websockets.typing import ExtensionParameter, LoggerLike
+from websockets.server import ServerProtocol
+from websockets.typing import ExtensionParameter, LoggerLike, Origin
 
 from live import wire
 from live.wire import Close
@@ -46,7 +48,21 @@ class SharedDeflate(ServerPerMessageDeflateFactory):
         return answer, extension
 
 
-EXTENSIONS = (SharedDeflate(),)
+class Handshake(ServerProtocol):
+    """``websockets``' state machine from the request to its answer, with our compression."""
+
+    def __init__(self, origins: Sequence[Origin | None] | None, logger: LoggerLike) -> None:
+        super().__init__(origins=origins, extensions=_EXTENSIONS, logger=logger)
+
+    def process_extensions(self, headers: Headers) -> tuple[str | None, list[Extension]]:
+        """See ``ServerProtocol``. An offer that cannot be read is declined, not its viewer."""
+        try:
+            return super().process_extensions(headers)
+        except InvalidHeader:
+            return None, []
+
+
+_EXTENSIONS = (SharedDeflate(),)
 
 
 # ---- messages to send ----------------------------------------------------------------------------------------------

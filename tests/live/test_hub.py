@@ -472,6 +472,16 @@ async def test_nothing_is_compressed_for_a_room_that_did_not_ask(house: House, m
     assert house.tally.saved == 0
 
 
+@pytest.mark.parametrize("offer", [",", "permessage-deflate; =", "permessage-deflate; server_max_window_bits=99", "x"])
+async def test_odd_offers_are_declined_and_their_viewers_come_in(house: House, offer: str) -> None:
+    me = await house.enter(offer=offer)
+    assert b" 101 " in me.answer
+    assert b"xtensions" not in me.answer
+    await house.announce("新品上市" * 200)
+    await until(lambda: len(me.frames) == 2)
+    assert me.paper.written[1][0] == 0x81
+
+
 async def test_short_news_travel_plain(house: House) -> None:
     me = await house.enter(offer=BROWSER)
     await house.announce("到货")
