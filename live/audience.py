@@ -1,32 +1,41 @@
 """The viewers of one room in this process, and the ticks in which they are told what happened.
 
-A tick merges what came since the last one, encodes it once, makes one WebSocket frame of it, and writes the same bytes
-to every transport, in slices between which the event loop serves others. An event alone in a quiet room leaves in the
-loop's next turn. Whatever a tick took, the room rests for a while before it tells lossy news again, so that under load
-ticks stretch and carry more; a certain event does not wait for the end of the rest.
+A tick merges what came since the last one, encodes it once, makes one WebSocket frame of it (and one compressed frame,
+if somebody here negotiated that), and writes the same bytes to every socket, in turns between which other rooms and the
+event loop are served. An event alone in a quiet room leaves in the loop's next turn. Whatever a tick took, the room
+rests for a while before it tells lossy news again, so that under load ticks stretch and carry more; a certain event
+does not wait for the end of the rest.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import time
+from time import perf_counter, time
 from uuid import UUID
 
 from msgspec import Raw
 
 from kernel.identity import Role
 from live import wire
-from live.connection import Connection, prepared, prepared_frame
+from live.connection import Connection
+from live.framing import Prepared, prepared, prepared_frame
 from live.metrics import Tally
 from live.sample import Sample
+from live.turns import Turns
 
-SLICE = 256
-"""Writes between two turns of the event loop."""
+SLICE = 32
+"""Writes between two looks at the clock."""
+EVENTS_IN_FRAME = 200
+"""Numbered events told in one frame: a burst of thousands must not be encoded and compressed in one go."""
+MEASURED = 256
+"""Lossy events of a tick whose delay is measured."""
 REST_FACTOR = 2.0
 """A room rests this many times as long as its tick took: its small talk takes about a third of one core at most."""
 MIN_REST_SECONDS = 0.005
 MAX_REST_SECONDS = 0.5
 LATEST_SECONDS = 0.25
+ARRIVALS_SECONDS = 1.0
+"""Arrivals alone are told so often: while thousands come in, telling of them must not delay them."""
 JOINS_PER_SECOND = 5.0
 KINDS: Mapping[bytes, wire.Kind] = {
     str(event.__struct_config__.tag).encode(): event.kind for event in wire.RoomEvent.__args__
@@ -53,8 +62,8 @@ class _Run:
     """Latest and lossy events that travel with the last run."""
     lossy: int = 0
 
-    def frame(self, *, after: int = 0, loose: bool = True) -> bytes | None:
-        """The prepared frame of what is numbered above ``after``; None if that is nothing."""
+    def message(self, *, after: int = 0, loose: bool = True) -> Prepared | None:
+        """What is numbered above ``after``, as one message; None if that is nothing."""
         told = [Raw(event) for seq, event in self.events if seq > after]
         # Without numbered events the position did not move, and a slow viewer must not be told that it did.
         seq = self.seq if self.events else None
@@ -66,8 +75,11 @@ class _Run:
 class Audience:
     """Who watches a room through this process."""
 
-    def __init__(self, display_rate: float, tally: Tally, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, display_rate: float, tally: Tally, turns: Turns, failed: Callable[[BaseException], None]
+    ) -> None:
         self._tally = tally
+        self._turns = turns
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self.connections: dict[Connection, None] = {}
@@ -80,8 +92,10 @@ class Audience:
         self._joins = Sample(JOINS_PER_SECOND)
         self._published: list[tuple[wire.Kind, float]] = []
         self._latest_at = 0.0
+        self._arrivals_at = 0.0
         self._rest_until = 0.0
         self._handle: asyncio.Handle | None = None
+        self._handle_at = 0.0
         self._writing = False
         self._shown = self._left_out = 0
         self.recent: Callable[[list[bytes]], None] = lambda _: None
@@ -137,7 +151,8 @@ class Audience:
         if private is not None:
             self._pending.append(_Run(private=private, seq=seq))
         if event is not None:
-            if not self._pending or self._pending[-1].private is not None:
+            last = self._pending[-1] if self._pending else None
+            if last is None or last.private is not None or len(last.events) >= EVENTS_IN_FRAME:
                 self._pending.append(_Run())
             self._pending[-1].events.append((seq, event))
             self._pending[-1].seq = seq
@@ -157,7 +172,7 @@ class Audience:
             elif kind is wire.Kind.LOSSY:
                 self._joins.add(event)
             self._tally.events["latest" if kind is wire.Kind.LATEST else "lossy"] += 1
-        if self._comments and len(self._published) < SLICE:
+        if self._comments and len(self._published) < MEASURED:
             self._published.append((wire.Kind.LOSSY, at))
         self._schedule()
 
@@ -181,16 +196,19 @@ class Audience:
             return
         if self._pending:
             at = 0.0
-        elif self._comments or self._joins:
+        elif self._comments:
             at = self._rest_until
         elif self._latest:
             at = max(self._rest_until, self._latest_at + LATEST_SECONDS)
+        elif self._joins:
+            at = max(self._rest_until, self._arrivals_at + ARRIVALS_SECONDS)
         else:
             return
         if self._handle is not None:
-            if at or not isinstance(self._handle, asyncio.TimerHandle):
+            if at >= self._handle_at:
                 return  # it leaves soon enough
             self._handle.cancel()
+        self._handle_at = at
         wait = at - self._loop.time()
         self._handle = self._loop.call_later(wait, self._begin) if wait > 0 else self._loop.call_soon(self._begin)
 
@@ -206,7 +224,7 @@ class Audience:
                 runs.append(_Run())
             runs[-1].loose, runs[-1].lossy = loose, lossy
         published, self._published = self._published, []
-        _Tick(self, runs, newcomers, published, started).step()
+        self._turns.begin(_Tick(self, runs, newcomers, published, started).step)
 
     def _loose(self, now: float) -> tuple[list[bytes], int]:
         told: list[bytes] = []
@@ -214,6 +232,8 @@ class Audience:
             told += self._latest.values()
             self._latest = {}
             self._latest_at = now
+        if self._joins:
+            self._arrivals_at = now
         joins, unseen = self._joins.take(now)
         comments, unheard = self._comments.take(now)
         self._shown += len(comments)
@@ -251,10 +271,10 @@ class Audience:
 
 
 class _Tick:
-    """One tick on its way to the sockets, a slice at a time."""
+    """One tick on its way to the sockets, a turn at a time."""
 
-    __slots__ = ("_audience", "_certain", "_frame", "_newcomers", "_place", "_published", "_run", "_runs", "_started",
-                 "_targets")  # fmt: skip
+    __slots__ = ("_audience", "_certain", "_late", "_message", "_newcomers", "_place", "_published", "_run", "_runs",
+                 "_started", "_targets")  # fmt: skip
 
     def __init__(
         self,
@@ -273,19 +293,21 @@ class _Tick:
         self._targets = list(audience.connections)
         self._run: _Run | None = None
         self._place = 0
-        self._frame: bytes | None = None
-        self._certain: bytes | None = None
+        self._message: Prepared | None = None
+        self._certain: Prepared | None = None
+        self._late: dict[tuple[int, bool], Prepared | None] = {}
+        """Messages for newcomers, by what their snapshot told and whether they are slow."""
 
-    def step(self) -> None:
-        """Write one slice and come back for the next."""
-        audience = self._audience
+    def step(self, until: float) -> bool:
+        """Write until about ``until`` (``perf_counter``); returns whether something is left to write."""
         try:
-            if self._next():
-                audience._loop.call_soon(self.step)
-            else:
-                audience.finished(self._started, self._published)
+            while self._next():
+                if perf_counter() >= until:
+                    return True
+            self._audience.finished(self._started, self._published)
         except Exception as error:
-            audience.failed(error)
+            self._audience.failed(error)
+        return False
 
     def _next(self) -> bool:
         if self._run is None:
@@ -293,12 +315,13 @@ class _Tick:
             if self._run is None:
                 return False
             self._place = 0
+            self._late.clear()
             if self._run.private is not None:
                 self._audience._tally.frames += self._audience._grant(self._run, self._newcomers)
                 self._run = None
                 return True
-            self._frame = self._run.frame()
-            self._certain = self._run.frame(loose=False) if self._run.loose else self._frame
+            self._message = self._run.message()
+            self._certain = self._run.message(loose=False) if self._run.loose else self._message
         self._write(self._run, self._targets[self._place : self._place + SLICE])
         self._place += SLICE
         if self._place >= len(self._targets):
@@ -306,27 +329,39 @@ class _Tick:
         return True
 
     def _write(self, run: _Run, targets: list[Connection]) -> None:
-        frame, newcomers, tally = self._frame, self._newcomers, self._audience._tally
-        if frame is None:
+        message, newcomers, tally = self._message, self._newcomers, self._audience._tally
+        if message is None:
             return
-        written = len(targets)
+        plain = message.plain
+        alike = compressed = apart = 0
         for connection in targets:
-            if connection.slow or connection in newcomers or connection.closing:
-                written -= not self._write_apart(run, connection)
+            if connection.slow or connection.closing or (newcomers and connection in newcomers):
+                apart += self._write_apart(run, connection)
+            elif connection.deflates:
+                connection.push(message.deflated)
+                compressed += 1
             else:
-                connection.transport.write(frame)
-        tally.frames += written
+                connection.push(plain)
+                alike += 1
+        tally.frames += alike + compressed + apart
+        tally.written += alike * len(plain)
+        if compressed:
+            tally.written += compressed * len(message.deflated)
+            tally.saved += compressed * (len(plain) - len(message.deflated))
 
     def _write_apart(self, run: _Run, connection: Connection) -> bool:
         """Slow viewers get no lossy events, newcomers nothing that their snapshot told, leavers nothing."""
         if connection.closing:
             return False
-        frame = self._certain if connection.slow else self._frame
+        message = self._certain if connection.slow else self._message
         if connection in self._newcomers:
-            frame = run.frame(after=self._newcomers[connection], loose=not connection.slow)
+            kind = (self._newcomers[connection], connection.slow)
+            if kind not in self._late:
+                self._late[kind] = run.message(after=kind[0], loose=not connection.slow)
+            message = self._late[kind]
         if connection.slow:
             self._audience._tally.shed["slow"] += run.lossy
-        if frame is None:
+        if message is None:
             return False
-        connection.write(frame)
+        connection.write(message)
         return True

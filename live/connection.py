@@ -1,11 +1,14 @@
 """One socket: bytes in, bytes out. ``websockets`` speaks the protocol (Sans-I/O), asyncio moves the bytes.
 
-No task and no timer for a viewer: reading is a callback, writing is ``transport.write``, and one ``Wheel`` for the
-process sends pings, ends sockets that went silent, and closes those whose token ended.
+No task and no timer for a viewer: reading is a callback, writing is a system call, and one ``Wheel`` for the process
+sends pings, ends sockets that went silent, and closes those whose token ended. What the handshake needed is dropped
+after it, and the state machine that reads frames is borrowed for as long as a message is unfinished: a viewer who only
+watches keeps neither.
 """
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -17,10 +20,11 @@ from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
 from live import wire
+from live.framing import Handshake, Prepared, Reader, Readers, prepared_frame, whole_frames
+from live.metrics import Tally
 from live.session import Effect, End, Send, Session
 from live.wire import Close
 
@@ -39,31 +43,18 @@ CLOSING_SECONDS = 5
 WHEEL_SLOTS = 64
 
 _PATH = re.compile(r"/v1/rooms/([0-9a-fA-F-]{36})/live")
-_QUIET = logging.Logger("websockets", logging.WARNING)
+_END_OF_HEAD = b"\r\n\r\n"
+QUIET = logging.Logger("websockets", logging.WARNING)
 # Its INFO would be a line for every socket.
-
-
-def prepared(payload: bytes) -> bytes:
-    """``payload`` as one WebSocket text frame. A server's frames are not masked, so the same bytes suit everybody.
-
-    A second form, compressed once for all who negotiated that, would be made here and chosen in ``Audience``.
-    """
-    return Frame(Opcode.TEXT, payload).serialize(mask=False)
-
-
-def prepared_frame(frame: wire.Frame) -> bytes:
-    """``frame`` encoded, as one WebSocket text frame."""
-    return prepared(wire.encoder.encode(frame))
-
-
 _PING = Frame(Opcode.PING, b"").serialize(mask=False)
-_GARBAGE = wire.Bye(Close.BAD_FRAME, "this is not a frame of the protocol")
 
 
 class Desk(Protocol):
     """Who carries out what a connection cannot do itself: the gateway."""
 
     wheel: "Wheel"
+    readers: Readers
+    tally: Tally
     origins: Sequence[Origin | None] | None
 
     def opened(self, connection: "Connection") -> bool:
@@ -88,32 +79,27 @@ class Desk(Protocol):
         """A connection was closed with ``code``; for the counters."""
 
 
-class _Wire(ServerProtocol):
-    """``websockets``' state machine with our close code for whatever breaks the protocol."""
-
-    def fail(self, code: int, reason: str = "") -> None:
-        """Fail the connection; a violation by the client ends in ``bye`` and 4501, as for any unreadable frame."""
-        if code in (1002, 1007, 1009) and self.state is OPEN:
-            self.writes.append(prepared_frame(_GARBAGE))
-            code, reason = Close.BAD_FRAME, _GARBAGE.reason
-        super().fail(code, reason)
-
-
 class Connection(asyncio.Protocol):
     """A viewer's socket, from handshake to its end."""
 
-    __slots__ = ("_desk", "_fragments", "_held", "_wire", "closing", "heard", "room", "room_id", "session", "slot",
-                 "slow", "transport")  # fmt: skip
+    __slots__ = ("_descriptor", "_desk", "_fragments", "_held", "_rest", "_wire", "closing", "deflates", "heard",
+                 "room", "room_id", "session", "slot", "slow", "transport")  # fmt: skip
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._wire = _Wire(origins=desk.origins, max_size=wire.MAX_CLIENT_FRAME, logger=_QUIET)
+        self._wire: Handshake | Reader | None = Handshake(desk.origins, QUIET)
+        """What shakes hands, then what reads frames; None between two messages."""
+        self._rest = b""
+        """The beginning of a frame whose end did not come yet; during the handshake the last bytes of what came."""
         self._fragments: list[bytes] | None = None
         self._held: list[Frame] | None = None
+        self._descriptor = -1
         self.transport: asyncio.Transport
         self.session: Session | None = None
         self.room: Room | None = None
         self.room_id: UUID | None = None
+        self.deflates = False
+        """The client reads compressed frames."""
         self.slow = False
         """More than ``SOFT_LIMIT`` bytes wait for this viewer."""
         self.closing = False
@@ -129,6 +115,9 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self.transport.set_write_buffer_limits(high=SOFT_LIMIT, low=SOFT_LIMIT // 4)
+        socket = self.transport.get_extra_info("socket")
+        if socket is not None and self.transport.get_extra_info("sslcontext") is None:
+            self._descriptor = socket.fileno()
         self._desk.wheel.put(self, HELLO_SECONDS)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - how it broke changes nothing
@@ -150,41 +139,81 @@ class Connection(asyncio.Protocol):
         """See ``asyncio.Protocol``."""
         self.heard = self._desk.wheel.now
         if self.session is None:
-            # What an eager client sends along with its handshake is read once that is answered: a welcome must not
-            # overtake the answer, and a broken frame must not end a connection that is not open yet.
-            head, end, data = data.partition(b"\r\n\r\n")
-            self._read(head + end)
+            data = self._shake_hands(data)
         if data:
             self._read(data)
 
+    def _shake_hands(self, data: bytes) -> bytes:
+        """Read the request; returns what an eager client sent along behind it, once that is answered: a welcome must
+        not overtake the answer, and a broken frame must not end a connection that is not open yet."""
+        shaking = self._wire
+        assert isinstance(shaking, Handshake)
+        seen = self._rest + data
+        end = seen.find(_END_OF_HEAD)
+        head = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._rest)
+        self._rest = seen[-3:] if end < 0 else b""
+        shaking.receive_data(data[:head])
+        for event in shaking.events_received():
+            if isinstance(event, Request):
+                self._request(shaking, event)
+        self._flush(shaking)
+        if self.session is None:
+            return b""  # not a room, or not a request
+        # It keeps the request and its headers, which nobody needs any more and which are half of what a viewer costs.
+        self._wire = None
+        return data[head:]
+
     def _read(self, data: bytes) -> None:
-        self._wire.receive_data(data)
-        for event in self._wire.events_received():
-            if isinstance(event, Frame):
-                self._frame(event)
-            elif isinstance(event, Request):
-                self._request(event)
-        self._flush()
+        if self._rest:
+            data = self._rest + data
+        whole, hopeless = whole_frames(data)
+        if hopeless:
+            whole = len(data)  # for the reader to refuse, now or with what it still needs for that
+        self._rest = data[whole:]
+        if not whole:
+            return
+        # A message in fragments is unfinished until its last one; so is a connection that is being closed.
+        unfinished = self._wire is not None
+        reader = self._reader()
+        reader.receive_data(data[:whole])
+        for event in reader.events_received():
+            assert isinstance(event, Frame)
+            if event.opcode is Opcode.TEXT or event.opcode is Opcode.CONT or event.opcode is Opcode.BINARY:
+                unfinished = not event.fin
+            self._frame(event)
+        self._flush(reader)
+        if not unfinished and not hopeless and reader.state is OPEN:
+            self._wire = None
+            self._desk.readers.give_back(reader, deflates=self.deflates)
+
+    def _reader(self) -> Reader:
+        if self._wire is None:
+            self._wire = self._desk.readers.lend(deflates=self.deflates)
+        assert isinstance(self._wire, Reader)
+        return self._wire
 
     def eof_received(self) -> None:
         """See ``asyncio.Protocol``; returning nothing lets the transport close itself."""
-        self._wire.receive_eof()
-        self._flush()
+        reading = self._wire if self.session is None else self._reader()
+        assert reading is not None
+        reading.receive_eof()
+        self._flush(reading)
 
     # ---- what is served --------------------------------------------------------------------------------------------
 
-    def _request(self, request: Request) -> None:
+    def _request(self, shaking: Handshake, request: Request) -> None:
         path = request.path.partition("?")[0]
         room = _PATH.fullmatch(path)
         if room is None:
             found = self._desk.page(path)
             status, kind, body = found or (404, "text/plain", b"not found\n")
             headers = Headers([("Connection", "close"), ("Content-Type", kind), ("Content-Length", str(len(body)))])
-            self._wire.send_response(Response(status, HTTPStatus(status).phrase, headers, body))
+            shaking.send_response(Response(status, HTTPStatus(status).phrase, headers, body))
             return
-        response = self._wire.accept(request)
-        self._wire.send_response(response)
+        response = shaking.accept(request)
+        shaking.send_response(response)
         if response.status_code == 101:
+            self.deflates = bool(shaking.extensions)
             try:
                 self.room_id = UUID(room[1])
             except ValueError:
@@ -246,13 +275,37 @@ class Connection(asyncio.Protocol):
         """``frame`` to this viewer alone."""
         self.write(prepared_frame(frame))
 
-    def write(self, data: bytes) -> None:
-        """A prepared frame that must not be left out, to this viewer alone."""
+    def write(self, message: Prepared) -> None:
+        """A message that must not be left out, to this viewer alone."""
         if self.closing:
             return
         if self.slow and self.overdue():
             return
-        self.transport.write(data)
+        tally = self._desk.tally
+        if self.deflates:
+            data = message.deflated
+            tally.saved += len(message.plain) - len(data)
+        else:
+            data = message.plain
+        tally.written += len(data)
+        self.push(data)
+
+    def push(self, data: bytes) -> None:
+        """``data`` to the socket, at once if nothing waits before it; what the kernel does not take now waits.
+
+        A transport collects writes until the loop's turn ends: the same system calls, later and with more ado.
+        """
+        transport = self.transport
+        # A closed transport's descriptor may be another socket's by now.
+        if self._descriptor >= 0 and not transport.get_write_buffer_size() and not transport.is_closing():
+            try:
+                sent = os.write(self._descriptor, data)
+            except OSError:
+                sent = 0  # full, or broken: the transport will meet the same and deal with it
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def overdue(self) -> bool:
         """Whether too much waits for this viewer; if so, they are closed with a reconnect code."""
@@ -268,17 +321,16 @@ class Connection(asyncio.Protocol):
         self.closing = True
         self._desk.left(self)
         self._desk.ended(end.code)
-        if self._wire.state is OPEN:
-            bye = wire.Bye(end.code, end.reason, end.retry_after)
-            self._wire.send_text(wire.encoder.encode(bye))
-            self._wire.send_close(end.code, end.reason)
-        self._flush()
+        if self.session is not None and (reader := self._reader()).state is OPEN:
+            self.push(prepared_frame(wire.Bye(end.code, end.reason, end.retry_after)).plain)
+            reader.send_close(end.code, end.reason)
+            self._flush(reader)
         self._desk.wheel.put(self, CLOSING_SECONDS)
 
-    def _flush(self) -> None:
-        for data in self._wire.data_to_send():
+    def _flush(self, speaking: Handshake | Reader) -> None:
+        for data in speaking.data_to_send():
             if data:
-                self.transport.write(data)
+                self.push(data)
             elif not self.transport.is_closing():
                 # Half-closed rather than closed: unread bytes of the client would turn a close into a reset,
                 # and a reset may take the bye with it. The wheel cuts whoever does not close in turn.
@@ -313,7 +365,7 @@ class Connection(asyncio.Protocol):
             self.apply(session.silent())
             return 0
         if quiet >= PING_SECONDS - 1:
-            self.write(_PING)
+            self.push(_PING)
         return self._rest(session, now)
 
     def _rest(self, session: Session, now: float) -> int:

@@ -22,8 +22,9 @@ from live import rooms, wire
 from live.bus import Bus
 from live.check import Check
 from live.commands import Commands
-from live.connection import Connection, Wheel
+from live.connection import QUIET, Connection, Wheel
 from live.errands import Errands
+from live.framing import Readers
 from live.hub import Hub
 from live.journal import Journal
 from live.metrics import Exposition, Tally
@@ -60,6 +61,7 @@ class Gateway:
         self.url = url
         self.tally = Tally()
         self.wheel = Wheel()
+        self.readers = Readers(QUIET)
         self.origins = _origins(kernel.settings.allowed_origins)
         self.connections: set[Connection] = set()
         self.draining = False

@@ -22,6 +22,7 @@ from live.audience import Audience
 from live.bus import LOG_LENGTH, Bus, Entry
 from live.metrics import Tally
 from live.replica import Facts, Room
+from live.turns import Turns
 from live.wire import Close
 
 IDLE_SECONDS = 60.0
@@ -54,6 +55,7 @@ class Hub:
         self._spawn = spawn
         self._failed = failed
         self._log_length = log_length
+        self._turns = Turns()
         self.rooms: dict[UUID, Room] = {}
         self._opening: dict[UUID, asyncio.Future[Room]] = {}
 
@@ -80,7 +82,7 @@ class Hub:
         room = self.rooms.get(id)
         if room is None:
             facts = await self._facts(id)
-            audience = Audience(facts.display_rate, self._tally, self._failed)
+            audience = Audience(facts.display_rate, self._tally, self._turns, self._failed)
             room = Room(id, facts, partial(self._review, facts.brand), self._log_length, audience)
             # Listening before reading: what is said in between is heard, and repaired below.
             self.rooms[id] = room

@@ -46,6 +46,10 @@ class Tally:
     def __init__(self) -> None:
         self.joins = 0
         self.frames = 0
+        self.written = 0
+        """Bytes of messages, as they were sent."""
+        self.saved = 0
+        """Bytes that compression left out of them."""
         self.events: Counter[str] = Counter()
         self.shed: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
@@ -91,6 +95,8 @@ class Exposition(Collector):
         for name, value in (
             ("joins", tally.joins),
             ("frames", tally.frames),
+            ("bytes_written", tally.written),
+            ("bytes_saved", tally.saved),
             ("bus_gaps", tally.gaps),
             ("bus_losses", self._losses()),
         ):

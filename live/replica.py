@@ -14,7 +14,8 @@ from kernel.identity import Principal, Role
 from live import wire
 from live.audience import Audience, Granted
 from live.bus import RECENT, Entry, Snapshot
-from live.connection import Connection, prepared, prepared_frame
+from live.connection import Connection
+from live.framing import Prepared, Shared, prepared, prepared_frame
 from live.session import Answered
 from live.wire import Close
 
@@ -25,18 +26,23 @@ _SENT_AWAY = (b'{"t":"kick"', b'{"t":"ban"')
 _BANNED = "you may not be in this room for now"
 
 
-class Welcome(wire.Frame, frozen=True, tag="welcome"):
-    """``wire.Welcome`` with its parts still encoded: they are the same bytes for everybody."""
+class Scene(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What ``wire.Welcome`` tells everybody, its parts still encoded."""
 
-    you: wire.Person
     room: Raw
     log: wire.Position
-    now: int
     pin: Raw | None = None
     announcement: Raw = Raw(b'""')
     counts: wire.Counts = wire.Counts()
     drops: Sequence[Raw] = ()
     recent: Sequence[Raw] = ()
+
+
+class Greeting(wire.Frame, frozen=True, tag="welcome"):
+    """What ``wire.Welcome`` tells one viewer; it is completed by the room's ``Scene``."""
+
+    you: wire.Person
+    now: int
     coupons: Sequence[Raw] = ()
     muted_until: int | None = None
     recovered: bool = False
@@ -91,9 +97,10 @@ class Room:
         self.arrivals: set[UUID] = set()
         self._entries: list[Entry] = []
         self._log_length = log_length
-        self._open_drops: tuple[Raw, ...] | None = None
-        self._replays: dict[int, list[bytes]] = {}
-        audience.recent = self.recent.extend
+        self._replays: dict[int, list[Prepared]] = {}
+        self._scene: Shared | None = None
+        self._scene_at: tuple[str, int, wire.Counts] | None = None
+        audience.recent = self._shown
 
     # ---- the log's copy --------------------------------------------------------------------------------------------
 
@@ -103,6 +110,7 @@ class Room:
         self.slots, self.mutes, self.bans = {}, {}, {}
         self._entries = list(snapshot.entries)
         self._replays.clear()
+        self._scene = None
         self._set(snapshot.slots)
         self.counts = wire.Counts(self.counts.viewers, snapshot.likes, self.counts.uniques)
         taken_down = set()
@@ -151,9 +159,13 @@ class Room:
             if connection.session is not None:
                 connection.apply(connection.session.end(code, reason))
 
+    def _shown(self, comments: list[bytes]) -> None:
+        if comments:
+            self.recent.extend(comments)
+            self._scene = None
+
     def _set(self, slots: Mapping[str, bytes]) -> None:
         self.slots.update(slots)
-        self._open_drops = None
         for name, value in slots.items():
             if name == "room" and value:
                 card = msgspec.json.decode(value, type=wire.RoomCard)
@@ -196,39 +208,45 @@ class Room:
 
     # ---- welcome ---------------------------------------------------------------------------------------------------
 
-    def welcome(self, who: Principal, resume: wire.Position | None) -> tuple[list[bytes], bool]:
-        """Prepared frames for ``who``: the snapshot, and what they missed if all of it is known (then True)."""
+    def welcome(self, who: Principal, resume: wire.Position | None) -> tuple[list[Prepared], bool]:
+        """Messages for ``who``: the snapshot, and what they missed if all of it is known (then True)."""
         missed = None if resume is None else self._after(resume)
         replay = [] if not missed else self._replay(who.subject, missed)
         count = sum(entry.event is not None or who.subject in (entry.private or ()) for entry in missed or ())
-        frame = Welcome(
+        greeting = Greeting(
             you=person(who),
-            room=Raw(self.slots["room"]),
-            log=wire.Position(self.epoch, self.seq),
             now=int(time() * 1000),
-            pin=Raw(self.slots["pin"]) if self.slots.get("pin") else None,
-            announcement=Raw(self.slots.get("announcement") or b'""'),
-            counts=self.counts,
-            drops=self._drops(),  # tuples: an empty one is the default, and left out
-            recent=tuple(Raw(event) for event in self.recent),
-            coupons=tuple(Raw(coupon) for coupon in self.coupons.get(who.subject, ())),
+            coupons=tuple(Raw(coupon) for coupon in self.coupons.get(who.subject, ())),  # a tuple: () is left out
             muted_until=self.mutes.get(who.subject),
             recovered=missed is not None,
             missed=count,
         )
-        return [prepared_frame(frame), *replay], missed is not None
+        # Two objects become one: the brace that ends the first gives way to the fields of the second.
+        own = wire.encoder.encode(greeting)[:-1] + b","
+        return [Prepared(own, self._told_everybody()), *replay], missed is not None
 
-    def _drops(self) -> tuple[Raw, ...]:
-        if self._open_drops is None:
-            self._open_drops = tuple(Raw(value) for name, value in self.slots.items() if name.startswith("drop:"))
-        return self._open_drops
+    def _told_everybody(self) -> Shared:
+        """The part of a welcome that is the same for all who come in now: encoded and compressed once for them."""
+        at = (self.epoch, self.seq, self.counts)
+        if self._scene is None or at != self._scene_at:
+            scene = Scene(
+                room=Raw(self.slots["room"]),
+                log=wire.Position(self.epoch, self.seq),
+                pin=Raw(self.slots["pin"]) if self.slots.get("pin") else None,
+                announcement=Raw(self.slots.get("announcement") or b'""'),
+                counts=self.counts,
+                drops=tuple(Raw(value) for name, value in self.slots.items() if name.startswith("drop:")),
+                recent=tuple(Raw(event) for event in self.recent),
+            )
+            self._scene, self._scene_at = Shared(wire.encoder.encode(scene)[1:]), at
+        return self._scene
 
-    def _replay(self, viewer: UUID, missed: list[Entry]) -> list[bytes]:
+    def _replay(self, viewer: UUID, missed: list[Entry]) -> list[Prepared]:
         personal = any(viewer in entry.private for entry in missed if entry.private)
         first = missed[0].seq
         if not personal and first in self._replays:
             return self._replays[first]
-        frames: list[bytes] = []
+        frames: list[Prepared] = []
         run: list[Raw] = []
 
         def batch(seq: int) -> None:

@@ -2,26 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from time import sleep
 from typing import Any
 from uuid import UUID
+from zlib import decompressobj
 
 import msgspec
 import pytest
+import uvloop
 from viewers import announced, coupon, principal, slots, until
+from websockets.frames import Frame, Opcode
 
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
-from live import wire
-from live.audience import SLICE, Granted
+from live import framing, wire
+from live.audience import EVENTS_IN_FRAME, SLICE, Granted
 from live.bus import Entry
-from live.connection import HARD_LIMIT, SILENT_SECONDS, Connection, Wheel
+from live.connection import HARD_LIMIT, QUIET, SILENT_SECONDS, Connection, Wheel
 from live.errands import Errands
+from live.framing import Readers
 from live.hub import Hub
 from live.memory_bus import MemoryBus
 from live.metrics import Tally
-from live.replica import Facts, Room, Welcome
+from live.replica import Facts, Greeting, Room, Scene
 from live.session import Session
+from live.turns import TURN_SECONDS, Turns
 from live.wire import Close
 
 
@@ -33,8 +39,10 @@ class Paper(asyncio.Transport):
         self.written: list[bytes] = []
         self.unsent = 0
         self.aborted = False
+        self.takes = 0.0
 
     def write(self, data: Any) -> None:
+        sleep(self.takes)
         self.written.append(bytes(data))
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -55,8 +63,11 @@ class Doorman:
 
     origins = None
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
         self.wheel = Wheel()
+        self.readers = Readers(QUIET)
+        self.tally = tally
+        self.who: Principal | None = None
         self.closes: list[Close] = []
 
     def opened(self, connection: Connection) -> bool:
@@ -69,7 +80,9 @@ class Doorman:
         return None
 
     def session(self) -> Session:
-        raise NotImplementedError
+        assert self.who is not None
+        who = self.who
+        return Session(lambda _token, _now: who)
 
     def carry(self, connection: Connection, effect: object) -> None:
         pass
@@ -85,11 +98,16 @@ class Doorman:
 class Viewer:
     """Somebody in a room."""
 
-    def __init__(self, who: Principal, room: Room, doorman: Doorman, resume: wire.Position | None = None) -> None:
+    def __init__(
+        self, who: Principal, room: Room, doorman: Doorman, resume: wire.Position | None = None, offer: str = ""
+    ) -> None:
         self.paper = Paper()
         self.connection = Connection(doorman)
         self.connection.connection_made(self.paper)
-        self.connection.session = Session(lambda _token, _now: who)
+        doorman.who = who
+        self.connection.data_received(request(room.id, offer))
+        assert self.connection.session is not None
+        self.answer = self.paper.written.pop()
         self.connection.session.receive(b'{"t":"hello","token":"x"}', 0)
         self.recovered = room.admit(self.connection, resume)
 
@@ -102,12 +120,22 @@ class Viewer:
         return [wire.room_events.decode(e) for frame in self.frames if isinstance(frame, wire.Batch) for e in frame.e]
 
 
+def request(room: UUID, offer: str = "") -> bytes:
+    """What a browser asks; ``offer`` is its Sec-WebSocket-Extensions."""
+    lines = [f"GET /v1/rooms/{room}/live HTTP/1.1", "Host: localhost", "Connection: Upgrade", "Upgrade: websocket",
+             "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg=="]  # fmt: skip
+    if offer:
+        lines.append(f"Sec-WebSocket-Extensions: {offer}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 def payload(data: bytes) -> bytes:
     """What one prepared frame carries."""
-    assert data[0] == 0x81
+    assert data[0] in (0x81, 0xC1)
     length = data[1]
     assert not length & 0x80, "a server's frame must not be masked"
-    return data[2:] if length < 126 else data[4:] if length == 126 else data[10:]
+    carried = data[2:] if length < 126 else data[4:] if length == 126 else data[10:]
+    return carried if data[0] == 0x81 else decompressobj(wbits=-15).decompress(carried + b"\x00\x00\xff\xff")
 
 
 class House:
@@ -117,7 +145,7 @@ class House:
         self.bus = MemoryBus(log_length=log_length)
         self.tally = Tally()
         self.errands = Errands(1000, 1000)
-        self.doorman = Doorman()
+        self.doorman = Doorman(self.tally)
         self.room_id = new_id()
         self.loads = 0
         self.hub = Hub(
@@ -146,8 +174,8 @@ class House:
     async def open(self) -> Room:
         return await self.hub.open(self.room_id)
 
-    async def enter(self, role: Role = Role.VIEWER, resume: wire.Position | None = None) -> Viewer:
-        return Viewer(principal(role=role), await self.open(), self.doorman, resume)
+    async def enter(self, role: Role = Role.VIEWER, resume: wire.Position | None = None, offer: str = "") -> Viewer:
+        return Viewer(principal(role=role), await self.open(), self.doorman, resume, offer)
 
     async def announce(self, text: str) -> None:
         await self.bus.publish(self.room_id, text, event=announced(text), slots=slots(text))
@@ -205,6 +233,8 @@ async def test_events_of_one_turn_are_one_frame_with_one_position(house: House) 
 
 async def test_everybody_is_written_the_same_bytes_and_the_loop_breathes(house: House) -> None:
     crowd = [await house.enter() for _ in range(SLICE * 3)]
+    # As if writing were slow: each slice is a turn of its own.
+    crowd[0].paper.takes = crowd[SLICE].paper.takes = TURN_SECONDS
     await house.announce("满屋")
     turns = 0
     while len(crowd[-1].paper.written) < 2:
@@ -378,17 +408,20 @@ async def test_room_without_viewers_is_given_up_after_a_while(house: House) -> N
 
 def test_twins_on_the_wire_have_the_fields_of_their_originals() -> None:
     """What the hub sends with its parts still encoded must stay the frame that ``wire`` defines."""
-    for twin, original in ((Welcome, wire.Welcome), (Granted, wire.CouponGranted)):
-        assert twin.__struct_config__.tag == original.__struct_config__.tag
-        names = {field.name: field.required for field in msgspec.structs.fields(twin)}
+    for twins, original in (((Greeting, Scene), wire.Welcome), ((Granted,), wire.CouponGranted)):
+        assert twins[0].__struct_config__.tag == original.__struct_config__.tag
+        fields = [field for twin in twins for field in msgspec.structs.fields(twin)]
+        names = {field.name: field.required for field in fields}
         assert names == {field.name: field.required for field in msgspec.structs.fields(original)}
+        assert len(names) == len(fields), "a field that two twins have would be sent twice"
 
 
 async def test_socket_that_never_says_hello_is_closed(house: House) -> None:
     paper, mute_paper, doorman = Paper(), Paper(), house.doorman
     silent, half = Connection(doorman), Connection(doorman)
     silent.connection_made(paper)
-    silent.session = Session(lambda _token, _now: principal())
+    doorman.who = principal()
+    silent.data_received(request(house.room_id))
     half.connection_made(mute_paper)  # not even a request came
     doorman.wheel.turn(doorman.wheel.now + 9)
     assert doorman.closes == []
@@ -406,3 +439,147 @@ async def test_wheel_pings_the_quiet_and_ends_the_silent(house: House) -> None:
     assert house.doorman.closes == [Close.SILENT]
     wheel.turn(wheel.now + 10)
     assert me.paper.aborted
+
+
+# ---- compression ---------------------------------------------------------------------------------------------------
+
+BROWSER = "permessage-deflate; client_max_window_bits"
+
+
+async def test_everybody_who_negotiated_compression_gets_the_same_compressed_bytes(house: House) -> None:
+    plain = [await house.enter() for _ in range(2)]
+    small = await house.enter(offer="permessage-deflate; server_max_window_bits=10")
+    crowd = [await house.enter(offer=BROWSER) for _ in range(3)]
+    assert b"permessage-deflate" in crowd[0].answer
+    assert b"permessage-deflate" not in plain[0].answer + small.answer
+    before = (house.tally.written, house.tally.saved)
+    await house.announce("新品上市" * 200)
+    await until(lambda: all(len(viewer.frames) == 2 for viewer in (*plain, small, *crowd)))
+    (squeezed,) = {viewer.paper.written[1] for viewer in crowd}
+    (full,) = {viewer.paper.written[1] for viewer in (*plain, small)}
+    assert (full[0], squeezed[0]) == (0x81, 0xC1)
+    assert len(squeezed) < len(full) / 2
+    assert crowd[0].events == plain[0].events
+    assert house.tally.written - before[0] == 3 * len(full) + 3 * len(squeezed)
+    assert house.tally.saved - before[1] == 3 * (len(full) - len(squeezed))
+
+
+async def test_nothing_is_compressed_for_a_room_that_did_not_ask(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = await house.enter()
+    monkeypatch.setattr(framing, "_blocks", None)  # would break the tick
+    await house.announce("新品上市" * 200)
+    await until(lambda: len(me.frames) == 2)
+    assert house.tally.saved == 0
+
+
+@pytest.mark.parametrize("offer", [",", "permessage-deflate; =", "permessage-deflate; server_max_window_bits=99", "x"])
+async def test_odd_offers_are_declined_and_their_viewers_come_in(house: House, offer: str) -> None:
+    me = await house.enter(offer=offer)
+    assert b" 101 " in me.answer
+    assert b"xtensions" not in me.answer
+    await house.announce("新品上市" * 200)
+    await until(lambda: len(me.frames) == 2)
+    assert me.paper.written[1][0] == 0x81
+
+
+async def test_short_news_travel_plain(house: House) -> None:
+    me = await house.enter(offer=BROWSER)
+    await house.announce("到货")
+    await until(lambda: len(me.frames) == 2)
+    assert me.paper.written[1][0] == 0x81
+
+
+async def test_welcome_is_compressed_once_for_all_who_come(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.announce("新品上市" * 200)
+    made: list[bytes] = []
+    compress = framing._blocks
+    monkeypatch.setattr(framing, "_blocks", lambda data: made.append(data) or compress(data))
+    people = [await house.enter(offer=BROWSER) for _ in range(5)]
+    assert len(made) == 1
+    assert {viewer.paper.written[0][0] for viewer in people} == {0xC1}
+    assert len({viewer.frames[0].you.id for viewer in people}) == 5
+    plain = (await house.enter()).frames[0]
+    for viewer in people:
+        welcome = viewer.frames[0]
+        assert msgspec.structs.replace(welcome, you=plain.you, now=plain.now) == plain
+
+
+async def test_slow_viewer_with_compression_gets_certain_events_and_is_closed_past_the_limit(house: House) -> None:
+    slow, quick = await house.enter(offer=BROWSER), await house.enter(offer=BROWSER)
+    slow.connection.pause_writing()
+    talk = wire.encoder.encode(wire.Commented(new_id(), wire.Person(new_id(), "小林"), "有白色吗" * 40, 1))
+    house.hub.cast(house.room_id, [talk] * 3, 0)
+    await house.announce("新品上市" * 200)
+    await until(lambda: len(quick.events) == 4)
+    await until(lambda: len(slow.events) == 1)
+    assert slow.paper.written[-1][0] == 0xC1
+    slow.paper.unsent = HARD_LIMIT
+    await house.announce("再来")
+    await until(lambda: slow.connection.closing)
+    assert house.doorman.closes == [Close.SLOW]
+
+
+# ---- what a viewer costs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offer", ["", BROWSER])
+async def test_viewer_between_two_messages_keeps_no_state_machine(house: House, offer: str) -> None:
+    me = await house.enter(offer=offer)
+    hello = b'{"t":"ping"}'
+    frame = Frame(Opcode.TEXT, hello).serialize(mask=True)
+    half, rest = frame[:7], frame[7:]
+    assert me.connection._wire is None
+    me.connection.data_received(frame + half)
+    assert me.connection._wire is None
+    me.connection.data_received(rest)
+    assert me.connection._wire is None
+    me.connection.data_received(Frame(Opcode.TEXT, hello[:5], fin=False).serialize(mask=True))
+    assert me.connection._wire is not None, "a fragmented message needs its reader until it is whole"
+    other = await house.enter(offer=offer)
+    other.connection.data_received(frame)
+    me.connection.data_received(Frame(Opcode.CONT, hello[5:]).serialize(mask=True))
+    assert me.connection._wire is None
+    assert [type(one) for one in me.frames[1:]] == [wire.Pong] * 3
+    assert [type(one) for one in other.frames[1:]] == [wire.Pong]
+
+
+def test_certain_news_do_not_wait_for_the_end_of_a_rest_on_the_loop_of_production() -> None:
+    async def scenario() -> None:
+        house = House()
+        async with listening(house):
+            me = await house.enter()
+            audience = (await house.open()).audience
+            audience._rest_until = asyncio.get_running_loop().time() + 3600
+            talk = wire.encoder.encode(wire.Commented(new_id(), wire.Person(new_id(), "小林"), "有白色吗", 1))
+            house.hub.cast(house.room_id, [talk], 0)
+            await house.announce("到货")
+            await until(lambda: len(me.frames) == 2)
+
+    uvloop.run(scenario())
+
+
+async def test_a_burst_of_certain_events_travels_in_frames_of_bounded_size(house: House) -> None:
+    me = await house.enter(offer=BROWSER)
+    for number in range(EVENTS_IN_FRAME + 1):
+        await house.announce(str(number))
+    await until(lambda: len(me.events) == EVENTS_IN_FRAME + 1)
+    assert [frame.seq for frame in me.frames[1:]] == [EVENTS_IN_FRAME, EVENTS_IN_FRAME + 1]
+
+
+async def test_a_small_room_does_not_wait_for_a_big_one(house: House) -> None:
+    turns = Turns()
+    told: list[str] = []
+
+    def big(_until: float) -> bool:
+        told.append("big")
+        return len(told) < 50
+
+    def small(_until: float) -> bool:
+        told.append("small")
+        return False
+
+    turns.begin(big)
+    await asyncio.sleep(0)
+    turns.begin(small)
+    await until(lambda: len(told) >= 50)
+    assert told.index("small") <= 3
