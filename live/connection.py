@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
     def look_after(self) -> None:
         """The viewer is in: the wheel comes when their token or their silence asks for it, no later."""
         if self.session is not None and not self.closing:
-            self._desk.wheel.put(self, self._rest(self.session, time()))
+            self._desk.wheel.put(self, self._next_visit(self.session, time()))
 
     def visit(self) -> int:
         """The wheel came by: look after this socket. Returns the seconds until the next visit, 0 for none."""
@@ -366,9 +366,9 @@ class Connection(asyncio.Protocol):
             return 0
         if quiet >= PING_SECONDS - 1:
             self.push(_PING)
-        return self._rest(session, now)
+        return self._next_visit(session, now)
 
-    def _rest(self, session: Session, now: float) -> int:
+    def _next_visit(self, session: Session, now: float) -> int:
         return max(1, min(PING_SECONDS, int(session.next_look(now)) + 1))
 
 
