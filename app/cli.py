@@ -151,11 +151,15 @@ def token(
 @cli.command()
 def protocol(
     as_asyncapi: Annotated[bool, typer.Option("--asyncapi", help="As an AsyncAPI 3 document, for machines.")] = False,
+    as_typescript: Annotated[bool, typer.Option("--typescript", help="As TypeScript declarations.")] = False,
 ) -> None:
     """Print the room protocol's tables, made from the code."""
-    from live import asyncapi, contract
+    from live import asyncapi, contract, typescript
 
-    sys.stdout.write(asyncapi.encoded().decode() + "\n" if as_asyncapi else contract.markdown())
+    if as_typescript:
+        sys.stdout.write(typescript.declarations())
+    else:
+        sys.stdout.write(asyncapi.encoded().decode() + "\n" if as_asyncapi else contract.markdown())
 
 
 OVERDUE_SECONDS = 60

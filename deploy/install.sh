@@ -28,6 +28,7 @@ if [ -z "${NEARCAST_REDIS_URL:-}" ] || [ "$purpose" = test ]; then command -v re
 if [ "$purpose" = test ]; then
     command -v chromium >/dev/null 2>&1 || want chromium
     command -v chromedriver >/dev/null 2>&1 || want chromium-driver
+    command -v node >/dev/null 2>&1 || want nodejs
     [ -d /usr/share/fonts/opentype/noto ] || want fonts-noto-cjk
 fi
 

@@ -45,6 +45,17 @@ export async function settle() {
   for (let i = 0; i < 20; i += 1) await Promise.resolve();
 }
 
+/** Chance that comes out the same every time: 0 ≤ x < 1 (mulberry32). */
+export function chance(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let x = Math.imul(state ^ (state >>> 15), state | 1);
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
 /** Timers and a clock that move only when told. */
 export class FakeTime {
   now = 1_000_000;

@@ -1,36 +1,8 @@
 // The client's socket: what it says, when it comes back, and what it never loses or repeats.
 
-import {connect, Refused} from '/client/nearcast.js';
-import {equal, failure, FakeSocket, FakeTime, ok, settle, test} from './check.js';
-
-const ROOM = 'r1';
-
-function welcome(more = {}) {
-  return {t: 'welcome', you: {id: 'me', name: 'Me'}, room: {id: ROOM}, log: {epoch: 'e', seq: 10}, now: 5_000_000, ...more};
-}
-
-function comment(id, text = id) {
-  return {t: 'comment', id, by: {id: 'x', name: 'X'}, text, at: 1};
-}
-
-/** A client whose network, clock and luck are ours. */
-async function joined(options = {}, snapshot = welcome()) {
-  FakeSocket.made.length = 0;
-  const time = new FakeTime();
-  const room = connect({
-    room: ROOM, sockets: ['ws://a', 'ws://b'], token: 'jwt', open: (url) => new FakeSocket(url), random: () => 0,
-    clock: time.clock, timers: time.timers, ...options,
-  });
-  const heard = [];
-  for (const type of ['state', 'welcome', 'pin', 'comment', 'drop', 'coupon', 'counts', 'shed', 'bye']) room.on(type, (value) => heard.push([type, value]));
-  await settle();
-  if (snapshot) {
-    FakeSocket.last.accept();
-    FakeSocket.last.say(snapshot);
-  }
-  const of = (type) => heard.filter(([t]) => t === type).map(([, value]) => value);
-  return {room, time, heard, of, get socket() { return FakeSocket.last; }};
-}
+import {Refused} from '../../web/client/nearcast.js';
+import {equal, failure, FakeSocket, ok, settle, test} from './check.js';
+import {comment, joined, welcome} from './joined.js';
 
 test('says hello first and is open once welcomed', async () => {
   const {room, socket} = await joined({}, null);
@@ -143,31 +115,6 @@ test('takes the snapshot position when the log was lost', async () => {
   equal(room.position, {epoch: 'new', seq: 2});
 });
 
-test('backs off longer and longer, and starts anew after a steady connection', async () => {
-  const {time, socket, of} = await joined({random: () => 1});
-  const delays = () => of('state').filter(({state}) => state === 'waiting').map(({delay}) => delay);
-  socket.end(1006);
-  for (let i = 0; i < 6; i += 1) {
-    await time.pass(delays().at(-1));
-    FakeSocket.last.end(1006);
-  }
-  equal(delays(), [500, 1000, 2000, 4000, 8000, 15000, 15000]);
-  await time.pass(15_000);
-  FakeSocket.last.accept();
-  FakeSocket.last.say(welcome());
-  await time.pass(6_000);
-  FakeSocket.last.end(1006);
-  equal(delays().at(-1), 500);
-});
-
-test('waits as long as the server asks, and some more by chance', async () => {
-  const {socket, of} = await joined({random: () => 1});
-  socket.say({t: 'bye', code: 4001, reason: 'draining', retry_after: 4});
-  socket.end(4001);
-  equal(of('state').at(-1).delay, 5200);
-  equal(of('bye')[0].retry_after, 4);
-});
-
 test('does not come back after a close of 4500 and above, and tells who waits', async () => {
   const {room, time, socket, of} = await joined();
   const waiting = failure(room.comment('x'));
@@ -177,25 +124,6 @@ test('does not come back after a close of 4500 and above, and tells who waits', 
   await time.pass(60_000);
   equal(FakeSocket.made.length, 1);
   equal((await failure(room.comment('y'))).code, 'closed');
-});
-
-test('asks for a fresh token when the old one expired', async () => {
-  const asked = [];
-  const {time, socket} = await joined({token: async (expired) => { asked.push(expired); return expired ? 'fresh' : 'old'; }});
-  equal(socket.sent[0].token, 'old');
-  socket.end(4100);
-  await time.pass(1_000);
-  FakeSocket.last.accept();
-  equal([asked, FakeSocket.last.sent[0].token], [[false, true], 'fresh']);
-});
-
-test('gives up when the token or the room is refused, not when the network is', async () => {
-  let error = new Refused('offline');
-  const {room, time} = await joined({sockets: async () => { throw error; }}, null);
-  equal(room.state, 'waiting');
-  error = new Refused('not_found', 'gone', {status: 404});
-  await time.pass(5_000);
-  equal(room.state, 'closed');
 });
 
 test('a silent socket is given up without waiting for its close', async () => {
@@ -221,18 +149,6 @@ test('a socket that never welcomes is given up', async () => {
   ok(room.state !== 'open', 'not open');
 });
 
-test('the best clock is the one with the shortest trip', async () => {
-  const {room, time, socket} = await joined();
-  await time.pass(20_000);
-  await time.pass(400);
-  socket.say({t: 'pong', now: 9_000_200});
-  equal(room.now(), 9_000_400, 'half the trip is added');
-  await time.pass(19_600);
-  await time.pass(5_000);
-  socket.say({t: 'pong', now: 1});
-  ok(room.now() > 9_000_000, 'a slow answer does not spoil it');
-});
-
 test('merges taps on the heart', async () => {
   const {room, time, socket} = await joined();
   for (let i = 0; i < 130; i += 1) room.like();
@@ -242,36 +158,6 @@ test('merges taps on the heart', async () => {
   room.like(2);
   await time.pass(500);
   equal(socket.of('like')[1].n, 2);
-});
-
-test('what was seen offline is told later', async () => {
-  const {room, time, socket} = await joined();
-  socket.end(1006);
-  room.seen('k1');
-  await time.pass(1_000);
-  FakeSocket.last.accept();
-  FakeSocket.last.say(welcome());
-  equal(FakeSocket.last.of('seen'), [{t: 'seen', coupon: 'k1'}]);
-});
-
-test('the queue of commands has a bound', async () => {
-  const {room, socket} = await joined();
-  socket.end(1006);
-  const waiting = Array.from({length: 50}, () => failure(room.comment('x')));
-  equal((await failure(room.comment('one more'))).code, 'offline');
-  room.close();
-  equal((await Promise.all(waiting)).every(({code}) => code === 'closed'), true);
-});
-
-test('a command without an answer is rejected in the end', async () => {
-  const {room, time, socket} = await joined();
-  const waiting = failure(room.comment('x'));
-  for (let i = 0; i < 3; i += 1) {
-    await time.pass(7_000);
-    socket.say({t: 'pong', now: 1});
-  }
-  equal((await waiting).code, 'no_answer');
-  socket.say({t: 'ack', id: socket.of('comment')[0].id, ok: true}); // too late: nobody listens, nothing breaks
 });
 
 test('a frame that is not JSON ends that socket', async () => {
@@ -289,23 +175,47 @@ test('closing leaves for good', async () => {
   equal(FakeSocket.made.length, 1);
 });
 
-test('retryNow shortens the wait', async () => {
+test('every command carries its fields', async () => {
   const {room, socket} = await joined();
-  socket.end(1006);
-  room.retryNow();
-  await settle();
-  equal(FakeSocket.made.length, 2);
+  const calls = [
+    [() => room.start(), {t: 'start'}], [() => room.pause(), {t: 'pause'}], [() => room.end(), {t: 'end'}],
+    [() => room.pin('p', 60), {t: 'pin', product: 'p', ttl: 60}], [() => room.pin('p'), {t: 'pin', product: 'p'}],
+    [() => room.unpin(), {t: 'unpin'}], [() => room.announce('a'), {t: 'announce', text: 'a'}],
+    [() => room.drop({campaign: 'c', mode: 'push'}), {t: 'drop', campaign: 'c', mode: 'push'}],
+    [() => room.mute('v', 600), {t: 'mute', viewer: 'v', seconds: 600}],
+    [() => room.mute('v', 600, 'brand'), {t: 'mute', viewer: 'v', seconds: 600, scope: 'brand'}],
+    [() => room.kick('v'), {t: 'kick', viewer: 'v'}], [() => room.ban('v', 0), {t: 'ban', viewer: 'v', seconds: 0}],
+    [() => room.ban('v', 60, 'brand'), {t: 'ban', viewer: 'v', seconds: 60, scope: 'brand'}],
+    [() => room.delete('k'), {t: 'delete', comment: 'k'}], [() => room.slow(5), {t: 'slow', seconds: 5}],
+    [() => room.hush(true, ['v']), {t: 'hush', on: true, allow: ['v']}], [() => room.hush(false), {t: 'hush', on: false}],
+    [() => room.report('k', 'spam'), {t: 'report', comment: 'k', reason: 'spam'}],
+    [() => room.locate({lng: 1, lat: 2, datum: 'wgs84', accuracy: null}), {t: 'locate', lng: 1, lat: 2, datum: 'wgs84', accuracy: null}],
+  ];
+  for (const [call, expected] of calls) {
+    const answered = call();
+    const {id, ...said} = socket.sent.at(-1);
+    equal(said, expected);
+    socket.say({t: 'ack', id, ok: true});
+    equal((await answered).id, id);
+  }
 });
 
-test('every command of a guide carries its fields', async () => {
+test('a text cut in the middle of an emoji is sent as one that the server can read', async () => {
   const {room, socket} = await joined();
-  const calls = [room.start(), room.pin('p', 60), room.pin('p'), room.unpin(), room.announce('a'), room.drop({campaign: 'c', mode: 'push'}),
-    room.mute('v', 600), room.mute('v', 600, 'brand'), room.delete('k'), room.slow(5), room.hush(true, ['v']), room.hush(false), room.report('k', 'spam'), room.end(), room.locate({lng: 1, lat: 2, datum: 'wgs84', accuracy: null})];
-  calls.forEach((call) => call.catch(() => {}));
-  equal(socket.sent.slice(1).map(({id, ...rest}) => rest), [
-    {t: 'start'}, {t: 'pin', product: 'p', ttl: 60}, {t: 'pin', product: 'p'}, {t: 'unpin'}, {t: 'announce', text: 'a'},
-    {t: 'drop', campaign: 'c', mode: 'push'}, {t: 'mute', viewer: 'v', seconds: 600}, {t: 'mute', viewer: 'v', seconds: 600, scope: 'brand'}, {t: 'delete', comment: 'k'}, {t: 'slow', seconds: 5},
-    {t: 'hush', on: true, allow: ['v']}, {t: 'hush', on: false}, {t: 'report', comment: 'k', reason: 'spam'},
-    {t: 'end'}, {t: 'locate', lng: 1, lat: 2, datum: 'wgs84', accuracy: null}]);
-  room.close();
+  room.comment('👍🏻👍'.slice(0, 5)).catch(() => {});
+  equal(socket.of('comment')[0].text, '👍🏻\ufffd');
+});
+
+test('a text longer than any frame is refused here, where the server would close for good', async () => {
+  const {room, socket} = await joined();
+  equal((await failure(room.comment('好'.repeat(1400)))).code, 'too_long');
+  equal(socket.of('comment').length, 0);
+});
+
+test('kicks and bans are told like any event, and end the visit of whom they mean', async () => {
+  const {room, socket, of} = await joined();
+  socket.say({t: 'batch', seq: 12, e: [{t: 'kick', viewer: 'v'}, {t: 'ban', viewer: 'w', until: null}]});
+  equal([of('kick')[0].viewer, of('ban')[0].viewer, room.position.seq], ['v', 'w', 12]);
+  socket.end(4509, 'banned');
+  equal(of('state').at(-1), {state: 'closed', code: 4509, reason: 'banned'});
 });

@@ -58,7 +58,12 @@ def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBrows
 class _Files(SimpleHTTPRequestHandler):
     """The same addresses as the API gives the pages' files, and the tests' own scripts."""
 
-    places: ClassVar = {"client": ROOT / "web/client", "pages": ROOT / "web/pages", "tests": ROOT / "tests/browser"}
+    places: ClassVar = {
+        "client": ROOT / "web/client",
+        "pages": ROOT / "web/pages",
+        "tests": ROOT / "tests/browser",
+        "web": ROOT / "web",
+    }
 
     def translate_path(self, path: str) -> str:
         first, _, rest = path.lstrip("/").partition("?")[0].partition("/")

@@ -1,16 +1,23 @@
-"""The JavaScript client and the pages' modules, tested in the browser that runs them."""
+"""The JavaScript client in a browser and in Node, and the pages' modules in the browser that runs them."""
 
+import json
 import re
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from kernel.errors import CATALOGUE
+from live import wire
+from live.typescript import declarations
 
 HERE = Path(__file__).parent
 PAGES = HERE.parents[1] / "web/pages"
-SUITES = ("client.test.js", "pages.test.js")
+CLIENT = HERE.parents[1] / "web/client"
+EVERYWHERE = tuple(f"{name}.test.js" for name in ("client", "clock", "outbox", "reconnect", "storm", "wechat"))
+"""What needs no page runs in Node too: a mini-program has no page either."""
+SUITES = (*EVERYWHERE, "pages.test.js")
 RUN = """
 const done = arguments[arguments.length - 1];
 (async () => {
@@ -20,8 +27,8 @@ const done = arguments[arguments.length - 1];
 """
 
 
-def _names() -> list[str]:
-    return [name for suite in SUITES for name in re.findall(r"^test\('(.+?)', ", (HERE / suite).read_text(), re.M)]
+def _names(suites: tuple[str, ...] = SUITES) -> list[str]:
+    return [name for suite in suites for name in re.findall(r"^test\('(.+?)', ", (HERE / suite).read_text(), re.M)]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,41 @@ def test_in_the_browser(outcomes: dict[str, str | None], name: str) -> None:
 
 def test_nothing_else_went_wrong_in_the_browser(outcomes: dict[str, str | None]) -> None:
     assert set(outcomes) == set(_names())
+
+
+@pytest.fixture(scope="module")
+def in_node() -> dict[str, str | None]:
+    ran = subprocess.run(["node", HERE / "node.js", *EVERYWHERE], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, str | None] = json.loads(ran.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", _names(EVERYWHERE))
+def test_in_node(in_node: dict[str, str | None], name: str) -> None:
+    assert name in in_node, in_node
+    assert in_node[name] is None, in_node[name]
+
+
+def _tags(union: Any) -> set[str]:
+    return {frame.__struct_config__.tag for frame in get_args(union)}
+
+
+AHEAD = {"kick", "ban", "pause", "renew", "expiring"}
+"""What the client knows before the server does; to be emptied as the wire follows."""
+
+
+def test_the_client_says_and_hears_what_the_wire_defines() -> None:
+    script = (CLIENT / "nearcast.js").read_text()
+    said = set(re.findall(r"\{t: '(\w+)'", script))
+    heard = set(re.findall(r"case '(\w+)':", script))
+    assert said - AHEAD == _tags(wire.ClientFrame) - AHEAD
+    assert heard - AHEAD == _tags(wire.ServerFrame) - AHEAD
+
+
+def test_the_types_of_frames_and_events_are_those_of_the_wire() -> None:
+    """`nearcast protocol --typescript > web/client/wire.d.ts` writes them anew."""
+    assert (CLIENT / "wire.d.ts").read_text() == declarations()
 
 
 def test_every_refusal_has_a_sentence_in_both_languages() -> None:

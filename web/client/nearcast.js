@@ -1,11 +1,11 @@
 /**
  * The Nearcast client: one room socket that lives through bad networks, and a small REST helper.
  *
- * No dependencies, no DOM: it runs in browsers, in Node, and (given another `open`) in a mini-program, where
- * `wx.connectSocket` is wrapped into an object with `send`, `close` and the four `on…` handlers of a WebSocket.
- * Frames are those of `live/wire.py`: JSON text, the field `t` names the type, times in ms, money in fen.
+ * No dependencies, no DOM: it runs in browsers (`browser.js` wakes it with the page), in WeChat mini-programs
+ * (`wechat.js` wraps `wx`) and in Node. Frames are those of `live/wire.py`, typed in `wire.d.ts`: JSON text, the field
+ * `t` names the type, times in ms, money in fen.
  *
- *     const room = connect({room: id, sockets: ['wss://live-1.example'], token: jwt});
+ *     const room = connect({room: id, sockets: ['wss://live-1.example'], token: () => session.token});
  *     room.on('comment', (comment) => show(comment));
  *     await room.comment('好看!');          // resolves with the ack, rejects with a Refused
  *
@@ -14,15 +14,31 @@
  * reconnect carries the same id.
  */
 
-/** @typedef {{epoch: string, seq: number}} Position  a place in the room's log */
+/** @typedef {import('./wire.js').Position} Position  a place in the room's log */
+/** @typedef {import('./wire.js').Ack} Ack */
 /** @typedef {'connecting'|'open'|'waiting'|'closed'} State */
+/** @typedef {{state: State, delay?: number, code?: number, reason?: string}} StateChange  `delay` in ms till the next attempt */
+/** @typedef {Required<Omit<import('./wire.js').Welcome, 't'|'muted_until'|'pin'>> & Pick<import('./wire.js').Welcome, 'muted_until'> & {pin: import('./wire.js').PinState|null}} Snapshot */
+/**
+ * What `on` may listen to: the events of the room, and those of the connection. `recent` of a `welcome` holds only
+ * comments not shown before.
+ * @typedef {import('./wire.js').RoomEvents & {
+ *   state: StateChange, welcome: Snapshot, coupon: import('./wire.js').CouponCard,
+ *   shed: import('./wire.js').Shed, bye: import('./wire.js').Bye,
+ * }} Events
+ */
+/**
+ * Why a token is asked for: `false` before an ordinary attempt; `expired` when the server refused the last one for its
+ * age; `expiring` while the connection is open and should outlive its token.
+ * @typedef {false|'expired'|'expiring'} Why
+ */
 /**
  * @typedef {object} Options
  * @property {string} room  the room's id
  * @property {string[] | (() => string[] | Promise<string[]>)} sockets  base addresses (`ws://host:port`) of gateways;
  *   a function is asked again before every attempt, since gateways come and go
- * @property {string | ((expired: boolean) => string | Promise<string>)} token  the bearer token; a function is asked
- *   before every attempt and is told when the server called the last one expired
+ * @property {string | ((why: Why) => string | Promise<string>)} token  the bearer token; a function is asked before every
+ *   attempt, and for a fresh one while there is time (see Why)
  * @property {(url: string) => Socket} [open]  makes a socket; default `new WebSocket(url)`
  * @property {() => number} [clock]  ms since 1970
  * @property {() => number} [random]  0 ≤ x < 1
@@ -38,7 +54,10 @@
  * @property {(() => void)|null} onerror
  */
 
+import {ServerClock} from './clock.js';
+import {Outbox} from './outbox.js';
 import {newId, Refused} from './rest.js';
+import {Retry} from './retry.js';
 
 export {newId, Refused, rest} from './rest.js';
 
@@ -49,18 +68,17 @@ export const Close = Object.freeze({
   FLOOD: 4505, REPLACED: 4506, VERSION: 4507, KICKED: 4508, BANNED: 4509,
 });
 
-const PENDING_MAX = 50; // commands waiting for their answer, sent or not
 const SEEN_MAX = 100;
 const KNOWN_COMMENTS_MAX = 600;
 const LIKES_MAX = 100; // a like frame's largest n
 const LIKE_EVERY_MS = 400;
-const ANSWER_MS = 20_000;
 const WELCOME_MS = 10_000;
 const PING_EVERY_MS = 20_000;
+const CLOCK_EVERY_MS = 120_000; // in a busy room, where nothing else asks for a ping
 const SILENCE_MS = 10_000;
-const BACKOFF_MS = 500;
-const BACKOFF_MAX_MS = 15_000;
+const WAKE_SILENCE_MS = 3_000; // somebody is looking: do not let them look at a dead line for long
 const STEADY_MS = 5_000; // a connection that lasted this long was a good one: backoff starts anew
+const RENEW_AGAIN_MS = 15_000;
 
 /**
  * Join a room. Returns at once; listen to `state` and `welcome`.
@@ -73,11 +91,7 @@ export function connect(options) {
   return room;
 }
 
-/**
- * One room's connection. Types of `on`: `state` ({state, delay?, code?, reason?}), `welcome` (the snapshot; its `recent`
- * holds only comments not shown before), each event's `t` (`pin`, `unpin`, `announce`, `room`, `mute`, `delete`, `drop`,
- * `drop_end`, `counts`, `drop_stock`, `comment`, `join`), `coupon` (a CouponCard), `shed`, `bye`.
- */
+/** One room's connection; see Events for what it tells. */
 export class Room {
   /** @type {State} */
   state = 'waiting';
@@ -85,49 +99,63 @@ export class Room {
   position = null;
 
   #options;
+  /** @type {Map<string, Set<(value: any) => void>>} */
   #listeners = new Map();
   /** @type {Socket|null} */
   #socket = null;
-  #attempt = 0;
-  #at = -1; // which of the sockets
+  /** @type {Map<string, any>} */
+  #timers = new Map();
+  #outbox;
+  #clock;
+  #retry;
   #turn = 0; // an attempt overtaken by a newer one stops at its next await
   #openedAt = 0;
+  #saidHelloAt = 0;
+  #heardAt = 0;
+  #silentAt = 0; // when the line counts as dead
+  #retryAt = 0;
+  #bearer = '';
+  /** @type {{id: string, token: string}|null} */
+  #renewal = null;
   #expired = false;
-  #retryAfter = null;
-  #timers = new Map();
-  #pending = new Map(); // id → {frame, resolve, reject}
+  /** @type {import('./wire.js').Bye|null} */
+  #bye = null;
+  /** @type {number[]} */
+  #pings = []; // when those were sent that are not answered yet
   #seen = new Set();
   #likes = 0;
   #known = new Set();
-  #offset = 0;
-  #bestTrip = Infinity;
-  #pingedAt = 0;
 
   /** @param {Options} options */
   constructor(options) {
+    /** @type {Required<Options>} */
     this.#options = {
-      open: (url) => new WebSocket(url),
+      open: (url) => /** @type {any} */ (new WebSocket(url)),
       clock: () => Date.now(),
       random: Math.random,
       timers: {set: (fn, ms) => setTimeout(fn, ms), clear: (timer) => clearTimeout(timer)},
       ...options,
     };
+    this.#clock = new ServerClock(this.#options.clock);
+    this.#retry = new Retry(this.#options.clock, this.#options.random);
+    this.#outbox = new Outbox(this.#options.timers, (frame) => this.#send(frame));
   }
 
   /**
-   * @param {string} type
-   * @param {(value: any) => void} listener
+   * @template {keyof Events} Type
+   * @param {Type} type
+   * @param {(value: Events[Type]) => void} listener
    * @returns {() => void} stops listening
    */
   on(type, listener) {
-    if (!this.#listeners.has(type)) this.#listeners.set(type, new Set());
-    this.#listeners.get(type).add(listener);
-    return () => this.#listeners.get(type).delete(listener);
+    const listeners = this.#listeners.get(type) ?? new Set();
+    this.#listeners.set(type, listeners.add(listener));
+    return () => listeners.delete(listener);
   }
 
-  /** The server's clock as well as we know it, ms since 1970. */
+  /** The server's clock as well as we know it, ms since 1970: count down to a drop's `opens_at` with it. */
   now() {
-    return this.#options.clock() + this.#offset;
+    return this.#clock.now();
   }
 
   // ---- what a viewer says --------------------------------------------------------------------------------------
@@ -137,10 +165,10 @@ export class Room {
   locate(fix) { return this.#command({t: 'locate', ...fix}); }
   /** @param {string} drop */
   claim(drop) { return this.#command({t: 'claim', drop}); }
-  /** @param {string} product */
+  /** The viewer opened a product's card; not said where there is no connection. @param {string} product */
   tap(product) { if (this.state === 'open') this.#send({t: 'tap', product}); }
 
-  /** A tap on the heart; taps are merged into few frames. */
+  /** A tap on the heart; taps are merged into few frames. Without a connection the last hundred are kept. */
   like(n = 1) {
     this.#likes = Math.min(LIKES_MAX, this.#likes + n);
     if (!this.#timers.has('like')) this.#after('like', LIKE_EVERY_MS, () => this.#sendLikes());
@@ -157,6 +185,7 @@ export class Room {
 
   // ---- what a guide says ---------------------------------------------------------------------------------------
   start() { return this.#command({t: 'start'}); }
+  pause() { return this.#command({t: 'pause'}); }
   end() { return this.#command({t: 'end'}); }
   /** @param {string} product @param {number} [ttl] seconds */
   pin(product, ttl) { return this.#command({t: 'pin', product, ...(ttl ? {ttl} : {})}); }
@@ -167,6 +196,10 @@ export class Room {
   drop(drop) { return this.#command({t: 'drop', ...drop}); }
   /** @param {string} viewer @param {number} seconds  0 lifts the mute @param {'room'|'brand'} [scope] */
   mute(viewer, seconds, scope) { return this.#command({t: 'mute', viewer, seconds, ...(scope ? {scope} : {})}); }
+  /** Out of the room; they may come back only by joining anew. @param {string} viewer */
+  kick(viewer) { return this.#command({t: 'kick', viewer}); }
+  /** @param {string} viewer @param {number} seconds  0 lifts the ban @param {'room'|'brand'} [scope] */
+  ban(viewer, seconds, scope) { return this.#command({t: 'ban', viewer, seconds, ...(scope ? {scope} : {})}); }
   /** @param {string} comment */
   delete(comment) { return this.#command({t: 'delete', comment}); }
   /** @param {boolean} on @param {string[]} [allow]  viewers who may comment all the same */
@@ -180,38 +213,68 @@ export class Room {
     this.#stop(1000, 'left');
   }
 
-  /** Try at once instead of waiting out the backoff: the network came back, or the page is looked at again. */
+  /** Try at once instead of waiting out the backoff. */
   retryNow() {
     if (this.state === 'waiting') void this.#connect();
   }
 
+  /**
+   * The network came back, or the screen is looked at again. A waiting connection tries now, unless the server asked to
+   * be left alone for longer; an open one shows within seconds that it is alive, or is replaced.
+   */
+  wake() {
+    if (this.state === 'waiting') {
+      this.#tryIn(Math.min(this.#retryAt - this.#options.clock(), this.#retry.soon()));
+    } else if (this.state === 'open') {
+      if (!this.#pings.length) this.#ping();
+      this.#expectWithin(WAKE_SILENCE_MS, true);
+    }
+  }
+
   async #connect() {
-    const {sockets, token, room, open, random} = this.#options;
+    const {sockets, token, room, open} = this.#options;
     const turn = ++this.#turn;
+    const why = this.#expired ? 'expired' : false;
     this.#cancel('retry');
     this.#become('connecting');
     let bases, bearer;
     try {
+      // The token first: whoever asks REST for the sockets wants it fresh.
+      bearer = typeof token === 'function' ? await token(why) : token;
       bases = typeof sockets === 'function' ? await sockets() : sockets;
-      bearer = typeof token === 'function' ? await token(this.#expired) : token;
     } catch (error) {
-      if (turn !== this.#turn) return;
-      // Signed out or no such room: trying again would be asking the same question for ever.
-      if ([401, 403, 404].includes(error?.status)) this.#stop(Close.TOKEN_INVALID, error.code);
-      else this.#later();
+      if (turn === this.#turn) this.#refused(error, why);
       return;
     }
     if (turn !== this.#turn) return;
     if (!bases.length) return void this.#later();
-    if (this.#at < 0) this.#at = Math.floor(random() * bases.length);
-    const socket = open(`${bases[this.#at % bases.length].replace(/\/$/, '')}/v1/rooms/${room}/live`);
+    /** @type {Socket} */
+    let socket;
+    try {
+      socket = open(`${this.#retry.choose(bases).replace(/\/$/, '')}/v1/rooms/${room}/live`);
+    } catch {
+      return void this.#lost(1006, 'no socket');
+    }
     this.#socket = socket;
+    this.#bearer = bearer;
     this.#openedAt = 0;
     this.#after('silence', WELCOME_MS, () => this.#abandon());
-    socket.onopen = () => this.#send({t: 'hello', v: 1, token: bearer, ...(this.position && {resume: this.position})});
+    socket.onopen = () => {
+      this.#saidHelloAt = this.#options.clock();
+      this.#send({t: 'hello', v: 1, token: bearer, ...(this.position && {resume: this.position})});
+    };
     socket.onmessage = (message) => this.#receive(message.data);
     socket.onclose = (end) => this.#lost(end.code, end.reason);
     socket.onerror = () => {}; // `onclose` follows and says more
+  }
+
+  /** Asking for a token or for the sockets ended in `error`. */
+  #refused(error, why) {
+    // Signed out or no such room: trying again would be asking the same question for ever.
+    if (error?.status === 404) return this.#stop(Close.ROOM_UNKNOWN, error.code);
+    if (error?.status === 403 || (error?.status === 401 && why)) return this.#stop(Close.TOKEN_INVALID, error.code);
+    if (error?.status === 401) this.#expired = true;
+    this.#later(error?.retryAfter);
   }
 
   #receive(text) {
@@ -221,6 +284,7 @@ export class Room {
     } catch {
       return void this.#abandon(); // not our server, or a proxy's page
     }
+    this.#heardAt = this.#options.clock();
     // Anything heard proves the line alive: the silence timer runs from a ping to the next frame only.
     if (this.state === 'open') this.#cancel('silence');
     switch (frame.t) {
@@ -231,9 +295,11 @@ export class Room {
         this.#emit('coupon', frame.coupon);
         return this.#advance(frame.seq);
       case 'pong':
-        return this.#learnClock(frame.now, this.#pingedAt);
+        return this.#clock.learn(frame.now, this.#pings.shift() ?? this.#heardAt);
+      case 'expiring':
+        return void this.#renew(frame.expires_at);
       case 'bye':
-        this.#retryAfter = frame.retry_after ?? null;
+        this.#bye = frame;
         return this.#emit('bye', frame);
       case 'shed':
         return this.#emit('shed', frame);
@@ -242,23 +308,28 @@ export class Room {
   }
 
   #welcome(frame) {
+    const first = this.state !== 'open'; // else the room's log began anew under an open socket
     this.#cancel('silence');
-    this.#openedAt = this.#options.clock();
-    this.#expired = false;
-    this.#learnClock(frame.now, this.#openedAt);
+    if (first) {
+      this.#openedAt = this.#options.clock();
+      this.#expired = false;
+      this.#clock.learn(frame.now, this.#saidHelloAt);
+    }
     // Recovered: the missed events follow in batches and move us on; until they came, our old place stays true.
     const replay = frame.recovered && frame.missed > 0 && this.position;
-    this.position = replay ? {epoch: frame.log.epoch, seq: this.position.seq} : {...frame.log};
+    this.position = replay ? {epoch: frame.log.epoch, seq: replay.seq} : {...frame.log};
     const fill = {
       pin: null, announcement: '', drops: [], coupons: [], counts: {}, recovered: false, missed: 0, ...frame,
       recent: (frame.recent ?? []).filter((comment) => this.#isNew(comment.id)),
     };
-    this.#become('open');
+    if (first) this.#become('open');
     this.#emit('welcome', fill);
-    for (const {frame: command} of this.#pending.values()) this.#send(command);
+    if (!first || this.state !== 'open') return; // a listener may have left
+    this.#outbox.connected();
     for (const coupon of this.#seen) this.#send({t: 'seen', coupon});
     this.#seen.clear();
-    this.#after('ping', PING_EVERY_MS, () => this.#ping());
+    this.#sendLikes();
+    this.#beatIn(PING_EVERY_MS);
   }
 
   #batch(frame) {
@@ -270,57 +341,73 @@ export class Room {
   }
 
   #ack(frame) {
-    const waiting = this.#pending.get(frame.id);
-    if (!waiting) return;
-    this.#settle(frame.id);
-    if (frame.ok) return waiting.resolve(frame);
-    const {code = 'invalid', message, retry_after: retryAfter} = frame.error ?? {};
-    waiting.reject(new Refused(code, message, {retryAfter}));
+    const renewal = this.#renewal;
+    if (!renewal || frame.id !== renewal.id) return this.#outbox.answer(frame);
+    if (frame.ok) {
+      this.#bearer = renewal.token;
+      this.#cancel('renew');
+    }
+    this.#renewal = null;
   }
 
+  /**
+   * The token ends at `expiresAt`: give the server a fresh one on this connection. Tried again while there is time; in
+   * the end the server closes with TOKEN_EXPIRED, and the next attempt asks for a token with `expired`.
+   */
+  async #renew(expiresAt) {
+    const turn = this.#turn;
+    const ask = this.#options.token;
+    if (typeof ask !== 'function') return; // the same token again would change nothing
+    if (this.now() + RENEW_AGAIN_MS < expiresAt) this.#after('renew', RENEW_AGAIN_MS, () => this.#renew(expiresAt));
+    let token;
+    try {
+      token = await ask('expiring');
+    } catch {
+      return;
+    }
+    if (turn !== this.#turn || this.state !== 'open' || token === this.#bearer) return;
+    this.#renewal = {id: newId(), token};
+    this.#send({t: 'renew', ...this.#renewal});
+  }
+
+  /** @returns {Promise<Ack>} */
   #command(fields) {
     if (this.state === 'closed') return Promise.reject(new Refused('closed', 'This connection is closed.'));
-    if (this.#pending.size >= PENDING_MAX) {
-      return Promise.reject(new Refused('offline', 'Too much is waiting for the network.'));
-    }
-    const id = newId();
-    const frame = {...fields, id};
-    return new Promise((resolve, reject) => {
-      this.#pending.set(id, {frame, resolve, reject});
-      this.#after(`answer ${id}`, ANSWER_MS, () => {
-        this.#settle(id);
-        reject(new Refused(this.state === 'open' ? 'no_answer' : 'offline', 'No answer from the server.'));
-      });
-      if (this.state === 'open') this.#send(frame);
-    });
-  }
-
-  #settle(id) {
-    this.#pending.delete(id);
-    this.#cancel(`answer ${id}`);
+    return this.#outbox.add(fields);
   }
 
   #sendLikes() {
     if (this.state !== 'open' || !this.#likes) return;
-    this.#send({t: 'like', n: this.#likes});
+    const n = this.#likes;
     this.#likes = 0;
+    this.#send({t: 'like', n});
+  }
+
+  /** Ask for a sign of life where none was heard for a while. */
+  #beat() {
+    const quiet = this.#options.clock() - this.#heardAt;
+    if (quiet < PING_EVERY_MS && !this.#clock.olderThan(CLOCK_EVERY_MS)) return this.#beatIn(PING_EVERY_MS - quiet);
+    this.#ping();
+    this.#expectWithin(SILENCE_MS);
+    this.#beatIn(PING_EVERY_MS);
+  }
+
+  #beatIn(ms) {
+    // A crowd that came back together should not ping together for ever.
+    this.#after('ping', ms * (1 + 0.1 * this.#options.random()), () => this.#beat());
   }
 
   #ping() {
-    this.#pingedAt = this.#options.clock();
+    this.#pings.push(this.#options.clock());
     this.#send({t: 'ping'});
-    this.#after('silence', SILENCE_MS, () => this.#abandon());
-    this.#after('ping', PING_EVERY_MS, () => this.#ping());
   }
 
-  /** The best guess of the server's clock is the one with the shortest trip. */
-  #learnClock(serverNow, askedAt) {
-    const heardAt = this.#options.clock();
-    const trip = heardAt - askedAt;
-    if (trip > this.#bestTrip) return;
-    // A welcome's trip is unknown: it serves until the first pong.
-    this.#bestTrip = trip > 0 ? trip : Infinity;
-    this.#offset = serverNow - (askedAt + heardAt) / 2;
+  /** Give the line up unless something is heard within `ms`. */
+  #expectWithin(ms, soon = false) {
+    const due = this.#options.clock() + ms;
+    if (this.#timers.has('silence') && this.#silentAt <= due) return;
+    this.#silentAt = due;
+    this.#after('silence', ms, () => this.#abandon(soon));
   }
 
   #isNew(id) {
@@ -335,31 +422,34 @@ export class Room {
   }
 
   /** The socket does not answer: do not wait for its close event, which a dead network delays by minutes. */
-  #abandon() {
+  #abandon(soon = false) {
     const socket = this.#socket;
-    this.#lost(1006, 'silent');
+    this.#lost(1006, 'silent', soon);
     socket?.close();
   }
 
-  #lost(code, reason = '') {
+  #lost(code, reason = '', soon = false) {
     const steady = this.#openedAt && this.#options.clock() - this.#openedAt >= STEADY_MS;
+    // Some platforms report every end as 1000 or 1006; what the server said before is the better witness.
+    const meant = code >= 4000 && code <= 4999 ? code : this.#bye?.code ?? code;
+    const retryAfter = this.#bye?.retry_after;
     this.#detach();
-    if (code >= 4500 && code <= 4999) return this.#stop(code, reason);
-    if (steady) this.#attempt = 0;
-    this.#expired = code === Close.TOKEN_EXPIRED;
-    this.#at += 1; // the next gateway may be better off
-    this.#later();
+    if (meant >= 4500 && meant <= 4999) return this.#stop(meant, reason);
+    if (steady) this.#retry.steady();
+    this.#expired = meant === Close.TOKEN_EXPIRED;
+    if (!this.#expired) this.#retry.failed();
+    this.#later(retryAfter, soon);
   }
 
-  #later() {
-    const {random} = this.#options;
-    const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** this.#attempt);
-    const delay = this.#retryAfter === null
-      ? ceiling * (0.2 + 0.8 * random())
-      : this.#retryAfter * 1000 * (1 + 0.3 * random());
-    this.#attempt += 1;
-    this.#retryAfter = null;
+  /** @param {number} [retryAfter]  s */
+  #later(retryAfter, soon = false) {
+    const delay = soon ? this.#retry.soon() : this.#retry.wait(retryAfter);
     this.#become('waiting', {delay});
+    if (this.state === 'waiting') this.#tryIn(delay); // else a listener has left, or tried at once
+  }
+
+  #tryIn(delay) {
+    this.#retryAt = this.#options.clock() + delay;
     this.#after('retry', delay, () => this.retryNow());
   }
 
@@ -368,24 +458,25 @@ export class Room {
     const socket = this.#socket;
     this.#turn += 1;
     this.#detach();
-    const waiting = [...this.#pending.values()];
-    this.#pending.clear();
     for (const key of [...this.#timers.keys()]) this.#cancel(key);
     this.#become('closed', {code, reason});
     socket?.close();
-    for (const {reject} of waiting) reject(new Refused('closed', 'This connection is closed.'));
+    this.#outbox.close();
   }
 
   #detach() {
     const socket = this.#socket;
     this.#socket = null;
-    this.#cancel('ping');
-    this.#cancel('silence');
+    this.#bye = null;
+    this.#renewal = null;
+    this.#pings = [];
+    this.#outbox.lost();
+    for (const key of ['ping', 'silence', 'renew']) this.#cancel(key);
     if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
   }
 
   #send(frame) {
-    this.#socket?.send(JSON.stringify(frame));
+    this.#socket?.send(JSON.stringify(frame, wellFormed));
     if (frame.t !== 'like' && this.#likes && this.state === 'open') this.#sendLikes();
   }
 
@@ -417,4 +508,10 @@ export class Room {
     if (this.#timers.has(key)) this.#options.timers.clear(this.#timers.get(key));
     this.#timers.delete(key);
   }
+}
+
+/** Text cut in the middle of an emoji is no valid JSON string to the server, which closes for good on such a frame. */
+function wellFormed(_key, value) {
+  if (typeof value !== 'string') return value;
+  return value.replace(/[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]/g, (one) => (one.length === 2 ? one : '\ufffd'));
 }

@@ -17,12 +17,12 @@ export class Refused extends Error {
   }
 }
 
-/** A random id for a command or an Idempotency-Key; `randomUUID` exists in secure contexts only. */
+/** A random id for a command or an Idempotency-Key; `randomUUID` exists in secure contexts only, mini-programs have neither. */
 export function newId() {
-  const {crypto} = globalThis;
-  if (crypto?.randomUUID) return crypto.randomUUID();
+  const source = typeof crypto === 'undefined' ? undefined : crypto;
+  if (source?.randomUUID) return source.randomUUID();
   const bytes = new Uint8Array(16);
-  if (crypto?.getRandomValues) crypto.getRandomValues(bytes);
+  if (source?.getRandomValues) source.getRandomValues(bytes);
   else bytes.forEach((_, i) => { bytes[i] = Math.floor(Math.random() * 256); });
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
@@ -30,21 +30,31 @@ export function newId() {
 /**
  * A REST caller: `await call('POST', '/v1/visits', {body: {qr}, key})` → the parsed answer, null for 204.
  * Throws Refused with the problem's code, `offline` where the server could not be reached.
- * @param {{base?: string, token?: () => string|null, fetch?: typeof fetch, timeout?: number}} [options]
+ * @param {{base?: string, token?: () => string|null, fetch?: typeof globalThis.fetch, timeout?: number}} [options]  `timeout` in ms;
+ *   `fetch` is told it too, for platforms that know no AbortSignal
  */
-export function rest({base = '', token = () => null, fetch = globalThis.fetch.bind(globalThis), timeout = 15_000} = {}) {
+export function rest({base = '', token = () => null, fetch = globalThis.fetch?.bind(globalThis), timeout = 15_000} = {}) {
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {{body?: object, key?: string}} [more]  `key`: an Idempotency-Key
+   * @returns {Promise<any>}
+   */
   return async function call(method, path, {body, key} = {}) {
     const bearer = token();
+    /** @type {Record<string, string>} */
     const headers = {
       ...(body !== undefined && {'Content-Type': 'application/json'}),
       ...(bearer && {Authorization: `Bearer ${bearer}`}),
       ...(key && {'Idempotency-Key': key}),
     };
-    let answer, text;
+    /** @type {Response} */
+    let answer;
+    let text;
     try {
-      answer = await fetch(base + path, {
-        method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(timeout),
-      });
+      const signal = typeof AbortSignal === 'undefined' ? undefined : AbortSignal.timeout?.(timeout);
+      const asked = {method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, timeout};
+      answer = await fetch(base + path, asked);
       text = await answer.text();
     } catch {
       throw new Refused('offline', 'The server could not be reached.');

@@ -1,5 +1,6 @@
 /** Joining a room from a page. */
 
+import {wakeWithPage} from '/client/browser.js';
 import {connect} from '/client/nearcast.js';
 
 const LOOPBACK = ['127.0.0.1', 'localhost', '[::1]'];
@@ -24,8 +25,7 @@ export function joinRoom(session, found) {
     },
   });
   joined.on('welcome', () => { proven = true; });
-  for (const event of ['online', 'pageshow']) addEventListener(event, () => joined.retryNow());
-  document.addEventListener('visibilitychange', () => document.hidden || joined.retryNow());
+  wakeWithPage(joined);
   return joined;
 }
 
