@@ -87,7 +87,7 @@ async def test_terminated_gateway_says_goodbye_and_exits_cleanly(world: World) -
         bye, code = await last_words(me.socket)
         assert bye is not None
         assert (bye.code, code) == (Close.DRAINING, Close.DRAINING)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             assert await one.wait() == 0
 
 
@@ -102,7 +102,7 @@ async def test_gateways_share_a_port(world: World, free_port: int) -> None:
             return [stats.viewers for stats in await presence.gateways(kernel.redis)]
 
         counts: list[int] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while sum(counts) != 16:
                 counts = await spread()
                 await asyncio.sleep(0.1)

@@ -30,7 +30,7 @@ async def redis_server(port: int, folder: Path) -> AsyncIterator[Process]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     running = await asyncio.create_subprocess_exec("redis-server", *options, stdout=DEVNULL)
     try:
-        async with asyncio.timeout(20), Redis(port=port) as probe:
+        async with asyncio.timeout(60), Redis(port=port) as probe:
             while True:
                 try:
                     await probe.ping()
