@@ -18,6 +18,7 @@ from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.tasks import firmly
 from live import rooms, wire
 from live.bus import Bus
 from live.check import Check
@@ -91,12 +92,12 @@ class Gateway:
     async def run(self) -> None:
         """Do all that is done in the background, until cancelled. A defect in any of it ends all of it."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.bus.run(self.hub), name="bus")
+            group.create_task(firmly(self.bus.run(self.hub)), name="bus")
             group.create_task(self.wheel.run(), name="wheel")
-            group.create_task(self.pulse.run(), name="pulse")
+            group.create_task(firmly(self.pulse.run()), name="pulse")
             group.create_task(self._words.run(), name="words")
             group.create_task(self._write_journal(), name="journal")
-            group.create_task(self._look_after_rooms(), name="rooms")
+            group.create_task(firmly(self._look_after_rooms()), name="rooms")
             group.create_task(self._watch_loop(), name="lag")
 
     async def _write_journal(self) -> None:
