@@ -33,3 +33,14 @@ async def firmly(work: Coroutine[Any, Any, None]) -> None:
     finally:
         await end(task)
     task.result()
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, None]) -> bool:
+    """Do ``work`` for so long at most; returns whether it was done. Raises what it raised by then."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({task}, timeout=seconds)
+    if task.done():
+        task.result()
+        return True
+    await end(task)
+    return False

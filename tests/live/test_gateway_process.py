@@ -1,15 +1,11 @@
 """Gateways as processes: killed, drained, and sharing a port."""
 
 import asyncio
-import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 import pytest
+from gateway_process import process
 from roomworld import World, make_world
 from viewers import announced, last_words, watching
 from websockets.exceptions import ConnectionClosed
@@ -24,32 +20,6 @@ from live.wire import Close
 @pytest.fixture
 async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
-
-
-@asynccontextmanager
-async def process(kernel: Kernel, port: int = 0) -> AsyncIterator[tuple[Process, str]]:
-    """A gateway in a process of its own, and its URL."""
-    settings = kernel.settings
-    keys = {kid: key.get_secret_value() for kid, key in settings.token_keys.items()}
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "NEARCAST_DATABASE_URL": str(settings.database_url),
-        "NEARCAST_REDIS_URL": str(settings.redis_url),
-        "NEARCAST_GATEWAY_PORT": str(port),
-        "NEARCAST_TOKEN_KEYS": wire.encoder.encode(keys).decode(),
-    }
-    script = Path(__file__).with_name("gateway_process.py")
-    running = await asyncio.create_subprocess_exec(sys.executable, str(script), stdout=PIPE, env=environment)
-    try:
-        assert running.stdout is not None
-        async with asyncio.timeout(60):
-            while not (line := await running.stdout.readline()).startswith(b"ws://"):
-                assert line, "the gateway ended before it was ready"
-        yield running, line.decode().strip()
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.communicate()
 
 
 async def test_viewers_of_a_killed_gateway_lose_nothing_and_leave_the_count(world: World) -> None:
