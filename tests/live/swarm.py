@@ -61,9 +61,9 @@ class Swarm:
             await asyncio.sleep(0.05)
             self.lag = max(self.lag, monotonic() - at - 0.05)
 
-    def join(self, token: str, place: int = 0) -> "Viewer":
-        """A new viewer, first at the gateway with this number."""
-        viewer = Viewer(self, token, place)
+    def join(self, token: str, place: int = 0, resume: wire.Position | None = None) -> "Viewer":
+        """A new viewer, first at the gateway with this number; with ``resume``, one who was there before."""
+        viewer = Viewer(self, token, place, resume or wire.Position("", 0))
         self.viewers.append(viewer)
         viewer.connect()
         return viewer
@@ -89,7 +89,7 @@ class Swarm:
 class Viewer(asyncio.Protocol):
     """One viewer over all their connections."""
 
-    def __init__(self, swarm: Swarm, token: str, place: int) -> None:
+    def __init__(self, swarm: Swarm, token: str, place: int, position: wire.Position) -> None:
         self.swarm = swarm
         self.place = place
         self.told: list[str] = []
@@ -105,7 +105,7 @@ class Viewer(asyncio.Protocol):
         self.error: BaseException | None = None
         self.transport: asyncio.Transport | None = None
         self._token = token
-        self._epoch, self._seq = "", 0
+        self._epoch, self._seq = position.epoch, position.seq
         self._buffer = bytearray()
         self._open = False
         self._retry_after: float | None = None

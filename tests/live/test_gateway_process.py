@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from kernel.http import Kernel
 from live import presence, wire
-from live.bus import RedisBus
+from live.bus import RedisBus, key
 from live.pulse import BEAT_SECONDS
 from live.wire import Close
 
@@ -35,6 +35,12 @@ async def test_viewers_of_a_killed_gateway_lose_nothing_and_leave_the_count(worl
                 with pytest.raises(ConnectionClosed):
                     while True:
                         await me.next()
+            # What the dead gateway said last has its end written beside it.
+            seconds, _ = await kernel.redis.time()
+            said = await kernel.redis.hgetall(key(world.room, "presence"))
+            ends = [int(figure.split()[1]) for who, figure in said.items() if who != b"told"]
+            assert len(ends) == 2
+            assert all(end <= (seconds + 1 + presence.HOLD_SECONDS) * 1000 for end in ends)
             await bus.publish(world.room, "b", event=announced("二"))
             async with watching(second, kernel.keyring, world.room, world.viewer, me.position) as back:
                 assert (back.frames[0].recovered, back.frames[0].missed) == (True, 1)
