@@ -21,6 +21,7 @@ from kernel.http import Kernel
 from kernel.postgres import transaction
 from kernel.settings import Settings
 from kernel.tables import IdempotencyKey, OutboxEvent
+from kernel.tasks import end
 from live import comments, rooms
 from live.bus import RedisBus
 
@@ -105,12 +106,7 @@ async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
     try:
         await stopping.wait()
     finally:
-        # Again and again: a library that is interrupted at the wrong moment may swallow a cancellation, and on
-        # Python 3.11.2, which is Debian's, some do.
-        while tasks:
-            for task in tasks:
-                task.cancel()
-            _, tasks = await asyncio.wait(tasks, timeout=1)
+        await end(*tasks)
 
 
 async def serve(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from coupons.claiming import Answer, Claim, answer_batch
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.postgres import Sessions, transaction
+from kernel.tasks import end
 
 BATCH = 500
 QUEUE = 20_000
@@ -75,9 +76,7 @@ class Issuer:
 
     async def stop(self) -> None:
         """End the workers and refuse whoever still waits."""
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        await end(*self._workers)
         self._workers = []
         for claims in self._claims.values():
             self._reply((waiting, "unavailable") for waiting in claims)

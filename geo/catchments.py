@@ -25,6 +25,7 @@ from geo.earth import METRES_PER_DEGREE, Floats, Plane, distance_m, in_space
 from geo.matching import DEFAULT_RADIUS_M
 from geo.tables import Store
 from kernel.postgres import Sessions
+from kernel.tasks import end
 
 log = structlog.get_logger()
 
@@ -165,8 +166,7 @@ class Catchments:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._watching is not None
-        self._watching.cancel()
-        await asyncio.wait([self._watching])
+        await end(self._watching)
 
     async def of(self, brand: str) -> Reach:
         """The catchments of ``brand``; read on the first question, from memory after that."""

@@ -25,6 +25,7 @@ from geo.matching import FRESH, MAX_ACCURACY_M
 from geo.tables import Location
 from kernel.errors import Refusal
 from kernel.postgres import Sessions, transaction
+from kernel.tasks import end
 
 log = structlog.get_logger()
 
@@ -143,9 +144,7 @@ class Locations:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await end(*self._tasks)
         for waiting in self._queue:
             waiting.say(Refusal("unavailable", retry_after=1))
         self._queue.clear()

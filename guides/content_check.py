@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from guides.tables import Member
 from kernel.postgres import Sessions
 from kernel.settings import Settings
+from kernel.tasks import end
 
 TIMEOUT_SECONDS = 3.0
 COMMENT_SCENE = 2
@@ -81,8 +82,7 @@ class ContentCheck:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait({self._keeping})
+            await end(self._keeping)
         await self._client.aclose()
 
     async def check(self, viewer: UUID, text: str) -> Suggestion:

@@ -17,6 +17,8 @@ from kernel.settings import SettingMissing, Settings
 
 CLUSTER_SCHEME = "redis+cluster://"
 RETRIES = 3
+ANSWER_SECONDS = 5.0
+"""How long a Redis may take to answer, or to take a connection: one that hangs keeps them open and says nothing."""
 
 Client = Redis | RedisCluster
 
@@ -52,8 +54,11 @@ def create_client(settings: Settings) -> Client:
     if settings.redis_url is None:
         raise SettingMissing("no Redis: set NEARCAST_REDIS_URL or start the embedded server")
     retry = Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), RETRIES)
+    bounds: Any = {
+        "socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS, "health_check_interval": 15,
+    }  # fmt: skip
     if not settings.redis_url.startswith(CLUSTER_SCHEME):
-        return Redis.from_url(settings.redis_url, retry=retry, health_check_interval=15)
+        return Redis.from_url(settings.redis_url, retry=retry, **bounds)
     login, _, rest = settings.redis_url.removeprefix(CLUSTER_SCHEME).rpartition("@")
     hosts, slash, path = rest.partition("/")
     first, *others = hosts.split(",")
@@ -66,7 +71,7 @@ def create_client(settings: Settings) -> Client:
         require_full_coverage=False,
         # As on a single node: a command must not fail because many others are under way.
         max_connections=2**31,
-        health_check_interval=15,
+        **bounds,
     )
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from random import Random
 from time import monotonic, time
 from typing import Any
 from uuid import UUID
@@ -18,7 +17,8 @@ from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from live import rooms, wire
+from kernel.tasks import firmly, within
+from live import presence, rooms, wire
 from live.bus import Bus
 from live.check import Check
 from live.commands import Commands
@@ -27,6 +27,7 @@ from live.errands import Errands
 from live.framing import Readers
 from live.hub import Hub
 from live.journal import Journal
+from live.leaving import LEAVING, send_away, soon
 from live.metrics import Exposition, Tally
 from live.ports import Checker, Issuer, Locator
 from live.pulse import Pulse
@@ -45,8 +46,10 @@ JOURNAL_SECONDS = 0.4
 STAYED_SECONDS = 60.0
 """How often those who stay are noted again."""
 DRAIN_SECONDS = 20.0
-DRAIN_STEP_SECONDS = 0.05
-DRAIN_JITTER_SECONDS = 10.0
+NOTICE_SECONDS = 2.0
+"""How long a draining gateway says so (``/readyz``, the list of gateways) before it hangs up on anybody."""
+LAST_SECONDS = 6.0
+"""How long the last notes may take once everybody is gone."""
 
 log = structlog.get_logger()
 
@@ -65,6 +68,9 @@ class Gateway:
         self.origins = _origins(kernel.settings.allowed_origins)
         self.connections: set[Connection] = set()
         self.draining = False
+        self._shut = False
+        self.listener: asyncio.Server | None = None
+        """Where viewers come in, if that is somewhere."""
         self.bus = bus
         self._kernel = kernel
         self._words = WordLists(kernel.sessions, self.tally)
@@ -93,12 +99,12 @@ class Gateway:
     async def run(self) -> None:
         """Do all that is done in the background, until cancelled. A defect in any of it ends all of it."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.bus.run(self.hub), name="bus")
+            group.create_task(firmly(self.bus.run(self.hub)), name="bus")
             group.create_task(self.wheel.run(), name="wheel")
-            group.create_task(self.pulse.run(), name="pulse")
+            group.create_task(firmly(self.pulse.run()), name="pulse")
             group.create_task(self._words.run(), name="words")
             group.create_task(self._write_journal(), name="journal")
-            group.create_task(self._look_after_rooms(), name="rooms")
+            group.create_task(firmly(self._look_after_rooms()), name="rooms")
             group.create_task(self._watch_loop(), name="lag")
 
     async def _write_journal(self) -> None:
@@ -131,31 +137,41 @@ class Gateway:
             self.tally.loop_lag = max(0.0, loop.time() - due)
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
-        """Stop taking viewers, finish what was begun, and send everybody elsewhere in paced batches."""
+        """Stop taking viewers, finish what was begun, and send everybody elsewhere at a pace that others can bear.
+
+        Done after ``seconds`` and the few that the last notes may take (``LAST_SECONDS``), whatever does not answer.
+        """
         self.draining = True
+        began = monotonic()
         log.info("draining", viewers=len(self.connections))
-        deadline = monotonic() + seconds
-        await self._errands.finish(min(5.0, seconds / 4))
+        notice = min(NOTICE_SECONDS, seconds / 10)
+        await asyncio.gather(
+            asyncio.sleep(notice),
+            within(notice, self._say_we_leave()),
+            self._errands.finish(min(5.0, seconds / 4)),
+        )
         if self._check is not None:
             await self._check.finish()
-        random = Random()  # noqa: S311 - spreading, not secrecy
-        steps = max(1, int((deadline - monotonic()) * 0.7 / DRAIN_STEP_SECONDS))
-        paced = max(100, -(-len(self.connections) // steps))
-        while self.connections and monotonic() < deadline:
-            leaving = [connection for connection in self.connections if not connection.closing][:paced]
-            for connection in leaving:
-                if connection.session is None:
-                    connection.transport.close()
-                    continue
-                after = round(random.uniform(0.2, DRAIN_JITTER_SECONDS), 1)
-                connection.apply(connection.session.end(Close.DRAINING, "this server is being replaced", after))
-            await asyncio.sleep(DRAIN_STEP_SECONDS)
+        self._shut = True
+        if self.listener is not None:
+            self.listener.close()  # on a shared port newcomers now reach the others
+        await send_away(self.connections, began + seconds)
         for connection in list(self.connections):
             connection.transport.abort()
+        whole = await within(LAST_SECONDS, self._last_notes())
+        log.info("drained", seconds=round(monotonic() - began, 1), whole=whole)
+
+    async def _say_we_leave(self) -> None:
+        try:
+            await presence.register(self._kernel.redis, self.pulse.stats())
+        except (RedisError, OSError) as error:
+            log.warning("leave_not_announced", error=type(error).__name__)
+
+    async def _last_notes(self) -> None:
+        await self._errands.finish(1.0)
         await self._chores.finish(2.0)
         await self._journal.flush()
         await self.pulse.stop()
-        log.info("drained", seconds=round(seconds - (deadline - monotonic()), 1))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if not self._chores.start(work):
@@ -176,7 +192,7 @@ class Gateway:
     def opened(self, connection: Connection) -> bool:
         """See ``Desk``."""
         self.connections.add(connection)
-        return not self.draining
+        return not self._shut
 
     def closed(self, connection: Connection) -> None:
         """See ``Desk``."""
@@ -234,6 +250,9 @@ class Gateway:
     # ---- coming in -------------------------------------------------------------------------------------------------
 
     def _enter(self, connection: Connection, enter: Enter) -> None:
+        if self.draining:
+            self._turn_away(connection, Close.DRAINING, LEAVING, soon())
+            return
         if connection.room_id is None:
             self._turn_away(connection, Close.ROOM_UNKNOWN, "there is no such room")
             return

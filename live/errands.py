@@ -7,6 +7,8 @@ from typing import Any
 
 import structlog
 
+from kernel.tasks import end
+
 log = structlog.get_logger()
 
 
@@ -49,7 +51,4 @@ class Errands:
         """Wait for what runs, at most so long, then cancel the rest."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(*self._tasks)

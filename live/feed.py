@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisError
 
 from kernel.redis import Client
+from kernel.tasks import end
 from live.link import Link
 from live.nodes import Address, nodes_of
 
@@ -206,9 +207,7 @@ class Feed:
             self._failed("repair", error)
             return False
         finally:
-            for task in (repairing, losing):
-                task.cancel()
-            await asyncio.gather(repairing, losing, return_exceptions=True)
+            await end(repairing, losing)
         still = set().union(*(link.channels for link in self._links.values() if link.alive))
         self._unrepaired -= channels & still
         log.info("bus_restored", channels=len(channels))

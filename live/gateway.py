@@ -81,6 +81,7 @@ async def serving(
     gateway = Gateway(kernel, bus, locator, issuer, url, checker)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(gateway), sock=listener, backlog=BACKLOG)
+    gateway.listener = server
     background = asyncio.ensure_future(gateway.run())
     try:
         yield gateway, background

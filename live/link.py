@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisError
 
 from kernel.redis import slot_of
+from kernel.tasks import end
 
 QUIET_SECONDS = 5.0
 """After so long without a word the connection is asked for a sign of life; after twice that it counts as lost."""
@@ -69,8 +70,7 @@ class Link:
         """Hang up; ``lost`` is not called any more."""
         self.alive = False
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait({self._listening})
+            await end(self._listening)
         self._fail_waiting(RedisConnectionError("the subscription was given up"))
         await self._pubsub.aclose()  # type: ignore[no-untyped-call]
         await self._redis.aclose()

@@ -19,10 +19,11 @@ from live.bus import channel
 
 PASSWORD = "cluster"
 RANGES = ((0, 5460), (5461, 10922), (10923, 16383))
-NODE_TIMEOUT_MS = 1000
+NODE_TIMEOUT_MS = 3000
+"""More than a loaded machine lets a node wait for its turn: else nodes that are well are taken for dead."""
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

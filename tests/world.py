@@ -129,7 +129,7 @@ class World:
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await self.scalar(waiting) < n:
                 await asyncio.sleep(0.01)
 

@@ -210,7 +210,7 @@ async def test_a_line_says_hello_answers_pings_and_tells_why_it_ended(free_port:
         assert wire.client_frames.decode(await connection.recv()) == wire.Like(3)
         await connection.close(4504)
 
-    async with serve(answer, "127.0.0.1", free_port), asyncio.timeout(10):
+    async with serve(answer, "127.0.0.1", free_port), asyncio.timeout(60):
         ear = Ear()
         line = await dial(free_port, ear)
         assert await ear.messages.get() == b"one"
@@ -225,7 +225,7 @@ async def test_a_line_that_is_cut_ends_without_a_code(free_port: int) -> None:
         await connection.send("in")
         await connection.wait_closed()
 
-    async with serve(answer, "127.0.0.1", free_port), asyncio.timeout(10):
+    async with serve(answer, "127.0.0.1", free_port), asyncio.timeout(60):
         ear = Ear()
         line = await dial(free_port, ear)
         await ear.messages.get()

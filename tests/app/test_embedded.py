@@ -49,7 +49,7 @@ async def owner(state_dir: Path) -> tuple[asyncio.subprocess.Process, str, str]:
 
 
 async def until_refused(database_url: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await (await asyncpg.connect(database_url)).close()

@@ -89,7 +89,7 @@ def left_running(checkout: Path) -> list[str]:
 
 
 async def until_nothing_runs(checkout: Path) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while left_running(checkout):
             await asyncio.sleep(0.1)
 
@@ -97,7 +97,7 @@ async def until_nothing_runs(checkout: Path) -> None:
 async def test_make_run_on_a_clean_copy_shows_everything_and_ends_with_a_clean_audit(checkout: Path) -> None:
     process = await make_run(checkout, RUN_SECONDS=20, VIEWERS=60)
     api, lines = await until_up(process)
-    async with httpx.AsyncClient(base_url=api) as client:
+    async with httpx.AsyncClient(base_url=api, timeout=60) as client:
         for page in ("/", "/watch", "/guide", "/clerk", "/ops", "/healthz", "/readyz", "/metrics", "/openapi.json"):
             assert (await client.get(page)).status_code == 200, page
     closing, after = await summary(process)

@@ -16,7 +16,7 @@ WECHAT = {"login_failed", "login_unavailable"}
 
 def token(api: str, role: str) -> str:
     body = {"brand": "demo", "role": role, "account": ROLES[role]}
-    return str(httpx.post(f"{api}/v1/auth/dev", json=body).raise_for_status().json()["token"])
+    return str(httpx.post(f"{api}/v1/auth/dev", json=body, timeout=60).raise_for_status().json()["token"])
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ async def test_an_event_wakes_the_relay_without_waiting_for_its_poll(
     async with asyncio.TaskGroup() as group:
         running = group.create_task(relay.run(kernel.settings, kernel.sessions, RedisBus(kernel.redis)))
         await announce(kernel, room, "before or after it listens")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await log_of(kernel, room):
                 await asyncio.sleep(0.01)
             await announce(kernel, room, "while it sleeps")
@@ -125,7 +125,7 @@ async def test_a_relay_killed_after_publishing_and_before_marking_loses_and_repe
     assert await log_of(kernel, room) == texts[:7]
 
     bus = RedisBus(kernel.redis)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await waiting(kernel):  # PostgreSQL notices the dead connection in its own time
             await relay.turn(kernel.sessions, bus)
     assert await log_of(kernel, room) == texts

@@ -47,7 +47,7 @@ def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBrows
         driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
         opened.append(driver)
         driver.set_window_size(width, height)
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(120)
         return driver
 
     yield open_one

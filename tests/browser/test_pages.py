@@ -22,14 +22,16 @@ class Office:
 
     def __init__(self, api: str) -> None:
         self._api = api
-        signed_in = httpx.post(f"{api}/v1/auth/dev", json={"brand": "demo", "role": "ops", "account": "ops-01"})
+        who = {"brand": "demo", "role": "ops", "account": "ops-01"}
+        signed_in = httpx.post(f"{api}/v1/auth/dev", json=who, timeout=60)
         self._headers = {"Authorization": f"Bearer {signed_in.raise_for_status().json()['token']}"}
 
     def get(self, path: str) -> Any:
-        return httpx.get(self._api + path, headers=self._headers).raise_for_status().json()
+        return httpx.get(self._api + path, headers=self._headers, timeout=60).raise_for_status().json()
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = httpx.post(self._api + path, headers=self._headers, json=body or {}).raise_for_status()
+        answer = httpx.post(self._api + path, headers=self._headers, json=body or {}, timeout=60)
+        answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def campaign(self, title: str, **terms: Any) -> str:

@@ -38,7 +38,7 @@ class Ear:
         self.restored_rooms |= set(rooms)
 
     async def heard(self, entries: int = 0, casts: int = 0) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.entries) < entries or len(self.casts) < casts:
                 await asyncio.sleep(0.01)
 
@@ -60,7 +60,7 @@ async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
 async def listening(bus: Bus) -> AsyncIterator[Ear]:
     ear = Ear()
     running = asyncio.ensure_future(bus.run(ear))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not bus.healthy:
             await asyncio.sleep(0.01)
     yield ear
@@ -185,7 +185,7 @@ async def test_lost_subscription_comes_back_with_all_rooms(behind: str, request:
         for room in rooms:
             await bus.subscribe(room)
         cut()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while ear.restored_rooms != set(rooms) or not bus.healthy:
                 await asyncio.sleep(0.01)
         assert bus.losses == (3 if behind == "cluster" else 1)

@@ -78,7 +78,7 @@ async def checking(kernel: Kernel, url: str) -> AsyncIterator[ContentCheck]:
 
 async def verdict(check: ContentCheck, viewer: UUID, text: str) -> str:
     """The verdict, once there is a token."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await check.check(viewer, text)

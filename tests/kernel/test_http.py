@@ -300,7 +300,7 @@ async def test_the_same_key_at_once_is_worked_on_by_one_at_a_time(bench: Bench, 
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
-    async with asyncio.timeout(10), bench.kernel.engine.connect() as connection:
+    async with asyncio.timeout(60), bench.kernel.engine.connect() as connection:
         while await connection.scalar(waiting) != 3:
             await connection.rollback()  # the view is frozen within a transaction
             await asyncio.sleep(0.01)

@@ -55,7 +55,7 @@ class World:
         waiting = text(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        async with asyncio.timeout(10), self.kernel.engine.connect() as connection:
+        async with asyncio.timeout(60), self.kernel.engine.connect() as connection:
             while not await connection.scalar(waiting):
                 await connection.rollback()  # the view is frozen within a transaction
                 await asyncio.sleep(0.01)

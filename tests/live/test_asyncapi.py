@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from mutants import mutants
 from roomworld import World, make_world
-from viewers import Client, coupon, gateway, principal
+from viewers import UNHURRIED, Client, coupon, gateway, principal
 from websockets.asyncio.client import ClientConnection, connect
 
 from app import relay
@@ -209,7 +209,7 @@ async def test_what_a_gateway_says_is_what_the_document_says(world: World, monke
 
     @asynccontextmanager
     async def inside(who: Principal, resume: wire.Position | None = None) -> AsyncIterator[Client]:
-        async with connect(f"{one.url}/v1/rooms/{world.room}/live", close_timeout=1) as socket:
+        async with connect(f"{one.url}/v1/rooms/{world.room}/live", **UNHURRIED) as socket:
             client = Client(cast(ClientConnection, Ear(socket, kinds)))
             client.seq = resume.seq if resume else 0
             await client.send(wire.Hello(kernel.keyring.issue(who), resume))

@@ -59,14 +59,14 @@ async def ready(kernel: Kernel) -> int:
 
 
 async def until_ready(kernel: Kernel, status: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await ready(kernel) != status:
             await asyncio.sleep(0.1)
 
 
 async def insist(bus: RedisBus, room: UUID, id: str, text: str) -> None:
     """Publish as the relay does: again, with the same id, until it is there."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await bus.publish(room, id, event=announced(text), slots=slots(text))
@@ -243,7 +243,7 @@ async def test_node_killed_and_restarted_costs_its_own_rooms_a_pause_and_others_
         await asyncio.to_thread(cluster.settle)
         await until(lambda: one.ready)
         await until_ready(kernel, 200)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await waiting(kernel, away):
                 try:
                     await relay.turn(kernel.sessions, bus)

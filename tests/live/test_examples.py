@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from mutants import CLIENT
 from roomworld import World, make_world
-from viewers import Client, Coupons, gateway, last_words, until, watching
+from viewers import UNHURRIED, Client, Coupons, gateway, last_words, until, watching
 from websockets.asyncio.client import connect
 
 from kernel.clock import now
@@ -118,7 +118,7 @@ async def test_every_example_of_a_client_is_answered_as_the_page_says(world: Wor
 async def test_the_published_hello_is_understood_and_another_version_turned_away(
     world: World, change: dict[str, Any], code: Close
 ) -> None:
-    async with gateway(world.kernel) as one, connect(f"{one.url}/v1/rooms/{world.room}/live") as socket:
+    async with gateway(world.kernel) as one, connect(f"{one.url}/v1/rooms/{world.room}/live", **UNHURRIED) as socket:
         await socket.send(json.dumps({**CLIENT["Hello"], **change}))
         bye, closed = await last_words(socket)
     assert bye is not None
@@ -127,7 +127,7 @@ async def test_the_published_hello_is_understood_and_another_version_turned_away
 
 
 async def test_the_published_hello_with_a_token_opens_the_door(world: World) -> None:
-    async with gateway(world.kernel) as one, connect(f"{one.url}/v1/rooms/{world.room}/live") as socket:
+    async with gateway(world.kernel) as one, connect(f"{one.url}/v1/rooms/{world.room}/live", **UNHURRIED) as socket:
         await socket.send(json.dumps({**CLIENT["Hello"], "token": world.kernel.keyring.issue(world.viewer)}))
         welcome = await Client(socket).next()
         assert isinstance(welcome, wire.Welcome)

@@ -1,16 +1,12 @@
 """Redis goes away under a gateway, and comes back with nothing."""
 
 import asyncio
-from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from subprocess import DEVNULL
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis_process import redis_server
 from roomworld import World, make_world
 from viewers import announced, gateway, until, watching
 
@@ -22,26 +18,6 @@ from live.bus import RedisBus
 @pytest.fixture
 async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
-
-
-@asynccontextmanager
-async def redis_server(port: int, folder: Path) -> AsyncIterator[Process]:
-    """A Redis of this test's own, which keeps nothing; killed on leaving."""
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    running = await asyncio.create_subprocess_exec("redis-server", *options, stdout=DEVNULL)
-    try:
-        async with asyncio.timeout(20), Redis(port=port) as probe:
-            while True:
-                try:
-                    await probe.ping()
-                    break
-                except RedisConnectionError:
-                    await asyncio.sleep(0.05)
-        yield running
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.wait()
 
 
 async def test_sockets_stay_comments_are_refused_and_all_goes_on_afterwards(

@@ -352,5 +352,5 @@ async def test_gateways_that_write_the_same_viewers_at_once_do_not_deadlock(worl
 async def test_attendance_is_written_while_a_guide_holds_the_room(world: World) -> None:
     async with transaction(world.kernel.sessions) as guides_own:
         await rooms.pin(guides_own, world.guide, world.room, world.latte)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await do(world, rooms.attend, [rooms.Attended(world.room, new_id(), now(), now())])

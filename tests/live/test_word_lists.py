@@ -94,7 +94,7 @@ async def test_gateways_follow_a_change(world: World) -> None:
         assert await _outcome(me, "a", "加微信") is None  # the list of its own from the first comment on
         assert await _outcome(me, "b", "竞品") == "blocked_words"
         await do(world, word_lists.set_words, world.ops, ["加微信"])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             n = 0
             while await _outcome(me, f"c{n}", f"加微信{n}") is None:
                 n += 1

@@ -20,7 +20,9 @@ from live import wire
 from live.bus import Bus, RedisBus
 from live.gateway import Gateway, serving
 
-PATIENCE = 30.0
+PATIENCE = 90.0
+UNHURRIED: dict[str, Any] = {"open_timeout": PATIENCE, "ping_interval": None, "close_timeout": 1}
+"""How a client of ``websockets`` connects that must not give up on a busy machine."""
 
 
 def principal(name: str = "小林", role: Role = Role.VIEWER, brand: str = "acme", seconds: float = 3600) -> Principal:
@@ -119,27 +121,30 @@ class Client:
 
     async def frame(self, kind: type[Any]) -> Any:
         """The next frame of this type; others are kept aside."""
-        while not isinstance(frame := await self.next(), kind):
-            continue
+        async with asyncio.timeout(PATIENCE):
+            while not isinstance(frame := await self.next(), kind):
+                continue
         return frame
 
     async def event(self, kind: type[Any], condition: Callable[[Any], bool] = lambda _: True) -> Any:
         """The first event of this type, heard already or to come, that meets ``condition``."""
         looked = 0
-        while True:
-            for event in self.events[looked:]:
-                if isinstance(event, kind) and condition(event):
-                    return event
-            looked = len(self.events)
-            await self.next()
+        async with asyncio.timeout(PATIENCE):  # for all of it: counts that keep coming must not hide what never comes
+            while True:
+                for event in self.events[looked:]:
+                    if isinstance(event, kind) and condition(event):
+                        return event
+                looked = len(self.events)
+                await self.next()
 
     async def ack(self, id: str) -> wire.Ack:
-        while True:
-            for frame in self.frames:
-                if isinstance(frame, wire.Ack) and frame.id == id:
-                    self.frames.remove(frame)
-                    return frame
-            await self.next()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                for frame in self.frames:
+                    if isinstance(frame, wire.Ack) and frame.id == id:
+                        self.frames.remove(frame)
+                        return frame
+                await self.next()
 
     def certain(self) -> list[Any]:
         """The numbered events heard so far."""
@@ -155,7 +160,7 @@ async def watching(
     url: str, keyring: Keyring, room: UUID, who: Principal | None = None, resume: wire.Position | None = None
 ) -> AsyncIterator[Client]:
     """A client that said hello and was welcomed; the welcome is its first frame."""
-    async with connect(f"{url}/v1/rooms/{room}/live", compression=None, close_timeout=1) as socket:
+    async with connect(f"{url}/v1/rooms/{room}/live", compression=None, **UNHURRIED) as socket:
         client = Client(socket)
         if resume is not None:
             client.seq = resume.seq

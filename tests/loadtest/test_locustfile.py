@@ -25,7 +25,7 @@ async def locust(api: str, folder: Path, room: str) -> tuple[int, str, dict[tupl
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(180):
             printed = (await process.stdout.read()).decode()
             code = await process.wait()
     except TimeoutError:

@@ -1,0 +1,58 @@
+"""Tasks end, also those that swallow a cancellation."""
+
+import asyncio
+
+import pytest
+
+from kernel import tasks
+from kernel.tasks import end, firmly
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "AGAIN_SECONDS", 0.01)
+
+
+async def deaf(times: int) -> None:
+    """Goes on after having been cancelled so often."""
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            times -= 1
+            if times < 0:
+                raise
+
+
+async def test_a_task_that_swallows_cancellations_is_ended_all_the_same() -> None:
+    working = asyncio.ensure_future(deaf(2))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await end(working)
+        await end()
+    assert working.cancelled()
+
+
+async def test_a_group_whose_child_swallows_its_cancellation_ends() -> None:
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(firmly(deaf(1)))
+
+    working = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    working.cancel()
+    async with asyncio.timeout(60):
+        await asyncio.wait({working})
+    assert working.cancelled()
+
+
+async def test_what_breaks_under_a_firm_hand_is_heard_of() -> None:
+    async def breaks() -> None:
+        raise ValueError("as a defect would")
+
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(firmly(breaks()))
+            group.create_task(firmly(deaf(1)))
