@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from loadtest.bench.machine import SCRATCH, CannotMeasure, cores, process, python
@@ -17,7 +17,7 @@ INSTALL_SECONDS = 180
 
 
 class SocketIoCrowd(Crowd):
-    """Viewers who speak Engine.IO and Socket.IO: ``0`` opens, ``40`` joins, ``42`` is an event."""
+    """Viewers who speak Engine.IO and Socket.IO: ``0`` opens, ``40`` joins, ``42`` is an event, ``2`` a ping."""
 
     def __init__(self, name: str, port: int) -> None:
         super().__init__(name, port, "/socket.io/?EIO=4&transport=websocket")
@@ -27,8 +27,10 @@ class SocketIoCrowd(Crowd):
 
     def hear(self, viewer: Viewer, buffer: bytearray, start: int, stop: int, now: float) -> None:
         """See ``Crowd``."""
-        if viewer.joined:
+        if viewer.joined and stop - start > 1:
             super().hear(viewer, buffer, start, stop, now)
+        elif buffer[start] == ord("2"):
+            viewer.send(b"3")  # its own ping and pong
         elif buffer[start] == ord("0"):
             viewer.send(b"40")
         elif buffer.startswith(b"40", start, stop):
@@ -66,7 +68,7 @@ def running(name: str, command: Sequence[str], shape: type[Crowd] = Crowd, **env
         yield Peer(name, child, shape(name, int(port)))
 
 
-def in_python(name: str, module: str, size: int) -> "contextmanager[Peer]":  # type: ignore[type-arg]
+def in_python(name: str, module: str, size: int) -> AbstractContextManager[Peer]:
     """A peer of ours in this interpreter."""
     return running(name, python("-m", f"loadtest.bench.peers.{module}", str(size)))
 

@@ -1,7 +1,7 @@
 """``make bench-fanout``: what one frame to one viewer costs the gateway, beside the floor and its peers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,20 +16,28 @@ from loadtest.bench.room import RoomCrowd, stamped
 
 FRAME = 200
 """Bytes of payload, the same for all."""
+SETTLE_SECONDS = 0.002
+"""Listening after a frame's last arrival, so that what its sender does afterwards is charged to that frame too."""
+FIELDS = ("bench", "vs_floor", "vs_broadcast", "vs_fastapi", "vs_socketio")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured: ``rounds`` of ``frames`` frames from each server to each of its ``viewers``."""
 
-    viewers: int = 3000
+    viewers: int = 3800
     rounds: int = 7
-    frames: int = 25
+    frames: int = 20
 
     @classmethod
     def quick(cls) -> "Plan":
         """In less than 45 s."""
-        return cls(viewers=1000, rounds=5, frames=20)
+        return cls(viewers=1500, rounds=5, frames=15)
+
+
+def arrived(crowd: Crowd) -> int:
+    """Frames that arrived so far, over all viewers."""
+    return crowd.arrivals if isinstance(crowd, RoomCrowd) else crowd.frames
 
 
 @dataclass
@@ -41,11 +49,33 @@ class Contender:
     crowd: Crowd
     fire: Callable[[], Callable[[], bool]]
     """Send one frame to everybody; returns the question whether all have it."""
+    cpu: float = 0.0
+    """CPU seconds of the server in this round, while its frames were under way."""
+    frames: int = 0
+    """Frames that arrived from it in this round."""
     cost: list[float] = field(default_factory=list)
-    """CPU seconds of the server for each frame to each viewer, round by round."""
-    rate: list[float] = field(default_factory=list)
-    """Frames a second by the wall clock, from a frame's first arrival to its last."""
-    payload: int = 0
+    """CPU seconds for each frame to each viewer, round by round."""
+    rates: list[float] = field(default_factory=list)
+    """Frames a second by the clock, from a frame's first arrival to its last."""
+
+    def go(self, receiver: Receiver) -> None:
+        """One frame to everybody."""
+        before, used = arrived(self.crowd), cpu_seconds(self.pid)
+        done = self.fire()
+        receiver.until(lambda: arrived(self.crowd) > before, f"{self.name} sends")
+        first, some = time.perf_counter(), arrived(self.crowd)
+        receiver.until(done, f"{self.name}: everybody has the frame")
+        rest, took = arrived(self.crowd) - some, time.perf_counter() - first
+        receiver.listen(SETTLE_SECONDS)
+        self.cpu += cpu_seconds(self.pid) - used
+        self.frames += arrived(self.crowd) - before
+        if rest > 0:
+            self.rates.append(rest / took)
+
+    def close_round(self) -> None:
+        """Note what the round cost; the next one begins."""
+        self.cost.append(self.cpu / self.frames)
+        self.cpu, self.frames = 0.0, 0
 
 
 def _peer(peer: beside.Peer) -> Contender:
@@ -66,76 +96,54 @@ def ours(gateway: Gateway, room: Room, crowd: RoomCrowd, thread: ThreadPoolExecu
         seq = crowd.head() + 1
         # Sized such that a batch of this one event is as long as the peers' frames.
         around = len(f'{{"t":"batch","e":[{{"t":"announce","text":"","at":{int(time.time() * 1000)}}}],"seq":{seq}}}')
-        asked = thread.submit(room.announce, stamped("", FRAME - around).replace("·", "x"))
+        asked = thread.submit(room.announce, stamped("one frame to everybody", FRAME - around))
         return lambda: crowd.heard(seq) >= crowd.joined and (not asked.done() or asked.result() is None)
 
     return Contender("nearcast", gateway.pid, crowd, fire)
 
 
-def arrived(crowd: Crowd) -> int:
-    """Frames that arrived so far, over all viewers."""
-    return crowd.arrivals if isinstance(crowd, RoomCrowd) else crowd.frames
-
-
-def go(contender: Contender, receiver: Receiver, frames: int) -> None:
-    """One round: ``frames`` frames to everybody, each when the one before has arrived everywhere."""
-    crowd = contender.crowd
-    if isinstance(crowd, RoomCrowd):
-        crowd.begin()
-    before, used = arrived(crowd), cpu_seconds(contender.pid)
-    rates = []
-    for _ in range(frames):
-        here, done = arrived(crowd), contender.fire()
-        receiver.until(lambda here=here: arrived(crowd) > here, f"{contender.name} sends")  # type: ignore[misc]
-        first, some = time.perf_counter(), arrived(crowd) - here
-        receiver.until(done, f"{contender.name}: everybody has the frame")
-        rest = arrived(crowd) - here - some
-        if rest > 0:
-            rates.append(rest / (time.perf_counter() - first))
-    contender.cost.append((cpu_seconds(contender.pid) - used) / (arrived(crowd) - before))
-    contender.rate.append(median(rates) if rates else 0.0)
+def _peers(stack: ExitStack) -> Iterator[Contender]:
+    for name, module in (("floor", "bare"), ("broadcast", "broadcast"), ("fastapi", "fastapi_loop")):
+        yield _peer(stack.enter_context(beside.in_python(name, module, FRAME)))
+    if (modules := beside.node_modules()) is not None:
+        command = ["node", str(beside.PEERS / "socketio.js"), str(FRAME)]
+        yield _peer(
+            stack.enter_context(
+                beside.running("socketio", command, beside.SocketIoCrowd, NODE_PATH=str(modules), NODE_ENV="production")
+            )
+        )
 
 
 def measure(house: House, plan: Plan) -> dict[str, Any]:
-    """Run all contenders in turn, round by round; the result as saved."""
-    with ExitStack() as stack:
-        receiver = stack.enter_context(Receiver())
+    """Let all contenders send in turn; the result as saved."""
+    with Receiver() as receiver, ExitStack() as stack:
         thread = stack.enter_context(ThreadPoolExecutor(1))
         gateway, room = house.gateway(), house.room()
         crowd = RoomCrowd(gateway.port, room.id)
-        contenders = [ours(gateway, room, crowd, thread)]
-        for name, module in (("floor", "bare"), ("broadcast", "broadcast"), ("fastapi", "fastapi_loop")):
-            contenders.append(_peer(stack.enter_context(beside.in_python(name, module, FRAME))))
-        if (modules := beside.node_modules()) is not None:
-            command = ["node", str(beside.PEERS / "socketio.js"), str(FRAME)]
-            shape = beside.SocketIoCrowd
-            socketio = beside.running("socketio", command, shape, NODE_PATH=str(modules), NODE_ENV="production")
-            contenders.append(_peer(stack.enter_context(socketio)))
+        contenders = [ours(gateway, room, crowd, thread), *_peers(stack)]
         tokens = house.tokens(plan.viewers)
         for contender in contenders:
             receiver.connect(contender.crowd, tokens)
         receiver.listen(1.0)
         for contender in contenders:
-            go(contender, receiver, 2)  # warm
+            contender.go(receiver)  # warm
+            contender.close_round()
             contender.cost.clear()
-            contender.rate.clear()
-        spent = heard = 0.0
-        busiest = 0.0
+        crowd.begin()
+        receiver.watch()
+        heard = -sum(arrived(contender.crowd) for contender in contenders)
         for _ in range(plan.rounds):
+            for _ in range(plan.frames):
+                # In turn, frame by frame: each server's memory is as cold as the others', whatever else goes on.
+                for contender in contenders:
+                    contender.go(receiver)
             for contender in contenders:
-                before = arrived(contender.crowd)
-                receiver.watch()
-                go(contender, receiver, plan.frames)
-                start = 0 if isinstance(contender.crowd, RoomCrowd) else before
-                spent, heard = spent + receiver.used(), heard + arrived(contender.crowd) - start
-                busiest = max(busiest, receiver.busy())
-        crowd_size = crowd.received / max(1, crowd.arrivals)
-        return _result(contenders, plan, crowd_size, spent / heard, busiest, crowd.missing())
+                contender.close_round()
+        heard += sum(arrived(contender.crowd) for contender in contenders)
+        return _result(contenders, plan, crowd, receiver.used() / heard, receiver.busy())
 
 
-def _result(
-    contenders: list[Contender], plan: Plan, size: float, receiver: float, busiest: float, missing: int
-) -> dict[str, Any]:
+def _result(contenders: list[Contender], plan: Plan, crowd: RoomCrowd, receiver: float, busy: float) -> dict[str, Any]:
     by_name = {contender.name: contender for contender in contenders}
     mine = by_name["nearcast"].cost
 
@@ -152,19 +160,16 @@ def _result(
         "vs_fastapi": against("fastapi"),
         "vs_socketio": against("socketio"),
         "viewers": plan.viewers,
-        "frame_bytes": round(size),
-        "missing": missing,
+        "frame_bytes": round(crowd.received / max(1, crowd.arrivals)),
+        "missing": crowd.missing(),
         "receiver_us": round(receiver * 1e6, 2),
-        "receiver_busiest": round(busiest, 2),
+        "receiver_busy": round(busy, 2),
         "servers": {
             contender.name: {
                 "us_per_frame": round(median(contender.cost) * 1e6, 2),
                 "lost": contender.crowd.lost,
-                "wall_frames_per_s": round(median(contender.rate)),
+                "wall_frames_per_s": round(median(contender.rates or [0])),
             }
             for contender in contenders
         },
     }
-
-
-FIELDS = ("bench", "vs_floor", "vs_broadcast", "vs_fastapi", "vs_socketio")

@@ -117,7 +117,10 @@ class House:
     def _nearcast(self, verb: str, core: int, **more: str) -> Any:
         environment = self._environment | more
         return process(
-            python("-m", "app.cli", verb), core, environment=environment, log=self._scratch / "log" / f"bench-{verb}.log"
+            python("-m", "app.cli", verb),
+            core,
+            environment=environment,
+            log=self._scratch / "log" / f"bench-{verb}.log",
         )
 
     def _wait(self, url: str, child: "subprocess.Popen[bytes]", what: str) -> None:

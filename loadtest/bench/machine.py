@@ -64,7 +64,8 @@ def most_sockets() -> int:
 
 def describe() -> str:
     """The machine in a few words."""
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release().split('-')[0]}"
+    return f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}"
 
 
 @contextmanager

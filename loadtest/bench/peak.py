@@ -22,9 +22,12 @@ FULL_DISPLAY = 1000
 """The room's display rate: more than is said, so that everybody is shown everything."""
 MAIN = 10_000
 """The number of viewers that the budgets are about."""
-QUIET_SECONDS = 0.4
+QUIET_SECONDS = 1.0
+"""Longer than a room rests between two ticks."""
 LONGEST_TAIL = 10.0
 WORDS = ("这款真好看", "多少钱呀", "已拍，等发货", "附近哪家店有货？", "上次买的很喜欢，再囤一份")
+
+_numbers = count()  # an id is never used again, also by the next step's talk
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,6 @@ class Talk:
         self._speakers = [viewer for viewer in crowd.viewers if viewer is not guide]
         self._guide = guide
         self._shelf = [UUID(product) for product in shelf]
-        self._numbers = count()
         self.comments = self.certain = 0
         # One viewer may say one thing a second.
         pace = min(COMMENTS_PER_SECOND, len(self._speakers) / 2)
@@ -67,7 +69,7 @@ class Talk:
         now = time.monotonic()
         for place, (at, every, what) in enumerate(self._due):
             while at <= now:
-                what(next(self._numbers))
+                what(next(_numbers))
                 at += every
             self._due[place] = (at, every, what)
 
@@ -163,8 +165,10 @@ def _single(
 ) -> float:
     """CPU in µs for one event to one viewer, told alone: what a viewer costs, whatever else is merged or rests."""
     contender = fanout.ours(gateway, room, crowd, thread)
-    fanout.go(contender, receiver, 2)
-    fanout.go(contender, receiver, plan.fixed)
+    crowd.begin()
+    for _ in range(plan.fixed):
+        contender.go(receiver)
+    contender.close_round()
     return round(contender.cost[-1] * 1e6, 2)
 
 

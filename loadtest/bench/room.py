@@ -185,4 +185,4 @@ def percentile(delays: Delays, part: float) -> float:
 
 def stamped(text: str, size: int = 0) -> str:
     """``text`` behind the milliseconds of now, filled up to ``size`` characters."""
-    return f"{int(time.time() * 1000)} {text}".ljust(size, "·")
+    return f"{int(time.time() * 1000)} {text}".ljust(size, "x")

@@ -19,7 +19,7 @@ async def main() -> None:
 
     lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
-    async with serve(hold, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=4096) as server:
+    async with serve(hold, "127.0.0.1", 0, backlog=4096) as server:
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)

@@ -49,8 +49,7 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
-    config = uvicorn.Config(app, log_level="critical", ws_ping_interval=None, ws_per_message_deflate=False)
-    uvicorn.Server(config).run([listener])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
 
 
 if __name__ == "__main__":
