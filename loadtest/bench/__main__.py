@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
-from loadtest.bench import fanout, joins, memory, peak, tables
+from loadtest.bench import fanout, joins, memory, peak
 from loadtest.bench.house import House
 from loadtest.bench.machine import SCRATCH, CannotMeasure, cores, describe, on_core
+from loadtest.bench.tables import figures
 
 RESULTS = SCRATCH / "results"
 
@@ -38,6 +40,17 @@ def save(result: dict[str, Any], quick: bool, folder: Path) -> None:
     fresh.rename(path)
 
 
+def show(result: dict[str, Any]) -> None:
+    """Print the table of ``result``."""
+    shown = figures(result)
+    table = Table(title=shown.above, title_justify="left", caption=shown.below or None, caption_justify="left")
+    for place, column in enumerate(shown.columns):
+        table.add_column(column, justify="right" if place else "left")
+    for row in shown.rows:
+        table.add_row(*(cell.replace("`", "") for cell in row))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
+
+
 def main() -> int:
     """Run one bench; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
@@ -58,7 +71,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     save(result, chosen.quick, chosen.results)
-    tables.show(result, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+    show(result)
     sys.stdout.write(json.dumps({field: result[field] for field in fields}) + "\n")
     sys.stdout.flush()
     return 0

@@ -2,23 +2,28 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from statistics import median
 from typing import Any
 
+from live import wire
 from loadtest.bench import beside
-from loadtest.bench.house import Gateway, House, Room
-from loadtest.bench.machine import cpu_seconds
+from loadtest.bench.house import Gateway, House
+from loadtest.bench.machine import cpu_seconds, kernel_ticks
 from loadtest.bench.receiver import Crowd, Receiver
-from loadtest.bench.room import RoomCrowd, stamped
+from loadtest.bench.room import STAMP, RoomCrowd, stamped
 
 FRAME = 200
 """Bytes of payload, the same for all."""
+TEXT_FROM = 18
+"""Characters that a comment of this bench has at least: its stamp and its number."""
 SETTLE_SECONDS = 0.002
 """Listening after a frame's last arrival, so that what its sender does afterwards is charged to that frame too."""
 FIELDS = ("bench", "vs_floor", "vs_broadcast", "vs_fastapi", "vs_socketio")
+
+_numbers = count()  # an id is never used again, also by another contender in the same room
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Contender:
     """Frames that arrived from it in this round."""
     cost: list[float] = field(default_factory=list)
     """CPU seconds for each frame to each viewer, round by round."""
+    ticks: tuple[int, int] = (0, 0)
+    """``kernel_ticks`` when the first round began."""
     rates: list[float] = field(default_factory=list)
     """Frames a second by the clock, from a frame's first arrival to its last."""
 
@@ -71,6 +78,11 @@ class Contender:
         self.frames += arrived(self.crowd) - before
         if rest > 0:
             self.rates.append(rest / took)
+
+    def kernel_share(self) -> float:
+        """Which part of its CPU time since ``ticks`` the server spent inside the kernel, 0 to 1."""
+        kernel, whole = (now - then for now, then in zip(kernel_ticks(self.pid), self.ticks, strict=True))
+        return kernel / max(1, whole)
 
     def close_round(self) -> None:
         """Note what the round cost; the next one begins."""
@@ -89,15 +101,21 @@ def _peer(peer: beside.Peer) -> Contender:
     return Contender(peer.name, peer.pid, crowd, fire)
 
 
-def ours(gateway: Gateway, room: Room, crowd: RoomCrowd, thread: ThreadPoolExecutor) -> Contender:
-    """The gateway, driven by announcements over REST: certain events, which no rest between ticks holds back."""
+def ours(gateway: Gateway, crowd: RoomCrowd) -> Contender:
+    """The gateway, driven by comments, each alone in its tick: checked, handed to Redis, heard, told to everybody."""
+    filled = TEXT_FROM
 
     def fire() -> Callable[[], bool]:
-        seq = crowd.head() + 1
-        # Sized such that a batch of this one event is as long as the peers' frames.
-        around = len(f'{{"t":"batch","e":[{{"t":"announce","text":"","at":{int(time.time() * 1000)}}}],"seq":{seq}}}')
-        asked = thread.submit(room.announce, stamped("one frame to everybody", FRAME - around))
-        return lambda: crowd.heard(seq) >= crowd.joined and (not asked.done() or asked.result() is None)
+        nonlocal filled
+        if crowd.told and crowd.told[-1].lossy_stamps and crowd.told[-1].events == 1:
+            filled = max(TEXT_FROM, filled + FRAME - crowd.told[-1].size)  # as long as the peers' frames
+        number = next(_numbers)
+        text = stamped(f"{number} ", filled)
+        # Another one each time, since one viewer may say one thing a second.
+        speaker = crowd.viewers[-1 - number % len(crowd.viewers)]
+        speaker.send(wire.encoder.encode(wire.Comment(f"f{number}", text)))
+        stamp = int(text[:STAMP])
+        return lambda: crowd.said(stamp) >= crowd.joined
 
     return Contender("nearcast", gateway.pid, crowd, fire)
 
@@ -117,10 +135,9 @@ def _peers(stack: ExitStack) -> Iterator[Contender]:
 def measure(house: House, plan: Plan) -> dict[str, Any]:
     """Let all contenders send in turn; the result as saved."""
     with Receiver() as receiver, ExitStack() as stack:
-        thread = stack.enter_context(ThreadPoolExecutor(1))
         gateway, room = house.gateway(), house.room()
         crowd = RoomCrowd(gateway.port, room.id)
-        contenders = [ours(gateway, room, crowd, thread), *_peers(stack)]
+        contenders = [ours(gateway, crowd), *_peers(stack)]
         tokens = house.tokens(plan.viewers)
         for contender in contenders:
             receiver.connect(contender.crowd, tokens)
@@ -129,6 +146,7 @@ def measure(house: House, plan: Plan) -> dict[str, Any]:
             contender.go(receiver)  # warm
             contender.close_round()
             contender.cost.clear()
+            contender.ticks = kernel_ticks(contender.pid)
         crowd.begin()
         receiver.watch()
         heard = -sum(arrived(contender.crowd) for contender in contenders)
@@ -167,6 +185,7 @@ def _result(contenders: list[Contender], plan: Plan, crowd: RoomCrowd, receiver:
         "servers": {
             contender.name: {
                 "us_per_frame": round(median(contender.cost) * 1e6, 2),
+                "kernel_share": round(contender.kernel_share(), 2),
                 "lost": contender.crowd.lost,
                 "wall_frames_per_s": round(median(contender.rates or [0])),
             }

@@ -45,6 +45,14 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def kernel_ticks(pid: int) -> tuple[int, int]:
+    """CPU time of the process inside the kernel, and in all, in clock ticks: fine for a share, too coarse for more."""
+    # The name in parentheses may hold spaces; behind it, utime and stime are the 12th and 13th.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = int(fields[11]), int(fields[12])
+    return system, user + system
+
+
 def resident_kib(pid: int) -> float:
     """Resident memory of the process in KiB, as the kernel counts page by page."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

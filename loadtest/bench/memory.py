@@ -47,6 +47,7 @@ def measure(house: House, plan: Plan) -> dict[str, Any]:
             "kib_per_viewer_just_joined": round((joined - before) / plan.viewers, 2),
             "empty_kib": round(empty),
             "before_kib": round(before),
+            "joined_kib": round(joined),
             "settled_kib": round(settled),
         }
 

@@ -1,7 +1,6 @@
 """``make bench-peak``: one room at its peak. How late is what, is anything lost, and what does a viewer cost?"""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -36,7 +35,7 @@ class Plan:
 
     viewers: tuple[int, ...]
     seconds: float = 10.0
-    fixed: int = 15
+    fixed: int = 10
     """Single events whose cost is compared between the sizes."""
 
     @classmethod
@@ -95,7 +94,7 @@ class Talk:
 
 def measure(house: House, plan: Plan) -> dict[str, Any]:
     """Fill the room step by step, and measure each step; the result as saved."""
-    with Receiver() as receiver, ThreadPoolExecutor(1) as thread:
+    with Receiver() as receiver:
         gateway, room = house.gateway(), house.room(FULL_DISPLAY)
         crowd = RoomCrowd(gateway.port, room.id)
         receiver.connect(crowd, [house.guide_token])
@@ -106,7 +105,7 @@ def measure(house: House, plan: Plan) -> dict[str, Any]:
             receiver.connect(crowd, more, at_once=256)
             _quiet(receiver, crowd)
             steps.append(_step(receiver, crowd, gateway, room, plan))
-            steps[-1]["us_per_single_event"] = _single(receiver, crowd, gateway, room, thread, plan)
+            steps[-1]["us_per_single_event"] = _single(receiver, crowd, gateway, plan)
         return _result(steps)
 
 
@@ -160,11 +159,9 @@ def _step(receiver: Receiver, crowd: RoomCrowd, gateway: Gateway, room: Room, pl
     }
 
 
-def _single(
-    receiver: Receiver, crowd: RoomCrowd, gateway: Gateway, room: Room, thread: ThreadPoolExecutor, plan: Plan
-) -> float:
+def _single(receiver: Receiver, crowd: RoomCrowd, gateway: Gateway, plan: Plan) -> float:
     """CPU in µs for one event to one viewer, told alone: what a viewer costs, whatever else is merged or rests."""
-    contender = fanout.ours(gateway, room, crowd, thread)
+    contender = fanout.ours(gateway, crowd)
     crowd.begin()
     for _ in range(plan.fixed):
         contender.go(receiver)

@@ -155,6 +155,10 @@ class RoomCrowd(Crowd):
         """How many viewers were told the certain event ``seq`` since ``begin``."""
         return sum(len(t.at) for t in self.told if t.seq is not None and t.seq - t.certain < seq <= t.seq)
 
+    def said(self, stamp: int) -> int:
+        """How many viewers were shown the comment that was stamped so, since ``begin``."""
+        return sum(len(told.at) for told in self.told if stamp in told.lossy_stamps)
+
     def head(self) -> int:
         """The highest position that anybody has."""
         return max((viewer.seq for viewer in self.viewers), default=0)
