@@ -9,7 +9,8 @@ from kernel.settings import Settings
 from loadtest.bench import beside, fanout, joins, memory, peak, tables
 from loadtest.bench.house import House
 
-pytestmark = pytest.mark.deep  # a whole stack has to start
+# A whole stack has to start, and four benches run in it, on a machine that may be very busy.
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
