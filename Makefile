@@ -1,6 +1,7 @@
 # Nearcast. `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help install install-test run test test-deep check lock clean
+.PHONY: help install install-test run test test-deep check bench bench-fanout bench-peak bench-joins bench-memory
+.PHONY: bench-report lock clean
 
 # Every process here is many starts of the same modules: compiled once, they start in half the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -9,6 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 VIEWERS ?= 300
 STORES ?=
 RUN_SECONDS ?=
+# make bench-…: 1 for at most 45 s each, with fewer viewers or rounds.
+QUICK ?=
 # make test: where one wants to look closer, e.g. `make test T=tests/live`.
 T ?=
 
@@ -35,6 +38,25 @@ test: check ## the whole suite against real servers, processes and a browser
 
 test-deep: check ## slow and deep variants too
 	.venv/bin/pytest -n 3 $(T)
+
+BENCH = .venv/bin/python -m loadtest.bench $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-fanout: install ## cost of a frame beside websockets, FastAPI and Socket.IO; QUICK=1 takes 45 s at most
+	@$(BENCH) fanout
+
+bench-peak: install ## one room at its peak: delays, losses, cost of a viewer; QUICK=1 likewise
+	@$(BENCH) peak
+
+bench-joins: install ## storms of joins and of resumes; QUICK=1 likewise
+	@$(BENCH) joins
+
+bench-memory: install ## memory of a viewer who only watches; QUICK=1 likewise
+	@$(BENCH) memory
+
+bench: bench-fanout bench-peak bench-joins bench-memory ## all of these, one after the other
+
+bench-report: ## write the latest results into docs/performance.md, and its picture
+	@.venv/bin/python -m loadtest.bench.report
 
 lock: ## write the lock files anew from pyproject.toml
 	deploy/lock.sh

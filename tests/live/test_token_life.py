@@ -19,8 +19,10 @@ from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId
 from live import wire
-from live.connection import Connection, Wheel
+from live.connection import QUIET, Connection, Wheel
 from live.desk import Gateway
+from live.framing import Readers
+from live.metrics import Tally
 from live.session import Effect, End, Enter, Send, Session
 from live.wire import Close
 
@@ -262,6 +264,8 @@ class Porter:
 
     def __init__(self) -> None:
         self.wheel = Wheel()
+        self.tally = Tally()
+        self.readers = Readers(QUIET)
         self.codes: list[Close] = []
 
     def opened(self, connection: Connection) -> bool:

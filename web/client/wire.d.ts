@@ -67,6 +67,13 @@ export interface Report {
   reason: 'abuse' | 'fraud' | 'illegal' | 'other' | 'sexual' | 'spam';
 }
 
+/** A fresh token of the same person in the same brand and role: the socket lives as long as this one. Refused with `token_invalid` if it is somebody else's or ends before the one in use. */
+export interface Renew {
+  t: 'renew';
+  id: string;
+  token: string;
+}
+
 /** Answered by `pong`; for clients that cannot see WebSocket pings and want to know the server's clock. */
 export interface Ping {
   t: 'ping';
@@ -113,6 +120,22 @@ export interface Drop {
 /** Guide: this viewer's comments are refused for `seconds`; 0 lifts the mute. `scope` `brand`: in all rooms of the brand. */
 export interface Mute {
   t: 'mute';
+  id: string;
+  viewer: string;
+  seconds: number;
+  scope?: 'brand' | 'room';
+}
+
+/** Guide: close this viewer's sockets to the room, on all gateways. They may join anew; staff cannot be kicked. */
+export interface Kick {
+  t: 'kick';
+  id: string;
+  viewer: string;
+}
+
+/** Guide: this viewer's sockets close and they may not come in for `seconds`; 0 lifts the ban. `scope` `brand`: in all rooms of the brand. Staff cannot be banned. */
+export interface Ban {
+  t: 'ban';
   id: string;
   viewer: string;
   seconds: number;
@@ -288,6 +311,12 @@ export interface Shed {
   total: number;
 }
 
+/** The token ends at `expires_at`, and with it this socket, unless a `renew` comes first. Sent once in a token's life: two minutes before its end, or when a tenth of its life is left, if that is later. */
+export interface Expiring {
+  t: 'expiring';
+  expires_at: number;
+}
+
 /** The server's clock. */
 export interface Pong {
   t: 'pong';
@@ -332,6 +361,19 @@ export interface RoomChanged {
 /** Comments of `viewer` are refused in this room until `until`, whether the room or the brand muted them; null: they may speak. */
 export interface Muted {
   t: 'mute';
+  viewer: string;
+  until: number | null;
+}
+
+/** The sockets that `viewer` had in this room were closed. They may be back. */
+export interface Kicked {
+  t: 'kick';
+  viewer: string;
+}
+
+/** `viewer` may not be in this room until `until`, whether the room or the brand banned them; null: they may. */
+export interface Banned {
+  t: 'ban';
   viewer: string;
   until: number | null;
 }
@@ -383,6 +425,7 @@ export type ClientFrame =
   | Locate
   | Claim
   | Report
+  | Renew
   | Ping
   | Start
   | Pin
@@ -390,6 +433,8 @@ export type ClientFrame =
   | Announce
   | Drop
   | Mute
+  | Kick
+  | Ban
   | Delete
   | Slow
   | Hush
@@ -401,6 +446,7 @@ export type ServerFrame =
   | Ack
   | CouponGranted
   | Shed
+  | Expiring
   | Pong
   | Bye;
 
@@ -410,6 +456,8 @@ export type RoomEvent =
   | Announced
   | RoomChanged
   | Muted
+  | Kicked
+  | Banned
   | Deleted
   | DropOpened
   | DropEnded
@@ -425,6 +473,8 @@ export interface RoomEvents {
   announce: Announced;
   room: RoomChanged;
   mute: Muted;
+  kick: Kicked;
+  ban: Banned;
   delete: Deleted;
   drop: DropOpened;
   drop_end: DropEnded;

@@ -1,0 +1,117 @@
+"""What the benches show of a result: one table each, for the terminal and for the page."""
+
+from dataclasses import dataclass
+from typing import Any
+
+NAMES = {
+    "nearcast": "Nearcast gateway",
+    "floor": "bare loop of `socket.send`",
+    "broadcast": "`websockets.broadcast()`",
+    "fastapi": "FastAPI, `send_text` in a loop",
+    "socketio": "Socket.IO, room emit",
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A table: what stands above it, its columns (text first, then figures), its rows, and what stands below."""
+
+    above: str
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+    below: str = ""
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f} ×"
+
+
+def _fanout(result: dict[str, Any]) -> Figures:
+    floor = result["servers"]["floor"]["us_per_frame"]
+    rows = [
+        [
+            NAMES[name],
+            f"{server['us_per_frame']:.1f}",
+            f"{server['kernel_share']:.0%}",
+            f"{1e6 / server['us_per_frame']:,.0f}",
+            f"{server['wall_frames_per_s']:,}",
+            _times(result.get(f"vs_{name}")),
+            _times(None if name == "floor" else server["us_per_frame"] / floor),
+        ]
+        for name, server in result["servers"].items()
+    ]
+    return Figures(
+        f"One frame of {result['frame_bytes']} bytes to each of {result['viewers']:,} viewers",
+        (
+            "server",
+            "CPU µs a frame",
+            "in the kernel",
+            "frames/s/core",
+            "frames/s by the clock",
+            "Nearcast is",
+            "floor is",
+        ),
+        rows,
+        f"The receiver used {result['receiver_us']:.1f} µs of its own core a frame, {result['receiver_busy']:.0%} of it"
+        " over the whole bench.",
+    )
+
+
+def _peak(result: dict[str, Any]) -> Figures:
+    rows = [
+        [
+            f"{step['viewers']:,}",
+            f"{step['certain_p50_ms']:.0f} / {step['certain_p99_ms']:.0f}",
+            str(step["certain_lost"]),
+            f"{step['lossy_p50_ms']:.0f} / {step['lossy_p99_ms']:.0f}",
+            f"{step['lossy_shown'] / max(1, step['lossy_owed']):.1%}",
+            f"{step['deliveries_per_s_core'] / 1e6:.2f} M",
+            f"{step['frame_bytes'] / 1000:.1f} kB",
+            f"{step['gateway_busy']:.0%}",
+            f"{step['receiver_busy']:.0%}",
+            f"{step['us_per_single_event']:.1f}",
+        ]
+        for step in result["steps"]
+    ]
+    columns = ("viewers", "certain p50/p99 ms", "lost", "comments p50/p99 ms", "shown", "events/s/core", "frame",
+               "gateway", "receiver", "µs alone")  # fmt: skip
+    above = "One room, 500 comments/s, 200 likes/s, 2 pins or announcements a second"
+    return Figures(above, columns, rows, f"Growth of the last column: {result['growth_1k_20k']:.2f} ×.")
+
+
+def _joins(result: dict[str, Any]) -> Figures:
+    rows = [
+        [
+            name,
+            f"{storm[name]['per_s_core']:,}",
+            f"{storm[name]['per_s_wall']:,}",
+            f"{storm[name]['gateway_cpu_s']:.2f}",
+            f"{storm[name]['receiver_busy']:.0%}",
+            f"{storm[name]['welcome_bytes']:,} B",
+        ]
+        for storm in result["storms"]
+        for name in ("joins", "resumes")
+    ]
+    return Figures(
+        f"Storms of {result['viewers']:,} viewers; those who come back missed {result['missed']} certain events",
+        ("storm", "/s/core", "/s by the clock", "gateway CPU s", "receiver", "welcome"),
+        rows,
+        f"Recovered: {result['recovered']:.4%}.",
+    )
+
+
+def _memory(result: dict[str, Any]) -> Figures:
+    rows = [
+        ["nobody there", f"{result['empty_kib'] / 1024:.1f}", ""],
+        ["a few there", f"{result['before_kib'] / 1024:.1f}", ""],
+        [f"{result['viewers']:,} more came", f"{result['joined_kib'] / 1024:.1f}",
+         f"{result['kib_per_viewer_just_joined']:.2f}"],
+        ["and stayed", f"{result['settled_kib'] / 1024:.1f}", f"{result['kib_per_viewer']:.2f}"],
+    ]  # fmt: skip
+    return Figures("Resident memory of the gateway", ("when", "MiB", "KiB a viewer"), rows)
+
+
+def figures(result: dict[str, Any]) -> Figures:
+    """The table of ``result``, whichever bench it is of."""
+    make = {"fanout": _fanout, "peak": _peak, "joins": _joins, "memory": _memory}[result["bench"]]
+    return make(result)
