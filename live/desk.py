@@ -24,6 +24,7 @@ from live.check import Check
 from live.commands import Commands
 from live.connection import Connection, Wheel
 from live.errands import Errands
+from live.hosts import Hosts
 from live.hub import Hub
 from live.journal import Journal
 from live.metrics import Exposition, Tally
@@ -73,6 +74,7 @@ class Gateway:
             log_length=kernel.settings.room_log_length, failed=self._defect,
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
+        self._hosts = Hosts(kernel.sessions, self.hub.rooms, self.tally)
         self._speech = Speech(bus, self.tally, self._spawn)
         self._check = None
         if checker is not None:
@@ -96,6 +98,7 @@ class Gateway:
             group.create_task(self.pulse.run(), name="pulse")
             group.create_task(self._words.run(), name="words")
             group.create_task(self._write_journal(), name="journal")
+            group.create_task(self._hosts.run(), name="hosts")
             group.create_task(self._look_after_rooms(), name="rooms")
             group.create_task(self._watch_loop(), name="lag")
 
@@ -152,6 +155,7 @@ class Gateway:
             connection.transport.abort()
         await self._chores.finish(2.0)
         await self._journal.flush()
+        await self._hosts.flush()
         await self.pulse.stop()
         log.info("drained", seconds=round(seconds - (deadline - monotonic()), 1))
 
@@ -213,6 +217,8 @@ class Gateway:
         who = connection.session.who
         if who.subject not in room.audience.people:
             self._journal.left(room.id, who, connection.session.answers)
+            if who.subject == room.guide:
+                self._hosts.went(room.id)
 
     def carry(self, connection: Connection, effect: Effect) -> None:
         """See ``Desk``."""
@@ -275,6 +281,8 @@ class Gateway:
         first = who.subject not in room.audience.people
         recovered = room.admit(connection, enter.resume, self._journal.joined(room.id, who))
         self.tally.joins += 1
+        if who.subject == room.guide:
+            self._hosts.came(room.id)
         if enter.resume is not None:
             self.tally.resumes["recovered" if recovered else "fresh"] += 1
         elif first and who.role is Role.VIEWER:

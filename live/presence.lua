@@ -2,7 +2,7 @@
 -- once its time is over.
 --
 -- KEYS  1 presence (hash: gateway → "viewers until-ms"; field "told" → the figures told last)   2 uniques (HyperLogLog)
---       3 meta (hash: likes)
+--       3 meta (hash: likes; peak: the most viewers at one time)
 -- ARGV  1 gateway   2 viewers it has now   3 milliseconds its figure holds   4 likes to add
 --       5 seconds an idle room's keys live   6… viewers that came since
 -- Result: {viewers, uniques, likes, 1 if these figures were not told yet}
@@ -32,6 +32,9 @@ local uniques = redis.call('PFCOUNT', KEYS[2])
 local likes = redis.call('HINCRBY', KEYS[3], 'likes', ARGV[4])
 for i = 1, 3 do
   redis.call('EXPIRE', KEYS[i], ARGV[5])
+end
+if viewers > tonumber(redis.call('HGET', KEYS[3], 'peak') or '0') then
+  redis.call('HSET', KEYS[3], 'peak', viewers)
 end
 local figures = string.format('%d %d %d', viewers, uniques, likes)
 local fresh = redis.call('HGET', KEYS[1], 'told') ~= figures
