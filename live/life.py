@@ -58,17 +58,15 @@ async def start(session: AsyncSession, who: Principal, room: UUID) -> None:
         return
     # Whoever starts a room without the socket or stream that was lost long ago does without it: the room must not be
     # paused a second later for the same loss. The next sight of either counts again.
-    await put(
-        session,
-        room,
-        guide_seen_at=case((Room.guide_seen_at > _CLOCK - _GRACE, Room.guide_seen_at)),
-        stream_state=case((_stream_lost(), None), else_=Room.stream_state),
-        stream_lost_at=case((_stream_lost(), None), else_=Room.stream_lost_at),
-    )
+    values: dict[str, object] = {
+        "guide_seen_at": case((Room.guide_seen_at > _CLOCK - _GRACE, Room.guide_seen_at)),
+        "stream_state": case((_stream_lost(), None), else_=Room.stream_state),
+        "stream_lost_at": case((_stream_lost(), None), else_=Room.stream_lost_at),
+    }
     if found.state == "scheduled":
-        await change(session, room, state="live", live_at=now())
+        await change(session, room, **values, state="live", live_at=now())
     else:
-        await _go_on(session, room)
+        await change(session, room, **values, **_going_on())
 
 
 async def pause(session: AsyncSession, who: Principal, room: UUID) -> None:
@@ -91,8 +89,7 @@ async def end(session: AsyncSession, who: Principal, room: UUID) -> None:
         await close_mark(session, room, at)
         # No event of its own for the pin: a room that has ended shows none, and the snapshot says so too.
         await change(
-            session, room, {"pin": None}, state="ended", ended_at=at, paused_at=None, pause_cause=None,
-            paused_ms=_paused_ms(),
+            session, room, {"pin": None}, state="ended", ended_at=at, **_going_on(),
         )  # fmt: skip
 
 
@@ -177,8 +174,12 @@ async def _pause(session: AsyncSession, room: UUID, cause: Literal["guide", "los
 
 
 async def _go_on(session: AsyncSession, room: UUID) -> bool:
-    await change(session, room, paused_at=None, pause_cause=None, paused_ms=_paused_ms())
+    await change(session, room, **_going_on())
     return True
+
+
+def _going_on() -> dict[str, object]:
+    return {"paused_at": None, "pause_cause": None, "paused_ms": _paused_ms()}
 
 
 def _paused_ms() -> ColumnElement[int]:
