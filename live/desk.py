@@ -74,7 +74,7 @@ class Gateway:
             log_length=kernel.settings.room_log_length, failed=self._defect,
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
-        self._hosts = Hosts(kernel.sessions, self.hub.rooms, self.tally)
+        self._hosts = Hosts(kernel.engine, self.hub.rooms, self.tally)
         self._speech = Speech(bus, self.tally, self._spawn)
         self._check = None
         if checker is not None:

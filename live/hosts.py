@@ -1,7 +1,8 @@
 """Which rooms have their own guide on a socket of this gateway, noted for the watch over lost guides (``live.life``).
 
 One statement for all rooms together: at once when a guide comes or goes, else every few seconds. A gateway that is
-killed writes nothing any more, and that is how its guides are missed.
+killed writes nothing any more, and that is how its guides are missed. So nothing else may delay these notes: they have
+a connection of their own, and do not queue behind the commands of hundreds of guides who start at once.
 """
 
 import asyncio
@@ -12,8 +13,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from kernel.postgres import Sessions, transaction
 from live.metrics import Tally
 from live.replica import Room
 
@@ -45,8 +46,10 @@ _NOTE = text("""
 class Hosts:
     """One gateway's notes about guides."""
 
-    def __init__(self, sessions: Sessions, rooms: Mapping[UUID, Room], tally: Tally) -> None:
-        self._sessions = sessions
+    def __init__(self, engine: AsyncEngine, rooms: Mapping[UUID, Room], tally: Tally) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+        self._writing = asyncio.Lock()
         self._rooms = rooms
         self._tally = tally
         self._news: dict[UUID, float | None] = {}
@@ -65,6 +68,13 @@ class Hosts:
 
     async def run(self) -> None:
         """Write until cancelled. What cannot be written is written later, with the time at which it was true."""
+        try:
+            await self._keep_noting()
+        finally:
+            async with self._writing:
+                await self._hang_up()
+
+    async def _keep_noting(self) -> None:
         due = monotonic()
         while True:
             try:
@@ -91,11 +101,9 @@ class Hosts:
         noted: dict[UUID, float | None] = {**news, **dict.fromkeys(here)}
         if not noted:
             return
-        at = monotonic()
-        ages = [0.0 if went is None else at - went for went in noted.values()]
         try:
-            async with transaction(self._sessions) as session:
-                written = set(await session.scalars(_NOTE, {"rooms": list(noted), "ages": ages}))
+            async with self._writing:
+                written = await self._write(noted)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             self._tally.failures["guides"] += 1
             log.warning("guides_not_noted", error=type(error).__name__)
@@ -103,3 +111,21 @@ class Hosts:
         for room, went in news.items():
             if room not in written and room in self._rooms and self._rooms[room].state != "ended":
                 self._news.setdefault(room, went)  # unless there is newer news
+
+    async def _write(self, noted: Mapping[UUID, float | None]) -> set[UUID]:
+        """Which rooms were written. Raises what PostgreSQL raises, and hangs up then."""
+        try:
+            if self._connection is None:
+                self._connection = await self._engine.connect()
+            at = monotonic()
+            ages = [0.0 if went is None else at - went for went in noted.values()]
+            async with self._connection.begin():
+                return set(await self._connection.scalars(_NOTE, {"rooms": list(noted), "ages": ages}))
+        except BaseException:
+            await self._hang_up()
+            raise
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
