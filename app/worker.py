@@ -5,6 +5,7 @@ Any number may run; each duty takes its work by row locks, so that two workers n
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import count
 
@@ -13,17 +14,20 @@ from prometheus_client import REGISTRY, Counter
 from sqlalchemy import delete, func
 
 from app import relay
+from app.notifier import Notifier
 from app.processes import open_kernel, until_stopped
 from coupons import drops, ledger, push
 from geo import locations
+from guides.notices import Notices
 from kernel.clock import now
 from kernel.http import Kernel
 from kernel.postgres import transaction
 from kernel.settings import Settings
 from kernel.tables import IdempotencyKey, OutboxEvent
 from kernel.tasks import end
-from live import comments, rooms
+from live import comments, reminders, rooms, summary
 from live.bus import RedisBus
+from live.life import Watch
 
 log = structlog.get_logger()
 
@@ -72,6 +76,11 @@ async def _unpin(kernel: Kernel) -> None:
         await rooms.unpin_due(session, now())
 
 
+async def _keep_figures(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        await summary.keep_figures(session, kernel.redis)
+
+
 async def _forget_fixes(kernel: Kernel) -> None:
     async with transaction(kernel.sessions) as session:
         await locations.expire(session, now())
@@ -91,17 +100,33 @@ async def _clean(kernel: Kernel) -> None:
 
 async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
     """Do every duty until ``stopping`` is set."""
+    async with AsyncExitStack() as optional:
+        duties = _duties(kernel)
+        if template := kernel.settings.wechat_reminder_template:
+            notices = await optional.enter_async_context(Notices(kernel.settings, kernel.sessions, template))
+            notifier = Notifier(kernel.settings, notices)
+            duties.append(("remind", lambda: reminders.send_due(kernel.sessions, notifier), 2.0))
+        await _work(duties, stopping)
+
+
+def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
     bus = RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
-    duties: list[tuple[str, Duty, float]] = [
+    watch = Watch(kernel.sessions)
+    return [
         ("relay", lambda: relay.run(kernel.settings, kernel.sessions, bus), 0.2),
         ("push", lambda: _grant_pushes(kernel), 0.2),
         ("close_drops", lambda: drops.close_due(kernel.sessions, now()), 0.5),
         ("unpin", lambda: _unpin(kernel), 0.5),
+        ("watch_guides", watch.turn, 1.0),
         ("keep_comments", lambda: _keep_comments(kernel), 0.5),
+        ("keep_figures", lambda: _keep_figures(kernel), 5.0),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
         ("forget_fixes", lambda: _forget_fixes(kernel), 15.0),
         ("clean", lambda: _clean(kernel), 600.0),
     ]
+
+
+async def _work(duties: list[tuple[str, Duty, float]], stopping: asyncio.Event) -> None:
     tasks = {asyncio.create_task(_supervised(name, duty, pause), name=name) for name, duty, pause in duties}
     try:
         await stopping.wait()

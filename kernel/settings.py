@@ -55,6 +55,15 @@ class Settings(BaseSettings):
     )
     wechat_app_id: str = Field("", description="The mini-program's app id")
     wechat_secret: SecretStr = Field(SecretStr(""), description="The mini-program's secret")
+    wechat_reminder_template: str = Field(
+        "", description="Subscribe message that reminds of a room; empty: reminders are only counted"
+    )
+    wechat_reminder_fields: tuple[str, str, str] = Field(
+        ("thing1", "time2", "thing3"), description="That template's fields for title, time and guide, as JSON"
+    )
+    wechat_reminder_page: str = Field(
+        "pages/room/index?room={room}", description="Page of the mini-program that a reminder opens"
+    )
 
     msg_sec_check: bool = Field(False, description="Ask WeChat's `msgSecCheck` about viewers' comments")
     msg_sec_check_down: Literal["pass", "refuse"] = Field(

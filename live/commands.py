@@ -45,6 +45,8 @@ async def _guide(session: AsyncSession, who: Principal, room: UUID, command: wir
     match command:
         case wire.Start():
             await rooms.start(session, who, room)
+        case wire.Pause():
+            await rooms.pause(session, who, room)
         case wire.End():
             await rooms.end(session, who, room)
         case wire.Pin(product=product, ttl=ttl):

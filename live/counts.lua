@@ -1,7 +1,7 @@
 -- Reads the live figures of a room.
 --
--- KEYS  1 presence (hash: gateway → "viewers until-ms")   2 uniques (HyperLogLog)   3 meta (hash: likes)
--- Result: {viewers, uniques, likes}
+-- KEYS  1 presence (hash: gateway → "viewers until-ms")   2 uniques (HyperLogLog)   3 meta (hash: likes, peak)
+-- Result: {viewers, uniques, likes, most viewers at one time}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local viewers = 0
@@ -12,4 +12,5 @@ for i = 1, #all, 2 do
     viewers = viewers + count
   end
 end
-return { viewers, redis.call('PFCOUNT', KEYS[2]), tonumber(redis.call('HGET', KEYS[3], 'likes') or '0') }
+local meta = redis.call('HMGET', KEYS[3], 'likes', 'peak')
+return { viewers, redis.call('PFCOUNT', KEYS[2]), tonumber(meta[1] or '0'), tonumber(meta[2] or '0') }

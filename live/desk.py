@@ -25,6 +25,7 @@ from live.commands import Commands
 from live.connection import QUIET, Connection, Wheel
 from live.errands import Errands
 from live.framing import Readers
+from live.hosts import Hosts
 from live.hub import Hub
 from live.journal import Journal
 from live.leaving import LEAVING, send_away, soon
@@ -81,6 +82,7 @@ class Gateway:
             log_length=kernel.settings.room_log_length, failed=self._defect,
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
+        self._hosts = Hosts(kernel.engine, self.hub.rooms, self.tally)
         self._speech = Speech(bus, self.tally, self._spawn)
         self._check = None
         if checker is not None:
@@ -104,6 +106,7 @@ class Gateway:
             group.create_task(firmly(self.pulse.run()), name="pulse")
             group.create_task(self._words.run(), name="words")
             group.create_task(self._write_journal(), name="journal")
+            group.create_task(self._hosts.run(), name="hosts")
             group.create_task(firmly(self._look_after_rooms()), name="rooms")
             group.create_task(self._watch_loop(), name="lag")
 
@@ -171,6 +174,7 @@ class Gateway:
         await self._errands.finish(1.0)
         await self._chores.finish(2.0)
         await self._journal.flush()
+        await self._hosts.flush()
         await self.pulse.stop()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -233,6 +237,8 @@ class Gateway:
             self._journal.banned(room.id, who)
         elif who.subject not in room.audience.people:
             self._journal.left(room.id, who, connection.session.answers)
+            if who.subject == room.guide:
+                self._hosts.went(room.id)
 
     def carry(self, connection: Connection, effect: Effect) -> None:
         """See ``Desk``."""
@@ -302,6 +308,8 @@ class Gateway:
         recovered = room.admit(connection, enter.resume, self._journal.joined(room.id, who))
         connection.look_after()
         self.tally.joins += 1
+        if who.subject == room.guide:
+            self._hosts.came(room.id)
         if enter.resume is not None:
             self.tally.resumes["recovered" if recovered else "fresh"] += 1
         elif first and who.role is Role.VIEWER:

@@ -1,11 +1,12 @@
 """What every command to a room shares: the room's lock, the right to give it, and the one event that tells of it."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel.clock import milliseconds
@@ -41,10 +42,8 @@ async def commanded(session: AsyncSession, who: Principal, room: UUID, *states: 
     """
     if who.role not in (Role.GUIDE, Role.OPS):
         raise Refusal("forbidden")
-    # NO KEY UPDATE serialises commands, yet lets rows that only refer to the room (attendance, coupons) come in.
-    locked = select(Room).where(Room.id == room).with_for_update(key_share=True)
-    found = await session.scalar(locked, execution_options={"populate_existing": True})
-    if found is None or found.brand_id != who.brand:
+    found = await locked(session, room)
+    if found.brand_id != who.brand:
         raise Refusal("not_found", what=str(room))
     if who.role is Role.GUIDE and found.guide_id != who.subject:
         raise Refusal("forbidden", "Only the room's own guide may do this.")
@@ -52,6 +51,30 @@ async def commanded(session: AsyncSession, who: Principal, room: UUID, *states: 
         code = {"ended": "room_ended", "scheduled": "room_not_live"}.get(found.state, "room_state")
         raise Refusal(code)
     return found
+
+
+async def locked(session: AsyncSession, room: UUID) -> Room:
+    """The room, locked until the transaction ends. Refusal ``not_found``."""
+    # NO KEY UPDATE serialises commands, yet lets rows that only refer to the room (attendance, coupons) come in.
+    query = select(Room).where(Room.id == room).with_for_update(key_share=True)
+    found = await session.scalar(query, execution_options={"populate_existing": True})
+    if found is None:
+        raise Refusal("not_found", what=str(room))
+    return found
+
+
+async def put(session: AsyncSession, room: UUID, **values: object) -> None:
+    """Set columns of the locked room without a word to its viewers."""
+    await session.execute(
+        update(Room).where(Room.id == room).values(values).execution_options(synchronize_session=False)
+    )
+
+
+async def change(session: AsyncSession, room: UUID, also: dict[str, object] | None = None, /, **values: object) -> None:
+    """Set columns of the locked room and tell its viewers how it is now, clearing the slots of ``also``."""
+    await put(session, room, **values)
+    shown = await card(session, room)
+    await tell(session, room, wire.RoomChanged(room=shown), {"room": shown} | (also or {}))
 
 
 async def tell(session: AsyncSession, room: UUID, event: wire.Event, slots: Mapping[str, object]) -> None:
@@ -81,8 +104,15 @@ async def card(session: AsyncSession, room: UUID) -> wire.RoomCard:
         state=row.state,
         guide=wire.Person(id=row.guide_id, name=row.guide_name, role=row.role),
         store=row.store_name,
-        live_at=None if row.live_at is None else milliseconds(row.live_at),
+        live_at=_told(row.live_at),
         slow_seconds=row.slow_seconds,
         hushed=row.hushed,
         allow=tuple(row.allow),
+        scheduled_at=_told(row.scheduled_at),
+        paused_at=_told(row.paused_at),
+        ended_at=_told(row.ended_at),
     )
+
+
+def _told(moment: datetime | None) -> int | None:
+    return None if moment is None else milliseconds(moment)

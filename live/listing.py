@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
-from live.tables import Comment, PinMark, Product, Room, shops, staff
+from live.tables import Comment, PinMark, Product, Reminder, Room, shops, staff
 
 
 class Listed(NamedTuple):
@@ -30,9 +30,12 @@ class Listed(NamedTuple):
     store_id: UUID | None
     store_code: str | None
     store_name: str | None
+    paused_at: datetime | None
+    reminders: int
 
 
 def _rooms(brand: str) -> Select[*tuple[Any, ...]]:
+    reminders = select(func.count()).where(Reminder.room_id == Room.id).correlate(Room).scalar_subquery()
     return (
         select(
             Room.id,
@@ -49,6 +52,8 @@ def _rooms(brand: str) -> Select[*tuple[Any, ...]]:
             Room.store_id,
             shops.c.code,
             shops.c.name,
+            Room.paused_at,
+            reminders,
         )
         .join_from(Room, staff, staff.c.id == Room.guide_id)
         .outerjoin(shops, shops.c.id == Room.store_id)
@@ -91,7 +96,9 @@ async def comment_counts(session: AsyncSession, rooms: Sequence[UUID]) -> dict[U
     return {room: count for room, count in rows}
 
 
-async def chapters(session: AsyncSession, room: UUID, after: int, limit: int) -> list[tuple[PinMark, Product]]:
+async def chapters(
+    session: AsyncSession, room: UUID, after: int = 0, limit: int | None = None
+) -> list[tuple[PinMark, Product]]:
     """Up to ``limit`` pin marks of ``room`` with their products, oldest first, behind the mark ``after``."""
     rows = await session.execute(
         select(PinMark, Product)

@@ -1,5 +1,7 @@
 """What a room needs from outside the room service. The composition root plugs the real things in."""
 
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
@@ -42,3 +44,30 @@ class Issuer(Protocol):
 
     async def seen(self, viewer: UUID, coupons: list[UUID]) -> None:
         """Note that ``viewer`` was shown these coupons of theirs."""
+
+
+Outcome = Literal["sent", "refused", "unknown", "failed", "later"]
+"""Of a reminder: it went out; the viewer wants none; nobody knows where to send it; it is wrong in itself; it surely
+did not go out, and another time it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """What one viewer is to be told: this room begins ``at``, or has begun (``live``)."""
+
+    viewer: UUID
+    room: UUID
+    title: str
+    guide: str
+    live: bool
+    at: datetime
+    zone: str
+    """The brand's, as in ``Europe/Berlin``."""
+
+
+class Messenger(Protocol):
+    """Reaches viewers who are not here."""
+
+    def remind(self, reminders: Sequence[Reminder]) -> AsyncIterator[tuple[Reminder, Outcome]]:
+        """Send all of them, in any order; each that is settled is yielded at once. One about which nobody can say
+        whether it went out is not yielded. May be cancelled when it takes too long."""

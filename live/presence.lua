@@ -2,7 +2,7 @@
 -- once its time is over.
 --
 -- KEYS  1 presence (hash: gateway → "viewers until-ms"; field "told" → the figures told last)   2 uniques (HyperLogLog)
---       3 meta (hash: likes)   4 roster (hash: gateway → "until-ms sample")
+--       3 meta (hash: likes; peak: the most viewers at one time)   4 roster (hash: gateway → "until-ms sample")
 -- ARGV  1 gateway   2 viewers it has now   3 milliseconds its figure holds   4 likes to add
 --       5 seconds an idle room's keys live   6 a sample of its viewers (opaque), or empty to leave the one before
 --       7… viewers that came since
@@ -40,6 +40,9 @@ local uniques = redis.call('PFCOUNT', KEYS[2])
 local likes = redis.call('HINCRBY', KEYS[3], 'likes', ARGV[4])
 for i = 1, 3 do
   redis.call('EXPIRE', KEYS[i], ARGV[5])
+end
+if viewers > tonumber(redis.call('HGET', KEYS[3], 'peak') or '0') then
+  redis.call('HSET', KEYS[3], 'peak', viewers)
 end
 local figures = string.format('%d %d %d', viewers, uniques, likes)
 local fresh = redis.call('HGET', KEYS[1], 'told') ~= figures

@@ -66,20 +66,32 @@ async def beat(
     return Counts(viewers=people, likes=total, uniques=uniques), bool(fresh)
 
 
+class Figures(msgspec.Struct, frozen=True):
+    """A room's live figures, and the most viewers it had at one time."""
+
+    counts: Counts
+    peak: int
+
+
 async def counts(redis: Client, rooms: Iterable[UUID]) -> dict[UUID, Counts]:
     """The live figures of ``rooms``, without those that cannot be read. Raises what Redis raises if that is all."""
-    found: dict[UUID, Counts] = {}
+    return {room: figures.counts for room, figures in (await figures_of(redis, rooms)).items()}
+
+
+async def figures_of(redis: Client, rooms: Iterable[UUID]) -> dict[UUID, Figures]:
+    """As ``counts``, with the peak."""
+    found: dict[UUID, Figures] = {}
     failed: list[Exception] = []
     waiting = iter(list(rooms))
 
     async def work() -> None:
         for room in waiting:
             try:
-                viewers, uniques, likes = await _counts(redis, _keys(room), [])
+                viewers, uniques, likes, peak = await _counts(redis, _keys(room), [])
             except (RedisError, OSError) as error:
                 failed.append(error)  # of a Cluster one node may be away
                 continue
-            found[room] = Counts(viewers=viewers, likes=likes, uniques=uniques)
+            found[room] = Figures(Counts(viewers=viewers, likes=likes, uniques=uniques), peak)
 
     await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
     if failed and not found:

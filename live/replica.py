@@ -74,6 +74,7 @@ class Room:
         self.review = review
         self.audience = audience
         self.state = "live"
+        self.guide: UUID | None = None
         self.slow_seconds = 0
         self.hushed = False
         self.allow: frozenset[UUID] = frozenset()
@@ -169,7 +170,7 @@ class Room:
         for name, value in slots.items():
             if name == "room" and value:
                 card = msgspec.json.decode(value, type=wire.RoomCard)
-                self.state, self.slow_seconds = card.state, card.slow_seconds
+                self.state, self.slow_seconds, self.guide = card.state, card.slow_seconds, card.guide.id
                 self.hushed, self.allow = card.hushed, frozenset(card.allow)
             elif name.startswith(("mute:", "ban:")):
                 del self.slots[name]

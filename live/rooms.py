@@ -1,7 +1,8 @@
-"""The life of a room: scheduled → live → ended, and what its guide does in it.
+"""A room and what its guide does in it.
 
-A use case takes the room's lock, changes rows, and emits one event; whoever runs it commits. Pins, shelf, comments and
-attendance have modules of their own; what other parts call is named here too, so that ``live.rooms`` is the one face.
+A use case takes the room's lock, changes rows, and emits one event; whoever runs it commits. The room's life, pins,
+shelf, comments and attendance have modules of their own; what other parts call is named here too, so that
+``live.rooms`` is the one face.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel.clock import milliseconds, now
@@ -21,16 +22,18 @@ from live import sanctions, wire
 from live.attendance import Attended, attend
 from live.bans import BAN
 from live.comments import delete_comment
-from live.hosting import LiveEvent, card, commanded, tell
+from live.hosting import LiveEvent, card, change, commanded, put, tell
+from live.life import end, pause, reschedule, start, stream_found, stream_lost
 from live.moderation import MAX_CHARACTERS, normalise
 from live.muting import MUTE, mute
-from live.pins import close_mark, current, pin, taps, unpin, unpin_due
+from live.pins import current, pin, taps, unpin, unpin_due
 from live.shelf import put_on_shelf, set_shelf
 from live.tables import Room, shops, staff
 
 __all__ = [
     "Attended", "LiveEvent", "RoomFacts", "admission", "announce", "attend", "create", "delete_comment", "end",
-    "hush", "mute", "pin", "set_shelf", "slots", "slow", "start", "taps", "unpin", "unpin_due",
+    "hush", "mute", "pause", "pin", "reschedule", "set_shelf", "slots", "slow", "start", "stream_found", "stream_lost",
+    "taps", "unpin", "unpin_due",
 ]  # fmt: skip
 
 MAX_SLOW = 120
@@ -114,23 +117,6 @@ async def create(
     return room
 
 
-async def start(session: AsyncSession, who: Principal, room: UUID) -> None:
-    """The room goes live; does nothing if it is. Refusal ``room_ended`` and those of ``commanded``."""
-    found = await commanded(session, who, room, "scheduled", "live")
-    if found.state == "scheduled":
-        await _change(session, room, state="live", live_at=now())
-
-
-async def end(session: AsyncSession, who: Principal, room: UUID) -> None:
-    """The room is over, and with it what was pinned; does nothing if it was. A scheduled room is called off."""
-    found = await commanded(session, who, room)
-    if found.state != "ended":
-        at = now()
-        await close_mark(session, room, at)
-        # No event of its own for the pin: a room that has ended shows none, and the snapshot says so too.
-        await _change(session, room, {"pin": None}, state="ended", ended_at=at)
-
-
 async def announce(session: AsyncSession, who: Principal, room: UUID, text: str) -> None:
     """Show ``text`` to everybody in the room, now and to those who come later; empty takes it down.
 
@@ -142,7 +128,7 @@ async def announce(session: AsyncSession, who: Principal, room: UUID, text: str)
     found = await commanded(session, who, room, "scheduled", "live")
     if found.announcement == said:
         return
-    await _set(session, room, announcement=said)
+    await put(session, room, announcement=said)
     event = wire.Announced(text=said, at=milliseconds(now()))
     await tell(session, room, event, {"announcement": said})
 
@@ -153,7 +139,7 @@ async def slow(session: AsyncSession, who: Principal, room: UUID, seconds: int) 
         raise Refusal("invalid", field="seconds")
     found = await commanded(session, who, room, "scheduled", "live")
     if found.slow_seconds != seconds:
-        await _change(session, room, slow_seconds=seconds)
+        await change(session, room, slow_seconds=seconds)
 
 
 async def hush(session: AsyncSession, who: Principal, room: UUID, on: bool, allow: Sequence[UUID] = ()) -> None:
@@ -166,19 +152,4 @@ async def hush(session: AsyncSession, who: Principal, room: UUID, on: bool, allo
     found = await commanded(session, who, room, "scheduled", "live")
     allowed = list(dict.fromkeys(allow)) if on else []
     if (found.hushed, found.allow) != (on, allowed):
-        await _change(session, room, hushed=on, allow=allowed)
-
-
-async def _set(session: AsyncSession, room: UUID, **values: object) -> None:
-    await session.execute(
-        update(Room).where(Room.id == room).values(values).execution_options(synchronize_session=False)
-    )
-
-
-async def _change(
-    session: AsyncSession, room: UUID, also: dict[str, object] | None = None, /, **values: object
-) -> None:
-    """Set columns of the locked room and tell its viewers how it is now, clearing the slots of ``also``."""
-    await _set(session, room, **values)
-    shown = await card(session, room)
-    await tell(session, room, wire.RoomChanged(room=shown), {"room": shown} | (also or {}))
+        await change(session, room, hushed=on, allow=allowed)

@@ -25,12 +25,26 @@ from kernel.http import (
     refusals,
 )
 from kernel.redis import Client
-from live import comments, listing, moderation_routes, people_routes, pins, presence, rooms, shelf, views, wire
+from live import (
+    comments,
+    life_routes,
+    listing,
+    moderation_routes,
+    people_routes,
+    pins,
+    presence,
+    reminders,
+    rooms,
+    shelf,
+    views,
+    wire,
+)
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1")
 router.include_router(moderation_routes.router)
 router.include_router(people_routes.router)
+router.include_router(life_routes.router)
 
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -120,6 +134,7 @@ async def get_room(room: UUID, kernel: InKernel, session: InSession, who: Anyone
         announcement=found.announcement,
         shelf=[views.card_view(pins.product_card(product)) for product in products],
         pin=views.pin_view(pinned),
+        reminded=await reminders.subscribed(session, who, room),
     )
 
 
@@ -128,7 +143,7 @@ async def get_room(room: UUID, kernel: InKernel, session: InSession, who: Anyone
 
 @router.post("/rooms/{room}/start", tags=["guide"], summary="Go live", status_code=204, responses=refusals(*_RUNNING))
 async def start(room: UUID, session: InSession, who: GuideOrOps) -> None:
-    """The room goes live; starting it twice is the same as once."""
+    """The room goes live, or on after a pause; starting it twice is the same as once."""
     await rooms.start(session, who, room)
 
 

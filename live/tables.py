@@ -47,17 +47,24 @@ class Product(Table):
 
 
 class Room(Table):
-    """One live session. ``state`` only moves forward: scheduled → live → ended."""
+    """One live session. ``state`` only moves forward: scheduled → live → ended; a live room may be paused."""
 
     __tablename__ = "rooms"
     __table_args__ = (
         CheckConstraint("state IN ('scheduled', 'live', 'ended')", name="state"),
         CheckConstraint("slow_seconds BETWEEN 0 AND 120", name="slow"),
         CheckConstraint("display_rate BETWEEN 1 AND 1000", name="display_rate"),
+        CheckConstraint("pause_cause IN ('guide', 'loss')", name="pause_cause"),
+        CheckConstraint("(paused_at IS NULL) = (pause_cause IS NULL)", name="paused"),
+        CheckConstraint("paused_at IS NULL OR state = 'live'", name="paused_live"),
+        CheckConstraint("stream_state IN ('on', 'off')", name="stream_state"),
+        CheckConstraint("(stream_lost_at IS NOT NULL) = (stream_state IS NOT DISTINCT FROM 'off')", name="stream_lost"),
         Index("ix_rooms_brand_state", "brand_id", "state"),
         # The worker's question, twice a second: whose comments may be waiting? (`live.comments.rooms_to_drain`)
         Index("ix_rooms_live", "id", postgresql_where="state = 'live'"),
         Index("ix_rooms_ended_at", "ended_at"),
+        # Whose subscribers are to be reminded now? (`live.reminders`)
+        Index("ix_rooms_scheduled_at", "scheduled_at", postgresql_where="state = 'scheduled'"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -75,6 +82,42 @@ class Room(Table):
     live_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    paused_at: Mapped[datetime | None]
+    pause_cause: Mapped[str | None] = mapped_column(
+        Text, comment="what was lost comes back by itself, a guide by `start`"
+    )
+    paused_ms: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="of all pauses that are over")
+    guide_seen_at: Mapped[datetime | None] = mapped_column(
+        comment="when a gateway last had a socket of the room's guide"
+    )
+    stream_state: Mapped[str | None] = mapped_column(Text, comment="null: no stream that counts")
+    stream_lost_at: Mapped[datetime | None]
+    viewers_peak: Mapped[int] = mapped_column(server_default="0")
+    likes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    likes_read: Mapped[int] = mapped_column(
+        BigInteger, server_default="0", comment="Redis' own figure when `likes` was brought up to date"
+    )
+
+
+class Reminder(Table):
+    """A viewer who wants to be told when a room is about to start. ``outcome`` is null until that was settled."""
+
+    __tablename__ = "reminders"
+    __table_args__ = (
+        CheckConstraint("outcome IN ('sent', 'refused', 'unknown', 'failed')", name="outcome"),
+        # Not yet settled, by room: a room's many that are must not be looked through every few seconds.
+        Index("ix_reminders_open", "room_id", postgresql_where="outcome IS NULL"),
+    )
+
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    taken_until: Mapped[datetime | None] = mapped_column(
+        comment="a worker is sending it, or it is not to be tried before"
+    )
+    outcome: Mapped[str | None] = mapped_column(Text)
+    settled_at: Mapped[datetime | None]
 
 
 class ShelfItem(Table):

@@ -16,6 +16,7 @@ from live.presence import GatewayStats
 from live.rooms import MAX_SLOW
 from live.sanctions import Scope
 from live.shelf import MAX_SHELF
+from live.summary import Summary as RoomSummary
 from live.tables import Comment, PinMark, Product
 
 _ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
@@ -31,6 +32,7 @@ def _plausible(moment: datetime) -> datetime:
 # ---- requests ------------------------------------------------------------------------------------------------------
 
 Fen = Annotated[int, Field(ge=0, le=10**12)]
+Planned = Annotated[AwareDatetime, AfterValidator(_plausible)]
 Products = Annotated[list[UUID], Field(max_length=MAX_SHELF, examples=[[_ID]])]
 
 
@@ -39,11 +41,16 @@ class NewRoom(BaseModel):
 
     title: Label = Field(examples=["周五新品试喝"])
     store_code: Code | None = Field(None, description="Where it streams from", examples=["SH001"])
-    scheduled_at: Annotated[AwareDatetime, AfterValidator(_plausible)] | None = Field(
-        None, examples=["2026-06-18T12:00:00Z"]
-    )
+    scheduled_at: Planned | None = Field(None, examples=["2026-06-18T12:00:00Z"])
     products: Products = Field([], description="The shelf, in order")
     guide: UUID | None = Field(None, description="Ops only: whose room it is; otherwise the caller's own")
+
+
+class RoomPlan(BaseModel):
+    """What changes of a room that has not started; what is left out stays."""
+
+    title: Label = Field("", examples=["周五新品试喝"])
+    scheduled_at: Planned | None = Field(None, description="Null: no time yet", examples=["2026-06-18T12:00:00Z"])
 
 
 class PinProduct(BaseModel):
@@ -136,7 +143,9 @@ class RoomView(BaseModel):
                     "scheduled_at": "2026-06-18T12:00:00Z",
                     "live_at": "2026-06-18T12:01:07Z",
                     "ended_at": None,
+                    "paused_at": None,
                     "viewers": 412,
+                    "reminders": 57,
                 }
             ]
         }
@@ -152,7 +161,9 @@ class RoomView(BaseModel):
     scheduled_at: datetime | None
     live_at: datetime | None
     ended_at: datetime | None
+    paused_at: datetime | None = Field(description="Since when the guide is away; the state stays `live`")
     viewers: int
+    reminders: int = Field(description="Viewers who wanted to be told when it starts")
 
 
 class ProductCard(BaseModel):
@@ -190,6 +201,7 @@ class RoomPage(RoomView):
     announcement: str
     shelf: list[ProductCard]
     pin: Pin | None
+    reminded: bool = Field(description="Whether the caller wanted to be told when it starts")
 
 
 class KeptComment(BaseModel):
@@ -211,6 +223,18 @@ class Chapter(BaseModel):
     until: datetime | None
     unpinned_at: datetime | None
     taps: int = Field(examples=[17])
+
+
+class Summary(BaseModel):
+    """A room that is over, in figures."""
+
+    seconds: int = Field(description="From the start to the end, pauses left out", examples=[5400])
+    viewers_peak: int = Field(description="The most viewers at one time", examples=[412])
+    uniques: int = Field(description="Different viewers", examples=[980])
+    comments: int = Field(description="Kept comments, those taken down included", examples=[2204])
+    likes: int = Field(examples=[15_310])
+    pins: list[Chapter] = Field(description="What was explained when, oldest first")
+    reminders: int = Field(description="Viewers who wanted to be told when it starts", examples=[57])
 
 
 class RoomFigures(BaseModel):
@@ -257,7 +281,9 @@ def room_view(room: Listed, viewers: int) -> RoomView:
             "scheduled_at": room.scheduled_at,
             "live_at": room.live_at,
             "ended_at": room.ended_at,
+            "paused_at": room.paused_at,
             "viewers": viewers,
+            "reminders": room.reminders,
         }
     )
 
@@ -304,3 +330,16 @@ def gateway_view(gateway: GatewayStats) -> GatewayFigures:
     """A gateway's own figures."""
     said = msgspec.structs.asdict(gateway)
     return GatewayFigures.model_validate(said | {"at": datetime.fromtimestamp(gateway.at, UTC)})
+
+
+def summary_view(room: RoomSummary) -> Summary:
+    """A room that is over."""
+    return Summary(
+        seconds=room.seconds,
+        viewers_peak=room.viewers_peak,
+        uniques=room.uniques,
+        comments=room.comments,
+        likes=room.likes,
+        pins=[chapter_view(mark, product) for mark, product in room.pins],
+        reminders=room.reminders,
+    )

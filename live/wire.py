@@ -100,7 +100,8 @@ class ProductCard(Struct, frozen=True, omit_defaults=True):
 
 
 class RoomCard(Struct, frozen=True, omit_defaults=True):
-    """A room as its viewers see it. ``hushed``: only staff and the viewers in ``allow`` may comment."""
+    """A room as its viewers see it. ``hushed``: only staff and the viewers in ``allow`` may comment. ``paused_at``: the
+    guide is away since then, and will be back; ``state`` stays ``live``. ``scheduled_at``: clients count down to it."""
 
     id: UUID
     title: str
@@ -111,6 +112,9 @@ class RoomCard(Struct, frozen=True, omit_defaults=True):
     slow_seconds: int = 0
     hushed: bool = False
     allow: tuple[UUID, ...] = ()
+    scheduled_at: int | None = None
+    paused_at: int | None = None
+    ended_at: int | None = None
 
 
 class DropCard(Struct, frozen=True, omit_defaults=True):
@@ -241,7 +245,13 @@ class Ping(Frame, frozen=True, tag="ping"):
 
 
 class Start(Frame, frozen=True, tag="start"):
-    """Guide: the room goes live."""
+    """Guide: the room goes live, or on after a pause."""
+
+    id: Id
+
+
+class Pause(Frame, frozen=True, tag="pause"):
+    """Guide: back soon; the room stays live and goes on with ``start``."""
 
     id: Id
 
@@ -333,7 +343,7 @@ class End(Frame, frozen=True, tag="end"):
     id: Id
 
 
-GuideCommand = Start | Pin | Unpin | Announce | Drop | Mute | Kick | Ban | Delete | Slow | Hush | End
+GuideCommand = Start | Pause | Pin | Unpin | Announce | Drop | Mute | Kick | Ban | Delete | Slow | Hush | End
 ClientFrame = Hello | Comment | Like | Tap | Seen | Locate | Claim | Report | Renew | Ping | GuideCommand
 
 
@@ -371,7 +381,7 @@ class Announced(Event, frozen=True, tag="announce"):
 
 
 class RoomChanged(Event, frozen=True, tag="room"):
-    """The room as it is from now on: gone live, ended, slow mode, muted."""
+    """The room as it is from now on: another time or title, gone live, paused, ended, slow mode, muted."""
 
     kind = Kind.CERTAIN
     room: RoomCard

@@ -67,7 +67,7 @@ def _tags(union: Any) -> set[str]:
     return {frame.__struct_config__.tag for frame in get_args(union)}
 
 
-AHEAD = {"pause"}
+AHEAD: frozenset[str] = frozenset()
 """What the client knows before the server does; to be emptied as the wire follows."""
 
 
