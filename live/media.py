@@ -80,8 +80,10 @@ def standing(key: str, name: str, offered: StreamKey, at: datetime) -> Standing:
 
 def offered(query: str) -> StreamKey | None:
     """The key in the query of an address (a leading ``?`` may stay); None if there is none, or more than one."""
-    pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True, max_num_fields=32)
-    return offered_in(pairs)
+    try:
+        return offered_in(parse_qsl(query.removeprefix("?"), keep_blank_values=True, max_num_fields=32))
+    except ValueError:  # more fields than any address of ours
+        return None
 
 
 def offered_in(pairs: list[tuple[str, str]]) -> StreamKey | None:
