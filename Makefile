@@ -1,7 +1,7 @@
 # Nearcast. `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help install install-test run test test-deep check bench bench-fanout bench-peak bench-joins bench-memory
-.PHONY: bench-report lock clean
+.PHONY: help install install-media install-test run test test-deep check lock clean
+.PHONY: bench bench-fanout bench-peak bench-joins bench-memory bench-report
 
 # Every process here is many starts of the same modules: compiled once, they start in half the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,6 +12,8 @@ STORES ?=
 RUN_SECONDS ?=
 # make bench-…: 1 for at most 45 s each, with fewer viewers or rounds.
 QUICK ?=
+# make run MEDIA=1: with a media server to push a real picture to.
+MEDIA ?=
 # make test: where one wants to look closer, e.g. `make test T=tests/live`.
 T ?=
 
@@ -21,11 +23,14 @@ help: ## this list
 install: ## what `make run` needs
 	@deploy/install.sh run
 
+install-media: ## what `make run MEDIA=1` needs
+	@deploy/install.sh media
+
 install-test: ## what `make test` needs
 	@deploy/install.sh test
 
-run: install ## start everything with a demo and a simulated audience; Ctrl-C stops it
-	@exec .venv/bin/nearcast up --demo --viewers $(VIEWERS) $(if $(STORES),--stores "$(STORES)") $(if $(RUN_SECONDS),--seconds $(RUN_SECONDS))
+run: $(if $(MEDIA),install-media,install) ## start everything with a demo and a simulated audience; Ctrl-C stops it
+	@exec .venv/bin/nearcast up --demo --viewers $(VIEWERS) $(if $(STORES),--stores "$(STORES)") $(if $(RUN_SECONDS),--seconds $(RUN_SECONDS)) $(if $(MEDIA),--media)
 
 check: install-test ## formatting, lint, types, import contracts
 	.venv/bin/ruff format --check .

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -30,6 +31,7 @@ from kernel.http import Kernel, install_error_handlers
 from kernel.redis import answers
 from kernel.settings import Settings
 from live import asyncapi
+from live.streams import Studio
 
 log = structlog.get_logger()
 
@@ -38,9 +40,9 @@ PAGES = {"/": "index", "/watch": "watch", "/guide": "guide", "/clerk": "clerk", 
 READY_SECONDS = 2
 """How long a dependency may take to answer before we call ourselves not ready."""
 
-# Pages load only what this host serves; sockets may live on another port.
+# Pages load only what this host serves, and play what the media server does; sockets may live on another port.
 CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; media-src 'self' blob:; "
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; media-src 'self' blob:{}; "
     "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 
@@ -70,11 +72,13 @@ def create_app(kernel: Kernel) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.kernel = kernel
-    app.state.signer = Signer.from_settings(kernel.settings)  # here, so that a missing key is noticed at the start
+    # Here, so that a missing key is noticed at the start.
+    app.state.signer = Signer.from_settings(kernel.settings)
+    Studio.from_settings(kernel.settings)
     install_error_handlers(app)
     for routes in (guides.routes, geo.routes, live.routes, coupons.routes):
         app.include_router(routes.router)
-    app.add_middleware(_Measured)
+    app.add_middleware(_Measured, policy=CONTENT_SECURITY_POLICY.format(_played_from(kernel.settings)))
     _add_health(app, kernel)
     _add_room_protocol(app)
     _add_pages(app)
@@ -85,12 +89,19 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
+def _played_from(settings: Settings) -> str:
+    """The media server's origin, as one more source of a policy; empty without one."""
+    address = urlsplit(settings.stream_play_url.get("hls", ""))
+    return f" {address.scheme}://{address.netloc}" if address.netloc else ""
+
+
 class _Measured:
     """Times every request by its route and adds the headers that every answer carries. Plain ASGI: it is on the path
     of every redemption and login, and the framework's own middleware base costs a task and a stream for each."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, policy: str) -> None:
         self._app = app
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -108,7 +119,7 @@ class _Measured:
                     # Kept, but asked for again each time: a deploy in the afternoon must not mix with this morning.
                     headers.setdefault("Cache-Control", "no-cache")
                 if route in PAGES:
-                    headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+                    headers["Content-Security-Policy"] = self._policy
                     headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 

@@ -89,11 +89,12 @@ def up_command(
         Path | None, typer.Option(exists=True, dir_okay=False, help="Import these instead of the demo's stores.")
     ] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Stop after so many seconds.")] = None,
+    media: Annotated[bool, typer.Option(help="Run a media server too, to push a real picture to.")] = False,
 ) -> None:
     """Run everything on this machine: servers, one API, two gateways, one worker."""
     from app import show
 
-    run(show.run(settings_for("up"), demo=demo, viewers=viewers, stores=stores, seconds=seconds))
+    run(show.run(settings_for("up"), demo=demo, viewers=viewers, stores=stores, seconds=seconds, media=media))
 
 
 @cli.command()

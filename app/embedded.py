@@ -88,7 +88,7 @@ def _unprivileged() -> pwd.struct_passwd | None:
     raise MissingServer("there is no unprivileged user `postgres` or `nobody` to run PostgreSQL as")
 
 
-def _home(state_dir: Path) -> Path:
+def home_of(state_dir: Path) -> Path:
     """Where the servers keep their data: the state folder, or a system folder if their user cannot reach that."""
     state_dir = state_dir.resolve()
     user = _unprivileged()
@@ -110,7 +110,7 @@ def _owned(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def _secret(path: Path) -> str:
+def secret(path: Path) -> str:
     """The password kept at ``path``, made on first use."""
     if not path.exists():
         path.touch(0o600)
@@ -119,7 +119,7 @@ def _secret(path: Path) -> str:
 
 
 @asynccontextmanager
-async def _process(command: list[str], log: Path, stop: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def server_process(command: list[str], log: Path, stop: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a server in its own session (a terminal's Ctrl-C is ours to handle) and stop it on leaving."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -142,17 +142,17 @@ async def _process(command: list[str], log: Path, stop: str) -> AsyncIterator[as
                 await process.wait()
 
 
-def _given(path: Path) -> Path:
+def given(path: Path) -> Path:
     """``path``, now owned by the user that servers run as."""
     if (user := _unprivileged()) is not None:
         os.chown(path, user.pw_uid, user.pw_gid)
     return path
 
 
-def _server_folder(path: Path) -> Path:
+def server_folder(path: Path) -> Path:
     """``path``, made, and the servers' own."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return _given(path)
+    return given(path)
 
 
 async def _stop_orphan(pid_file: Path, stop: signal.Signals) -> None:
@@ -170,7 +170,7 @@ async def _stop_orphan(pid_file: Path, stop: signal.Signals) -> None:
         return  # no file, or nobody there: what we wanted
 
 
-async def _until_ready(
+async def until_ready(
     what: str, process: asyncio.subprocess.Process, log: Path, probe: Callable[[], Awaitable[None]]
 ) -> None:
     """Return once ``probe`` succeeds. Raises ServerFailed with the end of the log."""
@@ -189,10 +189,10 @@ async def _initdb(home: Path, data: Path, password: str) -> None:
     """Make an empty cluster at ``data``, whole or not at all: a killed initdb leaves only the unfinished folder."""
     unfinished = home / "postgres.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    _server_folder(unfinished)
-    handover = _server_folder(home / "handover")
+    server_folder(unfinished)
+    handover = server_folder(home / "handover")
     (handover / "password").write_text(password)
-    _given(handover / "password")
+    given(handover / "password")
     command = [_binary("initdb", POSTGRES_PACKAGE), "-D", str(unfinished), "-U", "nearcast", "-E", "UTF8"]
     command += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={handover / 'password'}"]
     process = await asyncio.create_subprocess_exec(
@@ -213,7 +213,7 @@ async def postgres(home: Path, logs: Path) -> AsyncIterator[str]:
     """Run PostgreSQL with its data under ``home``; yields the URL of its database, which exists and has PostGIS."""
     server = _binary("postgres", POSTGRES_PACKAGE)
     data = home / "postgres"
-    password = _secret(home / "postgres.password")
+    password = secret(home / "postgres.password")
     log = logs / "postgres.log"
     log.touch()
     if not data.exists():
@@ -232,7 +232,7 @@ async def postgres(home: Path, logs: Path) -> AsyncIterator[str]:
         "timezone": "UTC",
     }
     command = [server, "-D", str(data), *(part for key, value in options.items() for part in ("-c", f"{key}={value}"))]
-    async with _process(command, log, "INT") as process:
+    async with server_process(command, log, "INT") as process:
         address = f"postgresql://nearcast:{password}@127.0.0.1:{port}"
 
         async def probe() -> None:
@@ -243,7 +243,7 @@ async def postgres(home: Path, logs: Path) -> AsyncIterator[str]:
             finally:
                 await connection.close()
 
-        await _until_ready("PostgreSQL", process, log, probe)
+        await until_ready("PostgreSQL", process, log, probe)
         yield f"{address}/{DATABASE}"
 
 
@@ -251,8 +251,8 @@ async def postgres(home: Path, logs: Path) -> AsyncIterator[str]:
 async def redis(home: Path, logs: Path) -> AsyncIterator[str]:
     """Run Redis with an append-only file under ``home``; yields its URL."""
     server = _binary("redis-server", "redis-server")
-    data = _server_folder(home / "redis")
-    password = _secret(home / "redis.password")
+    data = server_folder(home / "redis")
+    password = secret(home / "redis.password")
     log = logs / "redis.log"
     log.touch()
     await _stop_orphan(data / "redis.pid", signal.SIGTERM)
@@ -263,15 +263,15 @@ async def redis(home: Path, logs: Path) -> AsyncIterator[str]:
         f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {data}\npidfile {data}/redis.pid\n"
         'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\nmaxclients 10000\n'
     )
-    _given(config)
-    async with _process([server, str(config)], log, "TERM") as process:
+    given(config)
+    async with server_process([server, str(config)], log, "TERM") as process:
         url = f"redis://:{password}@127.0.0.1:{port}/0"
 
         async def probe() -> None:
             async with Redis.from_url(url) as client:
                 await client.ping()
 
-        await _until_ready("Redis", process, log, probe)
+        await until_ready("Redis", process, log, probe)
         yield url
 
 
@@ -309,7 +309,7 @@ async def servers(settings: Settings, *, share: bool = True) -> AsyncIterator[Se
                 }
             )
             return
-        home = _home(state_dir)
+        home = home_of(state_dir)
         home.mkdir(parents=True, exist_ok=True)
         if home != state_dir and not (state_dir / "data").is_symlink():
             (state_dir / "data").symlink_to(home)  # so that one finds it, and `make clean` removes it

@@ -23,6 +23,8 @@ from kernel.clock import now
 from kernel.http import Kernel
 from kernel.settings import Settings
 from kernel.tables import OutboxEvent
+from live import listing, streams
+from live.media import sign, stream_name
 
 DRAIN_SECONDS = 10
 """How long the summary waits for the relay to tell the last events."""
@@ -94,6 +96,20 @@ def _welcome(running: Stack, world: demo_world.World | None, seconds: float | No
         )
     console.print(f"  logs      {running.settings.state_dir / 'log'}")
     console.print(f"Ctrl-C stops everything{f', or {seconds:g} s' if seconds else ''}.")
+    console.print()
+
+
+async def _invite(kernel: Kernel, world: demo_world.World) -> None:
+    """How to put a real picture into the demo's first room."""
+    studio = streams.Studio.from_settings(kernel.settings)
+    async with kernel.sessions() as session:
+        found = await listing.one(session, demo_world.BRAND, world.room)
+    name = stream_name(found.id, found.stream_nonce)
+    key = sign(studio.key, name, now() + studio.ttl)
+    console.print("A real picture for the viewer page: in OBS, stream to the server")
+    console.print(f"  {studio.push_url}", soft_wrap=True)
+    console.print("with the stream key")
+    console.print(f"  {name}?{key}", soft_wrap=True)
     console.print()
 
 
@@ -178,14 +194,22 @@ async def _stop_signals() -> AsyncIterator[asyncio.Event]:
         loop.remove_signal_handler(number)
 
 
-async def run(settings: Settings, *, demo: bool, viewers: int, stores: Path | None, seconds: float | None) -> int:
+async def run(
+    settings: Settings, *, demo: bool, viewers: int, stores: Path | None, seconds: float | None, media: bool = False
+) -> int:
     """Run until stopped; returns the exit code: 0 only if the audit holds and the audience saw what it should."""
     if demo:
         settings = settings.model_copy(update={"dev_login": True})
     since = now()
-    async with _stop_signals() as stopping, stack(settings) as running, open_kernel(running.settings) as kernel:
+    async with (
+        _stop_signals() as stopping,
+        stack(settings, media=media) as running,
+        open_kernel(running.settings) as kernel,
+    ):
         world = await demo_world.load(kernel, stores) if demo else None
         _welcome(running, world, seconds)
+        if world is not None and running.settings.stream_push_url:
+            await _invite(kernel, world)
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, stopping.set)
         if world is None:

@@ -14,6 +14,7 @@ import structlog
 
 from app import embedded, migrations
 from app.keys import with_keys
+from app.media_server import media_server
 from app.processes import bound, free_port
 from kernel.postgres import create_engine
 from kernel.settings import PREFIX, Settings
@@ -114,13 +115,12 @@ def _environment(settings: Settings, **more: str) -> dict[str, str]:
     return inherited | settings.environment() | {f"{PREFIX}{name.upper()}": value for name, value in more.items()}
 
 
-def _children(settings: Settings, logs: Path) -> tuple[list[Child], str, list[str]]:
-    """The processes of a stack on free ports; the API's address and the gateways'."""
-    api_port = free_port(settings.api_port)
-    api = f"http://127.0.0.1:{api_port}"
+def _children(settings: Settings, api: str, logs: Path) -> tuple[list[Child], list[str]]:
+    """The processes of a stack on free ports, the API's at ``api``; the gateways' addresses."""
+    api_port = api.rpartition(":")[2]
     children = [
         Child("worker", ["worker"], _environment(settings), logs / "worker.log"),
-        Child("api", ["api"], _environment(settings, api_port=str(api_port)), logs / "api.log", f"{api}/readyz"),
+        Child("api", ["api"], _environment(settings, api_port=api_port), logs / "api.log", f"{api}/readyz"),
     ]
     gateways = []
     for number in range(1, GATEWAYS + 1):
@@ -129,14 +129,14 @@ def _children(settings: Settings, logs: Path) -> tuple[list[Child], str, list[st
         environment = _environment(settings, gateway_port=str(port))
         name = f"gateway-{number}"
         children.append(Child(name, ["gateway"], environment, logs / f"{name}.log", f"{gateways[-1]}/readyz"))
-    return children, api, gateways
+    return children, gateways
 
 
 @asynccontextmanager
-async def stack(settings: Settings) -> AsyncIterator[Stack]:
+async def stack(settings: Settings, *, media: bool = False) -> AsyncIterator[Stack]:
     """Start servers, migrate, start and supervise the processes; stop all of them in reverse order on leaving.
 
-    Raises what ``embedded.servers`` raises, and StartFailed.
+    With ``media`` a media server is among them. Raises what ``embedded.servers`` raises, and StartFailed.
     """
     async with AsyncExitStack() as exits:
         settings = await exits.enter_async_context(embedded.servers(with_keys(settings), share=False))
@@ -145,7 +145,10 @@ async def stack(settings: Settings) -> AsyncIterator[Stack]:
         await migrations.upgrade(engine)
         logs = settings.state_dir / "log"
         logs.mkdir(parents=True, exist_ok=True)
-        children, api, gateways = _children(settings, logs)
+        api = f"http://127.0.0.1:{free_port(settings.api_port)}"
+        if media:
+            settings = await exits.enter_async_context(media_server(settings, api))
+        children, gateways = _children(settings, api, logs)
         for child in children:
             await child.start()
             exits.push_async_callback(child.stop)

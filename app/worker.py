@@ -25,7 +25,7 @@ from kernel.postgres import transaction
 from kernel.settings import Settings
 from kernel.tables import IdempotencyKey, OutboxEvent
 from kernel.tasks import end
-from live import comments, reminders, rooms, summary
+from live import comments, reminders, rooms, streams, summary
 from live.bus import RedisBus
 from live.life import Watch
 
@@ -81,6 +81,12 @@ async def _keep_figures(kernel: Kernel) -> None:
         await summary.keep_figures(session, kernel.redis)
 
 
+async def _notice_silence(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        if gone := await streams.forget_silent(session):
+            log.info("streams_silent", connections=gone)
+
+
 async def _forget_fixes(kernel: Kernel) -> None:
     async with transaction(kernel.sessions) as session:
         await locations.expire(session, now())
@@ -118,6 +124,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("close_drops", lambda: drops.close_due(kernel.sessions, now()), 0.5),
         ("unpin", lambda: _unpin(kernel), 0.5),
         ("watch_guides", watch.turn, 1.0),
+        ("notice_silence", lambda: _notice_silence(kernel), 5.0),
         ("keep_comments", lambda: _keep_comments(kernel), 0.5),
         ("keep_figures", lambda: _keep_figures(kernel), 5.0),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Brings what `make` needs onto this machine: system packages (Debian/Ubuntu, as root or with sudo) and .venv.
-# usage: deploy/install.sh run|test
+# usage: deploy/install.sh run|media|test
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?usage: deploy/install.sh run|test}
+purpose=${1:?usage: deploy/install.sh run|media|test}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -25,7 +25,13 @@ want() { missing="$missing $1"; }
 python3 -c 'import ensurepip, venv' 2>/dev/null || want python3-venv
 if [ -z "${NEARCAST_DATABASE_URL:-}" ] || [ "$purpose" = test ]; then have_postgis || want postgis; fi
 if [ -z "${NEARCAST_REDIS_URL:-}" ] || [ "$purpose" = test ]; then command -v redis-server >/dev/null 2>&1 || want redis-server; fi
+if [ "$purpose" != run ]; then
+    # Not every user has the system's servers on PATH.
+    PATH=$PATH:/usr/sbin command -v nginx >/dev/null 2>&1 || want nginx-light
+    [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || want libnginx-mod-rtmp
+fi
 if [ "$purpose" = test ]; then
+    command -v ffmpeg >/dev/null 2>&1 || want ffmpeg
     command -v chromium >/dev/null 2>&1 || want chromium
     command -v chromedriver >/dev/null 2>&1 || want chromium-driver
     command -v node >/dev/null 2>&1 || want nodejs
@@ -43,7 +49,7 @@ if [ -n "$missing" ]; then
         say "Installing$missing …"
         $as_root apt-get update -qq
         packages=$(echo "$missing" | sed "s/ postgis/ $(postgis_package)/")
-        # Debian would start a system-wide PostgreSQL and Redis; ours are private to this checkout.
+        # Debian would start a system-wide PostgreSQL, Redis and nginx; ours are private to this checkout.
         blocked=""
         output=$(mktemp)
         if [ ! -e /usr/sbin/policy-rc.d ]; then
@@ -74,6 +80,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     exit 1
 }
 
+[ "$purpose" = test ] || purpose=run
 lock=requirements.lock
 [ "$purpose" = test ] && lock=requirements-dev.lock
 # The stamp carries the locks' hashes: a changed lock installs again, an interrupted install is finished.

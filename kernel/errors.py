@@ -33,6 +33,10 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "room_state": (409, "The room is not in a state that allows this."),
     "not_on_shelf": (409, "This product is not on the room's shelf."),
     "sold_out_product": (409, "This product is sold out."),
+    # Streams
+    "stream_off": (409, "No media server is set up here."),
+    "stream_key_invalid": (403, "This is not the key of a stream of ours."),
+    "stream_key_expired": (403, "This stream key has expired; ask for a new one."),
     # Where are you
     "consent_missing": (403, "Location needs the viewer's consent first."),
     "location_missing": (409, "Share your location to get a coupon from a store near you."),

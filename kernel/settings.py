@@ -3,15 +3,27 @@
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "NEARCAST_"
 
 
 class SettingMissing(ValueError):
     """Something cannot be done without a setting that was not made; the message names it."""
+
+
+def _play_urls(value: object) -> object:
+    """One address as CDNs have it, where all three ways are served under one name; or what JSON says of each."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("{"):
+        return json.loads(value)
+    host = urlsplit(value).hostname
+    path = urlsplit(value).path
+    return {"hls": value, "flv": value, "rtmp": f"rtmp://{host}{path}"} if value else {}
 
 
 class Settings(BaseSettings):
@@ -68,6 +80,24 @@ class Settings(BaseSettings):
     msg_sec_check: bool = Field(False, description="Ask WeChat's `msgSecCheck` about viewers' comments")
     msg_sec_check_down: Literal["pass", "refuse"] = Field(
         "pass", description="What becomes of a comment when WeChat does not answer within 300 ms: `pass` or `refuse`"
+    )
+
+    stream_push_url: str = Field(
+        "", description="Where guides push to, such as `rtmp://push.example.com/live`; empty: no media server"
+    )
+    stream_key: SecretStr = Field(
+        SecretStr(""), description="Key that signs push addresses; the media server's or the CDN's own"
+    )
+    stream_play_url: Annotated[dict[Literal["hls", "flv", "rtmp"], str], NoDecode, BeforeValidator(_play_urls)] = Field(
+        default_factory=dict,
+        description="Where viewers play from, such as `https://play.example.com/live`, or JSON with an address for "
+        "each of `hls`, `flv`, `rtmp`",
+    )
+    stream_play_key: SecretStr = Field(
+        SecretStr(""), description="Key that signs playback addresses; empty: they are not signed"
+    )
+    stream_ttl_seconds: int = Field(
+        43_200, gt=0, description="How long a push or playback address may be used to begin"
     )
 
     database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")

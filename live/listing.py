@@ -25,6 +25,7 @@ class Listed(NamedTuple):
     scheduled_at: datetime | None
     live_at: datetime | None
     ended_at: datetime | None
+    stream_nonce: UUID
     guide_id: UUID
     guide_name: str
     store_id: UUID | None
@@ -47,6 +48,7 @@ def _rooms(brand: str) -> Select[*tuple[Any, ...]]:
             Room.scheduled_at,
             Room.live_at,
             Room.ended_at,
+            Room.stream_nonce,
             Room.guide_id,
             staff.c.name,
             Room.store_id,

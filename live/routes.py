@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from msgspec import Meta
 from redis.exceptions import RedisError
 
+from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.http import (
     PLAIN,
@@ -29,6 +30,7 @@ from live import (
     comments,
     life_routes,
     listing,
+    media_routes,
     moderation_routes,
     people_routes,
     pins,
@@ -45,6 +47,7 @@ router = APIRouter(prefix="/v1")
 router.include_router(moderation_routes.router)
 router.include_router(people_routes.router)
 router.include_router(life_routes.router)
+router.include_router(media_routes.router)
 
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -121,7 +124,9 @@ async def create_room(body: views.NewRoom, session: InSession, who: GuideOrOps, 
 
 
 @router.get("/rooms/{room}", tags=["rooms"], summary="A room", responses=refusals(*_SIGNED_IN, "not_found", "invalid"))
-async def get_room(room: UUID, kernel: InKernel, session: InSession, who: Anyone) -> views.RoomPage:
+async def get_room(
+    room: UUID, kernel: InKernel, session: InSession, who: Anyone, studio: media_routes.InStudio
+) -> views.RoomPage:
     """The room, where to connect, its shelf, and what is being explained."""
     found = await listing.one(session, who.brand, room)
     products = await shelf.shelf(session, room)
@@ -135,6 +140,7 @@ async def get_room(room: UUID, kernel: InKernel, session: InSession, who: Anyone
         shelf=[views.card_view(pins.product_card(product)) for product in products],
         pin=views.pin_view(pinned),
         reminded=await reminders.subscribed(session, who, room),
+        playback=views.playback_view(found, studio, now()),
     )
 
 
@@ -317,13 +323,13 @@ async def ops_rooms(
     counts = await _counts(kernel.redis, ids)
     items = []
     for room in found:
-        now = counts.get(room.id, wire.Counts())
+        shown = counts.get(room.id, wire.Counts())
         items.append(
             views.RoomFigures(
-                room=views.room_view(room, now.viewers),
-                viewers=now.viewers,
-                uniques=now.uniques,
-                likes=now.likes,
+                room=views.room_view(room, shown.viewers),
+                viewers=shown.viewers,
+                uniques=shown.uniques,
+                likes=shown.likes,
                 comments=kept.get(room.id, 0),
             )
         )

@@ -97,6 +97,10 @@ class Room(Table):
     likes_read: Mapped[int] = mapped_column(
         BigInteger, server_default="0", comment="Redis' own figure when `likes` was brought up to date"
     )
+    stream_nonce: Mapped[UUID] = mapped_column(
+        server_default=func.gen_random_uuid(),
+        comment="half of the stream's name; a new one ends all addresses given out",
+    )
 
 
 class Reminder(Table):
@@ -118,6 +122,18 @@ class Reminder(Table):
     )
     outcome: Mapped[str | None] = mapped_column(Text)
     settled_at: Mapped[datetime | None]
+
+
+class Publication(Table):
+    """A connection on which a room's stream reaches the media server, as far as that has told."""
+
+    __tablename__ = "publications"
+    __table_args__ = (Index("ix_publications_heard_at", "heard_at"),)
+
+    room_id: Mapped[UUID] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True)
+    client: Mapped[str] = mapped_column(Text, primary_key=True, comment="the media server's own name for it")
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    heard_at: Mapped[datetime | None] = mapped_column(comment="last sign of life; null: its server gives none")
 
 
 class ShelfItem(Table):

@@ -10,12 +10,14 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from kernel.http import PLAIN, Code, Label
 from live import wire
 from live.listing import Listed
+from live.media import stream_name
 from live.muting import MAX_MUTE
 from live.pins import MAX_TTL, product_card
 from live.presence import GatewayStats
 from live.rooms import MAX_SLOW
 from live.sanctions import Scope
 from live.shelf import MAX_SHELF
+from live.streams import Studio
 from live.summary import Summary as RoomSummary
 from live.tables import Comment, PinMark, Product
 
@@ -191,6 +193,14 @@ class Pin(BaseModel):
     until: int | None = Field(examples=[None])
 
 
+class Playback(BaseModel):
+    """Where to play a room's stream, each way that the media server has; signed where it asks for that."""
+
+    hls: str | None = Field(None, examples=["https://play.example.com/live/0199….m3u8?txSecret=…&txTime=6A3B1C2D"])
+    flv: str | None = Field(None, examples=["https://play.example.com/live/0199….flv?txSecret=…&txTime=6A3B1C2D"])
+    rtmp: str | None = Field(None, examples=["rtmp://play.example.com/live/0199…?txSecret=…&txTime=6A3B1C2D"])
+
+
 class RoomPage(RoomView):
     """A room with all that its page needs."""
 
@@ -202,6 +212,9 @@ class RoomPage(RoomView):
     shelf: list[ProductCard]
     pin: Pin | None
     reminded: bool = Field(description="Whether the caller wanted to be told when it starts")
+    playback: Playback | None = Field(
+        description="Null without a media server, and once the room has ended; there may be nothing to play yet"
+    )
 
 
 class KeptComment(BaseModel):
@@ -286,6 +299,14 @@ def room_view(room: Listed, viewers: int) -> RoomView:
             "reminders": room.reminders,
         }
     )
+
+
+def playback_view(room: Listed, studio: Studio, at: datetime) -> Playback | None:
+    """Where to play the room's stream."""
+    if room.state == "ended":
+        return None
+    found = studio.playback(stream_name(room.id, room.stream_nonce), at)
+    return None if found is None else Playback.model_validate(found)
 
 
 def card_view(card: wire.ProductCard) -> ProductCard:

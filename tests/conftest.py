@@ -85,8 +85,8 @@ def running() -> Iterator[Settings]:
 
 
 @asynccontextmanager
-async def _with_demo(settings: Settings) -> AsyncIterator[Stack]:
-    async with up.stack(settings) as stack:
+async def _with_demo(settings: Settings, *, media: bool = False) -> AsyncIterator[Stack]:
+    async with up.stack(settings, media=media) as stack:
         async with open_kernel(stack.settings) as kernel:
             await demo.load(kernel)
         yield stack
@@ -99,6 +99,17 @@ def stack() -> Iterator[Stack]:
     with (
         _state_dir() as state_dir,
         _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}))) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def studio() -> Iterator[Stack]:
+    """The same with a media server."""
+    nowhere = Settings(database_url=None, redis_url=None, dev_login=True)
+    with (
+        _state_dir() as state_dir,
+        _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}), media=True)) as running,
     ):
         yield running
 

@@ -79,9 +79,15 @@ export interface Ping {
   t: 'ping';
 }
 
-/** Guide: the room goes live. */
+/** Guide: the room goes live, or on after a pause. */
 export interface Start {
   t: 'start';
+  id: string;
+}
+
+/** Guide: back soon; the room stays live and goes on with `start`. */
+export interface Pause {
+  t: 'pause';
   id: string;
 }
 
@@ -178,7 +184,7 @@ export interface Person {
   tier?: number;
 }
 
-/** A room as its viewers see it. `hushed`: only staff and the viewers in `allow` may comment. */
+/** A room as its viewers see it. `hushed`: only staff and the viewers in `allow` may comment. `paused_at`: the guide is away since then, and will be back; `state` stays `live`. `scheduled_at`: clients count down to it. */
 export interface RoomCard {
   id: string;
   title: string;
@@ -189,6 +195,9 @@ export interface RoomCard {
   slow_seconds?: number;
   hushed?: boolean;
   allow?: string[];
+  scheduled_at?: number;
+  paused_at?: number;
+  ended_at?: number;
 }
 
 /** A product as shown while it is explained. */
@@ -352,7 +361,7 @@ export interface Announced {
   at: number;
 }
 
-/** The room as it is from now on: gone live, ended, slow mode, muted. */
+/** The room as it is from now on: another time or title, gone live, paused, ended, slow mode, muted. */
 export interface RoomChanged {
   t: 'room';
   room: RoomCard;
@@ -428,6 +437,7 @@ export type ClientFrame =
   | Renew
   | Ping
   | Start
+  | Pause
   | Pin
   | Unpin
   | Announce

@@ -8,6 +8,7 @@ import {count} from './format.js';
 import {Hearts} from './hearts.js';
 import {adopt, onLanguage, refusal, say, t} from './i18n.js';
 import {joinRoom} from './join.js';
+import {play} from './player.js';
 import {showLine} from './line.js';
 import {all, brand, signIn} from './login.js';
 import {paint} from './scene.js';
@@ -69,6 +70,7 @@ async function enter(id) {
   const me = session.me;
   const comments = new Comments(by('comments'), me);
   const wallet = new Wallet(session, room);
+  play(document.querySelector('.stage'), found.playback, room);
   const stores = new Stores(session, room);
   const shelf = new Shelf(room, found.shelf);
   const drops = new Drops(by('drops'), room, stores, wallet);
