@@ -27,6 +27,7 @@ import live.routes
 from app.processes import open_kernel, until_stopped
 from coupons.codes import Signer
 from coupons.issuing import Issuer
+from geo.catchments import Catchments
 from kernel.http import Kernel, install_error_handlers
 from kernel.redis import answers
 from kernel.settings import Settings
@@ -56,7 +57,7 @@ def create_app(kernel: Kernel) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Issuer(kernel.sessions) as issuer:
+        async with Catchments(kernel.sessions) as catchments, Issuer(kernel.sessions, catchments) as issuer:
             app.state.issuer = issuer
             yield
 

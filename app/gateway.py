@@ -103,7 +103,7 @@ async def serve(settings: Settings) -> None:
         open_kernel(settings) as kernel,
         Catchments(kernel.sessions) as catchments,
         Locations(kernel.sessions, catchments, Arrivals(kernel.sessions)) as locations,
-        Issuer(kernel.sessions) as issuer,
+        Issuer(kernel.sessions, catchments) as issuer,
     ):
         checker = None
         if settings.msg_sec_check:

@@ -1,25 +1,22 @@
 """What a batch of claims of one drop gets: read everything once, decide in order of arrival, write once."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, column, func, select, text
-from sqlalchemy import Uuid as UuidType
+import numpy as np
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules
 from coupons.cards import CouponCard
-from coupons.granting import Decided, Locked, Wanted, lock, note, reach, tell_stock, viewer_array, write
-from coupons.tables import CampaignStore
+from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, stores_left, tell_stock, write
+from geo.catchments import Catchments
 from geo.matching import FRESH, MAX_ACCURACY_M
-from geo.tables import Location
-from guides.tables import Member
 from kernel.clock import milliseconds
-
-NEARBY_STORES = 4
-"""Stores looked at for each viewer where stores have quotas: when one fills up, the next may still give."""
+from kernel.postgres import Sessions
 
 Answer = CouponCard | str
 """A coupon, or the code of the refusal."""
@@ -34,67 +31,132 @@ class Claim(NamedTuple):
     room: UUID | None
 
 
-@dataclass(slots=True)
-class _Standing:
-    """What the database says about a viewer who claims; ``near`` holds stores in reach and metres, nearest first."""
+class _Standing(NamedTuple):
+    """What is known of a viewer who claims; ``near`` holds stores in reach and metres, nearest first."""
 
     tier: int | None
-    fix: tuple[Any, Any]
-    near: list[tuple[UUID, float]] = field(default_factory=list)
+    fixed_at: datetime | None
+    accuracy_m: float | None
+    near: Sequence[tuple[UUID, float]]
 
 
+_UNKNOWN = _Standing(None, None, None, ())
+
+_AREA = text(
+    """
+    SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
+           clock_timestamp() AS at
+    FROM drops d JOIN campaigns c ON c.id = d.campaign_id
+    WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'claim'
+    """
+)
+_STANDINGS = text(
+    """
+    SELECT w.viewer_id, m.tier, l.fixed_at, l.accuracy_m,
+           ST_X(CAST(l.position AS geometry)), ST_Y(CAST(l.position AS geometry))
+    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
+    LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = :brand
+    LEFT JOIN locations l ON l.room_id = :room AND l.viewer_id = w.viewer_id
+    """
+)
+_PARTAKING = text("SELECT store_id FROM campaign_stores WHERE campaign_id = :campaign")
+# One probe of the unique index for each viewer; written as `viewer_id = ANY(…)` it reads the whole campaign.
 _FORMER = text(
     """
     SELECT c.viewer_id, c.drop_id, c.claim_key, c.id, c.code, c.state, c.valid_from, c.valid_until,
            c.distance_band_m, s.code AS store, s.name AS store_name, s.address AS store_address
-    FROM coupons c JOIN stores s ON s.id = c.store_id
-    WHERE c.campaign_id = :campaign AND c.viewer_id = ANY(CAST(:viewers AS uuid[]))
+    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
+    JOIN coupons c ON c.campaign_id = :campaign AND c.viewer_id = w.viewer_id
+    JOIN stores s ON s.id = c.store_id
     """
 )
 
 
-async def answer_batch(session: AsyncSession, drop: UUID, claims: Sequence[Claim]) -> list[Answer]:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Where the viewers of a batch stand, seen before the drop is locked: places change slowly, and the drop must not
+    be held while they are looked up. Whether their stores are open and have coupons left is asked under the lock."""
+
+    area: Area
+    standings: dict[UUID, _Standing]
+
+
+async def look(sessions: Sessions, catchments: Catchments, drop: UUID, claims: Sequence[Claim]) -> Sight | None:
+    """Tier, fix and stores in reach of everybody in ``claims``; None if ``drop`` gives nothing that could be near."""
+    async with sessions() as session:
+        row = (await session.execute(_AREA, {"drop": drop})).one_or_none()
+        if row is None:
+            return None
+        area = Area(**row._mapping)
+        asked = {"viewers": _viewers(claims), "brand": area.brand, "room": area.room}
+        found = (await session.execute(_STANDINGS, asked)).all()
+        partaking = None
+        if not area.all_stores:
+            partaking = set(await session.scalars(_PARTAKING, {"campaign": area.campaign}))
+    fresh_after = area.at - FRESH
+    placed = [
+        place
+        for place, (_, _, fixed_at, accuracy, _, _) in enumerate(found)
+        if fixed_at is not None and fixed_at > fresh_after and accuracy <= MAX_ACCURACY_M
+    ]
+    near: dict[int, list[tuple[UUID, float]]] = {}
+    if placed:
+        reach = await catchments.of(area.brand, area.radius_m)
+        lng, lat, accuracy = np.array([(found[place][4], found[place][5], found[place][3]) for place in placed]).T
+        for fix, store, distance in reach.nearest_first(lng, lat, accuracy, near_counts=area.near_counts):
+            if partaking is None or store in partaking:
+                near.setdefault(placed[fix], []).append((store, distance))
+    return Sight(
+        area,
+        {
+            viewer: _Standing(tier, fixed_at, accuracy_m, near.get(place, ()))
+            for place, (viewer, tier, fixed_at, accuracy_m, _, _) in enumerate(found)
+        },
+    )
+
+
+async def answer_batch(session: AsyncSession, drop: UUID, claims: Sequence[Claim], sight: Sight | None) -> list[Answer]:
     """Decide ``claims`` in the order given and write what is granted; true once the caller's transaction commits.
 
-    Two claims of one viewer with the same key are one claim, in this batch and across batches.
+    Two claims of one viewer with the same key are one claim, in this batch and across batches. ``sight`` is what
+    ``look`` saw of the same claims a moment ago.
     """
     locked = await lock(session, drop)
     if locked is None or locked.row.mode != "claim":
         return ["not_found"] * len(claims)
-    batch = _Batch(locked)
+    batch = _Batch(locked, {} if sight is None else sight.standings)
     ours = [
         claim for claim in claims if claim.brand == locked.row.brand_id and claim.room in (None, locked.row.room_id)
     ]
     batch.recall(await session.execute(_FORMER, {"campaign": locked.row.campaign_id, "viewers": _viewers(ours)}))
     waiting = batch.sift(ours)
-    while waiting:
-        await batch.look(session, waiting)
-        wanted, deferred = batch.decide(waiting)
-        cards = await write(session, locked, [want for _, want in wanted])
-        for (claim, _), card in zip(wanted, cards, strict=True):
-            batch.answers[claim.viewer, claim.key] = card or "limit_reached"
-            batch.granted -= card is None
-        await note(session, locked, batch.decided)
-        batch.decided = []
-        waiting = deferred
+    wanted: list[tuple[Claim, Wanted]] = []
+    if waiting:
+        batch.left = await stores_left(session, locked, batch.stores(waiting))
+        wanted = batch.decide(waiting)
+    cards = await write(session, locked, [want for _, want in wanted])
+    for (claim, _), card in zip(wanted, cards, strict=True):
+        batch.answers[claim.viewer, claim.key] = card or "limit_reached"
+        batch.granted -= card is None
+    await note(session, locked, batch.decided)
     if batch.was_open:
         await tell_stock(session, locked, batch.granted)
     return [batch.answers.get((claim.viewer, claim.key), "not_found") for claim in claims]
 
 
-def _viewers(claims: Iterable[Claim]) -> list[UUID]:
-    return list({claim.viewer for claim in claims})
+def _viewers(claims: Iterable[Claim]) -> str:
+    return array_of({claim.viewer for claim in claims})
 
 
 class _Batch:
     """The bookkeeping of one batch: what is left, who has how many, who was answered what."""
 
-    def __init__(self, locked: Locked) -> None:
+    def __init__(self, locked: Locked, standings: dict[UUID, _Standing]) -> None:
         self._locked = locked
         self._held: dict[UUID, int] = {}
-        self._standings: dict[UUID, _Standing] = {}
-        self._quota_left: dict[UUID, int] = {}
-        self._has_quotas = locked.row.store_quota is not None
+        self._standings = standings
+        self.left: dict[UUID, int | None] = {}
+        """Of each open store that takes part: how many it may still give, None for any number."""
         self._closed = locked.closed()
         self.was_open = self._closed is None
         self.granted = 0
@@ -140,98 +202,48 @@ class _Batch:
                 waiting[identity] = claim
         return list(waiting.values())
 
-    async def look(self, session: AsyncSession, claims: Sequence[Claim]) -> None:
-        """Read tier, fix and stores in reach of the viewers of ``claims``."""
-        locked, viewers = self._locked, _viewers(claims)
-        near = reach(locked.area, k=NEARBY_STORES if self._has_quotas else 1, viewers=viewers)
-        asked = (
-            func.unnest(viewer_array("asked", viewers))
-            .table_valued(column("viewer_id", UuidType()), name="asked")
-            .render_derived()
-        )
-        query = (
-            select(
-                asked.c.viewer_id,
-                Member.tier,
-                Location.fixed_at,
-                Location.accuracy_m,
-                near.c.store_id,
-                near.c.distance_m,
-                (CampaignStore.quota - CampaignStore.issued).label("quota_left"),
-            )
-            .select_from(asked)
-            .outerjoin(Member, (Member.id == asked.c.viewer_id) & (Member.brand_id == locked.row.brand_id))
-            .outerjoin(Location, (Location.viewer_id == asked.c.viewer_id) & (Location.room_id == locked.row.room_id))
-            .outerjoin(near, near.c.viewer_id == asked.c.viewer_id)
-            .outerjoin(
-                CampaignStore,
-                (CampaignStore.campaign_id == locked.row.campaign_id) & (CampaignStore.store_id == near.c.store_id),
-            )
-            .order_by(near.c.rank)
-        )
-        self._standings = {}
-        for found in await session.execute(query):
-            standing = self._standings.get(found.viewer_id)
-            if standing is None:
-                fix = (found.fixed_at, found.accuracy_m)
-                standing = self._standings[found.viewer_id] = _Standing(found.tier, fix)
-            if found.store_id is not None:
-                standing.near.append((found.store_id, found.distance_m))
-                if self._has_quotas:
-                    quota = self._locked.row.store_quota if found.quota_left is None else found.quota_left
-                    self._quota_left[found.store_id] = quota
-        await self._look_past_full_stores(session)
+    def stores(self, claims: Iterable[Claim]) -> list[UUID]:
+        """Every store in reach of somebody in ``claims``."""
+        return list({store for claim in claims for store, _ in self._standing(claim).near})
 
-    async def _look_past_full_stores(self, session: AsyncSession) -> None:
-        """Tell those who stand before a store that has no more from those who stand before none."""
-        lost = [viewer for viewer, standing in self._standings.items() if not standing.near]
-        if self._has_quotas and lost:
-            full = reach(self._locked.area, viewers=lost, full_too=True)
-            for viewer, store, distance in await session.execute(
-                select(full.c.viewer_id, full.c.store_id, full.c.distance_m)
-            ):
-                self._standings[viewer].near.append((store, distance))
-                self._quota_left[store] = 0
+    def _standing(self, claim: Claim) -> _Standing:
+        return self._standings.get(claim.viewer, _UNKNOWN)
 
-    def decide(self, claims: Iterable[Claim]) -> tuple[list[tuple[Claim, Wanted]], list[Claim]]:
-        """Who gets one of which store, and which claims must look again because their stores filled up just now."""
-        wanted, deferred = [], []
+    def decide(self, claims: Iterable[Claim]) -> list[tuple[Claim, Wanted]]:
+        """Who gets one, of which store: the nearest that is open and has some left."""
+        wanted = []
+        allowed = self._locked.left
         for claim in claims:
-            standing = self._standings[claim.viewer]
-            reason = self._refusal(claim, standing)
+            standing = self._standing(claim)
+            held = self._held.get(claim.viewer, 0)
+            reason = rules.barred(self._locked.limits, tier=standing.tier, held=held)
             if reason is not None:
                 self.answers[claim.viewer, claim.key] = reason
                 continue
-            found = rules.first_with_quota(standing.near, self._quota_left)
-            if found is None:
-                if len(standing.near) == NEARBY_STORES:
-                    deferred.append(claim)
-                else:
-                    self._refuse_in_range(claim, standing, "sold_out")
+            nearest, giving = rules.nearest_giving(standing.near, self.left)
+            if nearest is None:
+                self.answers[claim.viewer, claim.key] = rules.unplaced(
+                    standing.fixed_at,
+                    standing.accuracy_m,
+                    fresh_after=self._locked.at - FRESH,
+                    max_accuracy_m=MAX_ACCURACY_M,
+                )
                 continue
-            store, distance = found
-            if self._has_quotas:
-                self._quota_left[store] -= 1
-            held = self._held[claim.viewer] = self._held.get(claim.viewer, 0) + 1
+            if rules.held_out(self._locked.limits, claim.viewer):
+                self._refuse_in_range(claim, nearest, "held_out")
+                continue
+            if giving is None or self.granted >= allowed:
+                self._refuse_in_range(claim, nearest, "sold_out")
+                continue
+            store, distance = giving
+            left = self.left[store]
+            if left is not None:
+                self.left[store] = left - 1
+            self._held[claim.viewer] = held + 1
             self.granted += 1
-            wanted.append((claim, Wanted(claim.viewer, held, store, distance, claim.key)))
-        return wanted, deferred
+            wanted.append((claim, Wanted(claim.viewer, held + 1, store, distance, claim.key)))
+        return wanted
 
-    def _refusal(self, claim: Claim, standing: _Standing) -> str | None:
-        limits = self._locked.limits
-        reason = rules.barred(limits, tier=standing.tier, held=self._held.get(claim.viewer, 0))
-        if reason is not None:
-            return reason
-        if not standing.near:
-            return rules.unplaced(*standing.fix, fresh_after=self._locked.at - FRESH, max_accuracy_m=MAX_ACCURACY_M)
-        if rules.held_out(limits, claim.viewer):
-            return self._refuse_in_range(claim, standing, "held_out")
-        if self.granted >= self._locked.left:
-            return self._refuse_in_range(claim, standing, "sold_out")
-        return None
-
-    def _refuse_in_range(self, claim: Claim, standing: _Standing, reason: str) -> str:
+    def _refuse_in_range(self, claim: Claim, nearest: tuple[UUID, float], reason: str) -> None:
         self.answers[claim.viewer, claim.key] = reason
-        store, distance = standing.near[0]
-        self.decided.append(Decided(claim.viewer, store, reason, distance))
-        return reason
+        self.decided.append(Decided(claim.viewer, nearest[0], reason, nearest[1]))

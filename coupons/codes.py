@@ -35,12 +35,20 @@ _FORGIVEN = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
 # Standard base32 and Crockford's order the same 5-bit groups with other letters.
 _FROM_STANDARD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", ALPHABET.encode())
 _TO_STANDARD = bytes.maketrans(ALPHABET.encode(), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+_TO_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+"""The same 5-bit groups as `int` reads them."""
 _SIGNATURE_BYTES = 64
 
 
 def new_code() -> str:
     """A code nobody can guess, without its check symbol: the form that is stored."""
-    return base64.b32encode(secrets.token_bytes(CODE_BYTES)).translate(_FROM_STANDARD).decode()
+    return new_codes(1)[0]
+
+
+def new_codes(n: int) -> list[str]:
+    """``n`` codes at the price of few: their bytes fill base32's groups, so they are written in one go."""
+    symbols = base64.b32encode(secrets.token_bytes(CODE_BYTES * n)).translate(_FROM_STANDARD).decode()
+    return [symbols[start : start + CODE_LENGTH] for start in range(0, len(symbols), CODE_LENGTH)]
 
 
 def _bytes_of(code: str) -> bytes:
@@ -49,7 +57,7 @@ def _bytes_of(code: str) -> bytes:
 
 def check_symbol(code: str) -> str:
     """The check symbol of a stored ``code``."""
-    return CHECK_ALPHABET[int.from_bytes(_bytes_of(code)) % 37]
+    return CHECK_ALPHABET[int(code.translate(_TO_DIGITS), 32) % 37]
 
 
 def display(code: str) -> str:

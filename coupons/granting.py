@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, Subquery, any_, bindparam, or_, text
+from sqlalchemy import Row, Select, Subquery, Text, any_, bindparam, cast, or_, text
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -54,8 +54,9 @@ _WRITE = text(
     """
     WITH wanted AS (
         SELECT * FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:viewers AS uuid[]), CAST(:ns AS smallint[]), CAST(:stores AS uuid[]),
-            CAST(:codes AS text[]), CAST(:bands AS integer[]), CAST(:keys AS text[])
+            CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
+            CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS uuid[]),
+            CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]), CAST(:keys AS text[])
         ) AS w (id, viewer_id, n, store_id, code, band, key)
     ), made AS (
         INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
@@ -92,7 +93,8 @@ _DECIDED = text(
     INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
     SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
            w.reason, w.band, :at
-    FROM unnest(CAST(:viewers AS uuid[]), CAST(:stores AS uuid[]), CAST(:reasons AS text[]), CAST(:bands AS integer[]))
+    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[]), CAST(CAST(:stores AS text) AS uuid[]),
+                CAST(CAST(:reasons AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]))
         AS w (viewer_id, store_id, reason, band)
     ON CONFLICT DO NOTHING
     """
@@ -205,37 +207,52 @@ async def lock(session: AsyncSession, drop: UUID) -> Locked | None:
     return None if row is None else Locked(row)
 
 
-def _giving_stores(area: Area, full_too: bool) -> Select[Any]:
-    """``store_id`` of the campaign's stores that are open for business and, unless ``full_too``, have quota left."""
-    stores = open_stores(area.brand, area.at).join(
+def _partaking(area: Area) -> Select[Any]:
+    """The campaign's stores that are open for business."""
+    return open_stores(area.brand, area.at).join(
         CampaignStore,
         (CampaignStore.store_id == Store.id) & (CampaignStore.campaign_id == area.campaign),
         isouter=area.all_stores,
     )
-    if full_too:
-        return stores
-    return stores.where(or_(CampaignStore.quota.is_(None), CampaignStore.issued < CampaignStore.quota))
 
 
-def reach(area: Area, *, k: int = 1, viewers: Sequence[UUID] | None = None, full_too: bool = False) -> Subquery:
-    """Up to ``k`` stores of ``area`` in reach of each viewer, as ``geo.matching.candidates`` says them."""
+def reach(area: Area, viewers: Sequence[UUID] | None = None) -> Subquery:
+    """The nearest store of ``area`` with quota left that each viewer has in reach, as ``geo.matching`` says it."""
     query = candidates(
         area.room,
-        _giving_stores(area, full_too),
+        _partaking(area).where(or_(CampaignStore.quota.is_(None), CampaignStore.issued < CampaignStore.quota)),
         radius_m=area.radius_m,
         near_counts=area.near_counts,
         fresh_after=area.at - FRESH,
-        k=k,
     )
     if viewers is not None:
-        # An array keeps the statement's text the same for every batch, so that its plan is found again.
-        query = query.where(Location.viewer_id == any_(viewer_array("reached", viewers)))
+        query = query.where(Location.viewer_id == any_(_array("reached", viewers)))
     return query.subquery("near")
 
 
-def viewer_array(name: str, viewers: Sequence[UUID]) -> Any:
-    """``viewers`` as one array parameter."""
-    return bindparam(name, list(viewers), type_=ARRAY(UuidType()), unique=True)
+async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> dict[UUID, int | None]:
+    """Which of ``stores`` may give coupons of the locked campaign, and how many each has left (None: any number)."""
+    query = (
+        _partaking(locked.area)
+        .add_columns(CampaignStore.store_id.is_not(None), CampaignStore.quota - CampaignStore.issued)
+        .where(Store.id == any_(_array("stores", stores)))
+    )
+    # A store that has given none yet has no row, and all of its quota.
+    return {store: left if known else locked.row.store_quota for store, known, left in await session.execute(query)}
+
+
+def array_of(values: Iterable[object]) -> str:
+    """``values`` (identifiers, numbers, words of our own) as PostgreSQL writes an array, for a parameter that is cast.
+
+    Given a list, the driver looks at every element by itself, which costs more than all the rest of a claim. Not for
+    texts from outside: nothing is quoted.
+    """
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def _array(name: str, ids: Iterable[UUID]) -> Any:
+    # One parameter keeps the statement's text the same for every batch, so that its plan is found again.
+    return cast(bindparam(name, array_of(ids), type_=Text, unique=True), ARRAY(UuidType()))
 
 
 async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted]) -> list[CouponCard | None]:
@@ -249,15 +266,15 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
     row = locked.row
     valid_from, valid_until = locked.validity()
     ids = [new_id() for _ in wanted]
-    made_codes = [codes.new_code() for _ in wanted]
+    made_codes = codes.new_codes(len(wanted))
     bands = [rules.distance_band(w.distance_m) for w in wanted]
     values = {
-        "ids": ids,
-        "viewers": [w.viewer for w in wanted],
-        "ns": [w.n for w in wanted],
-        "stores": [w.store for w in wanted],
-        "codes": made_codes,
-        "bands": bands,
+        "ids": array_of(ids),
+        "viewers": array_of(w.viewer for w in wanted),
+        "ns": array_of(w.n for w in wanted),
+        "stores": array_of(w.store for w in wanted),
+        "codes": array_of(made_codes),
+        "bands": array_of(bands),
         "keys": [w.key for w in wanted],
         "brand": row.brand_id,
         "campaign": row.campaign_id,
@@ -313,10 +330,10 @@ async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]
     if decided:
         values = {
             "drop": locked.row.drop_id,
-            "viewers": [d.viewer for d in decided],
-            "stores": [d.store for d in decided],
-            "reasons": [d.reason for d in decided],
-            "bands": [rules.distance_band(d.distance_m) for d in decided],
+            "viewers": array_of(d.viewer for d in decided),
+            "stores": array_of(d.store for d in decided),
+            "reasons": array_of(d.reason for d in decided),
+            "bands": array_of(rules.distance_band(d.distance_m) for d in decided),
             "at": locked.at,
         }
         await session.execute(_DECIDED, values)

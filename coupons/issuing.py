@@ -4,9 +4,10 @@ An answer is given only after that transaction has committed, so nobody is told 
 """
 
 import asyncio
+from collections import Counter as Tally
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, Claim, answer_batch
+from coupons.claiming import Answer, Claim, answer_batch, look
+from geo.catchments import Catchments
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.postgres import Sessions, transaction
@@ -27,8 +29,11 @@ QUEUE = 20_000
 """Claims that may wait in one process; beyond it they are refused at once."""
 LINGER_SECONDS = 0.003
 """How long the first claim of a batch waits for company."""
-WORKERS = 2
-"""Drops that are answered at the same time; the claims of one drop are always answered in the order they came."""
+WORKERS = 4
+"""Batches under way at the same time."""
+AHEAD = 2
+"""Of these, of one drop: while one batch is written, the places of the next are looked up. They are decided one after
+the other, so the claims of a drop are answered in the order they came."""
 BATCH_TIMEOUT_SECONDS = 10.0
 
 CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
@@ -48,18 +53,31 @@ class _Waiting:
     answer: asyncio.Future[Answer]
 
 
+@dataclass(slots=True, eq=False)
+class _Line:
+    """The claims of one drop that wait, in the order they came."""
+
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    called: bool = False
+    """A worker was asked to take a batch and has not come yet."""
+    under_way: int = 0
+    last: asyncio.Future[None] | None = None
+    """Done when the newest batch under way is decided."""
+
+
 class Issuer:
     """Answers claims of this process; any number of processes may answer for the same drop.
 
-    ``async with Issuer(sessions) as issuer`` for as long as the process serves. On leaving, claims that still wait are
-    refused as ``unavailable``: their viewers retry with the same id.
+    ``async with Issuer(sessions, catchments) as issuer`` for as long as the process serves. On leaving, claims that
+    still wait are refused as ``unavailable``: their viewers retry with the same id.
     """
 
-    def __init__(self, sessions: Sessions, *, queue: int = QUEUE) -> None:
+    def __init__(self, sessions: Sessions, catchments: Catchments, *, queue: int = QUEUE) -> None:
         self._sessions = sessions
+        self._catchments = catchments
         self._bound = queue
         self._waiting = 0
-        self._claims: dict[UUID, deque[_Waiting]] = {}
+        self._lines: dict[UUID, _Line] = {}
         self._ready: asyncio.Queue[UUID] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
 
@@ -78,9 +96,9 @@ class Issuer:
         """End the workers and refuse whoever still waits."""
         await end(*self._workers)
         self._workers = []
-        for claims in self._claims.values():
-            self._reply((waiting, "unavailable") for waiting in claims)
-        self._claims.clear()
+        for line in self._lines.values():
+            self._reply((waiting, "unavailable") for waiting in line.waiting)
+        self._lines.clear()
 
     async def claim(self, who: Principal, room: UUID | None, drop: UUID, claim_id: str) -> CouponCard:
         """A coupon of the claim drop ``drop``, durable on return; the same ``claim_id`` gets the same coupon again.
@@ -98,38 +116,47 @@ class Issuer:
             CLAIMS.labels("busy").inc()
             raise Refusal("busy", retry_after=1)
         waiting = _Waiting(Claim(who.brand, who.subject, claim_id, room), asyncio.get_running_loop().create_future())
-        if (queue := self._claims.get(drop)) is None:
-            queue = self._claims[drop] = deque()
-            self._ready.put_nowait(drop)
-        queue.append(waiting)
+        if (line := self._lines.get(drop)) is None:
+            line = self._lines[drop] = _Line()
+        line.waiting.append(waiting)
+        self._call(drop, line)
         self._waiting += 1
         answer = await waiting.answer
         if isinstance(answer, str):
             raise Refusal(answer, retry_after=2 if answer == "unavailable" else None)
         return answer
 
+    def _call(self, drop: UUID, line: _Line) -> None:
+        """Ask a worker to come for a batch of ``line``, unless it is asked already or enough are under way."""
+        if line.waiting and not line.called and line.under_way < AHEAD:
+            line.called = True
+            self._ready.put_nowait(drop)
+
     async def _work(self) -> None:
         while True:
             drop = await self._ready.get()
-            # The drop stays in `_claims` while its batch is answered, so no second worker overtakes this one.
-            await asyncio.sleep(LINGER_SECONDS if len(self._claims[drop]) < BATCH else 0)
-            queue = self._claims[drop]
-            batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+            line = self._lines[drop]
+            await asyncio.sleep(LINGER_SECONDS if len(line.waiting) < BATCH else 0)
+            batch = [line.waiting.popleft() for _ in range(min(BATCH, len(line.waiting)))]
+            before, line.last = line.last, asyncio.get_running_loop().create_future()
+            decided = line.last
+            line.called = False
+            line.under_way += 1
+            self._call(drop, line)
             try:
-                await self._answer(drop, batch)
+                await self._answer(drop, batch, before)
             finally:
-                if queue:
-                    self._ready.put_nowait(drop)
-                else:
-                    del self._claims[drop]
+                decided.set_result(None)
+                line.under_way -= 1
+                self._call(drop, line)
+                if not line.waiting and not line.under_way:
+                    self._lines.pop(drop, None)
 
-    async def _answer(self, drop: UUID, batch: list[_Waiting]) -> None:
+    async def _answer(self, drop: UUID, batch: list[_Waiting], before: asyncio.Future[None] | None) -> None:
         BATCH_SIZE.observe(len(batch))
         answers: list[Answer] = ["unavailable"] * len(batch)
         try:
-            with BATCH_SECONDS.time():
-                async with asyncio.timeout(BATCH_TIMEOUT_SECONDS), transaction(self._sessions) as session:
-                    decided = await answer_batch(session, drop, [waiting.claim for waiting in batch])
+            decided = await self._decide(drop, [waiting.claim for waiting in batch], before)
             answers = decided
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
@@ -144,13 +171,29 @@ class Issuer:
             # Also when cancelled: nobody waits for ever.
             self._reply(zip(batch, answers, strict=True))
 
+    async def _decide(self, drop: UUID, claims: list[Claim], before: asyncio.Future[None] | None) -> list[Answer]:
+        async with asyncio.timeout(BATCH_TIMEOUT_SECONDS):
+            sight = await look(self._sessions, self._catchments, drop, claims)
+            if before is not None:
+                await asyncio.wait([before])
+            with BATCH_SECONDS.time():
+                async with transaction(self._sessions) as session:
+                    return await answer_batch(session, drop, claims, sight)
+
     def _reply(self, answers: Iterable[tuple[_Waiting, Answer]]) -> None:
+        outcomes: Tally[str] = Tally()
         for waiting, answer in answers:
             self._waiting -= 1
             if not waiting.answer.done():  # a viewer who left has cancelled it; what was granted is in their wallet
                 waiting.answer.set_result(answer)
-            CLAIMS.labels(answer if isinstance(answer, str) else "issued").inc()
+            outcomes[answer if isinstance(answer, str) else "issued"] += 1
+        for outcome, count in outcomes.items():
+            CLAIMS.labels(outcome).inc(count)
 
 
 def _encodable(claim_id: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in claim_id)
+    try:
+        claim_id.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

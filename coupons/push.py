@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Row, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.granting import Area, Decided, Locked, Wanted, lock, note, reach, tell_stock, write
+from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, reach, tell_stock, write
 from coupons.tables import Coupon, DropViewer
 from guides.tables import Member
 from kernel.postgres import Sessions, transaction
@@ -34,7 +34,7 @@ _CHANGED = text(
     """
     SELECT w.viewer_id, v.viewer_id IS NOT NULL AS decided,
            (SELECT count(*) FROM coupons c WHERE c.campaign_id = :campaign AND c.viewer_id = w.viewer_id) AS held
-    FROM unnest(CAST(:viewers AS uuid[])) AS w (viewer_id)
+    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
     LEFT JOIN drop_viewers v ON v.drop_id = :drop AND v.viewer_id = w.viewer_id
     """
 )
@@ -74,7 +74,7 @@ async def match(
     session: AsyncSession, area: Area, *, drop: UUID | None, viewers: Sequence[UUID] | None = None
 ) -> list[Match]:
     """Who is in reach, nearest first; without those about whom ``drop`` has decided."""
-    near = reach(area, viewers=viewers)
+    near = reach(area, viewers)
     undecided: list[ColumnElement[bool]] = []
     if drop is not None:
         undecided = [~exists().where(DropViewer.drop_id == drop, DropViewer.viewer_id == near.c.viewer_id)]
@@ -151,7 +151,7 @@ async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match]
         return _Done(0, "sold_out")
     if (closed := locked.closed()) is not None:
         return _Done(0, "held" if closed in ("campaign_state", "not_started") else "over")
-    values = {"drop": drop, "campaign": locked.row.campaign_id, "viewers": [m.viewer for m in chunk]}
+    values = {"drop": drop, "campaign": locked.row.campaign_id, "viewers": array_of(m.viewer for m in chunk)}
     changed = {row.viewer_id: row for row in await session.execute(_CHANGED, values)}
     quotas = await _quotas(session, locked)
     wanted, decided = _decide(locked, chunk, changed, quotas)

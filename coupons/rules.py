@@ -1,6 +1,6 @@
 """Who may have a coupon, what it is worth, how long it holds: decisions only, with every fact passed in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta, tzinfo
 from hashlib import blake2b
@@ -172,9 +172,23 @@ def distance_band(distance_m: float) -> int:
     return next((edge for edge in BANDS_M if distance_m <= edge), BANDS_M[-1])
 
 
-def first_with_quota(candidates: Sequence[tuple[UUID, float]], left: dict[UUID, int]) -> tuple[UUID, float] | None:
-    """The nearest of ``candidates`` (store, metres) that may still give one; a store missing in ``left`` always may."""
-    return next((near for near in candidates if left.get(near[0], 1) > 0), None)
+Place = tuple[UUID, float]
+"""A store, and how many metres away it is."""
+
+
+def nearest_giving(candidates: Iterable[Place], left: Mapping[UUID, int | None]) -> tuple[Place | None, Place | None]:
+    """Of ``candidates``, nearest first: the nearest that takes part, and the nearest that has coupons left.
+
+    ``left`` holds the stores that take part, with None for any number.
+    """
+    nearest = None
+    for place in candidates:
+        if place[0] in left:
+            nearest = nearest or place
+            quota = left[place[0]]
+            if quota is None or quota > 0:
+                return nearest, place
+    return nearest, None
 
 
 def unusable(state: str, *, same_store: bool, valid_from: datetime, valid_until: datetime, now: datetime) -> str | None:

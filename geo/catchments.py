@@ -5,7 +5,7 @@ stores change, while others go on asking the old.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 3.0
 """How long a change of stores may go unnoticed."""
+RADII = 16
+"""Radii of campaigns for which a brand's catchments are kept; the one that was built first makes room."""
 _MARGIN = 1.01
 """Boxes are this much wider than what they stand for: they only choose whom to measure."""
 _POLAR_LATITUDE = 89.0
@@ -76,14 +78,18 @@ class _Area:
 
 
 class Reach:
-    """The catchments of one brand's open stores at one moment. Immutable, so any number of tasks may ask it."""
+    """The catchments of one brand's open stores at one moment. Immutable, so any number of tasks may ask it.
 
-    def __init__(self, rows: Sequence[RowMapping]) -> None:
+    ``radius_m`` is the radius of stores that have neither one of their own nor a trade area: a campaign's.
+    """
+
+    def __init__(self, rows: Sequence[RowMapping], radius_m: int = DEFAULT_RADIUS_M) -> None:
+        self._rows = rows
         self.stores: list[UUID] = [row["id"] for row in rows]
         lng = np.array([row["x"] for row in rows], np.float64)
         lat = np.array([row["y"] for row in rows], np.float64)
         self._points = in_space(lng, lat)
-        self._radius = np.array([row["radius_m"] or DEFAULT_RADIUS_M for row in rows], np.float64)
+        self._radius = np.array([row["radius_m"] or radius_m for row in rows], np.float64)
         self._areas: dict[int, _Area] = {}
         extent = self._radius.copy()
         for index, row in enumerate(rows):
@@ -113,6 +119,24 @@ class Reach:
             depth[here] = self._areas[index].depth(lng[fix[here]], lat[fix[here]])
         kept = depth - accuracy_m[fix] <= 0
         return Matches(fix[kept], store[kept], distance[kept], (depth + accuracy_m[fix] <= 0)[kept])
+
+    def nearest_first(
+        self, lng: Floats, lat: Floats, accuracy_m: Floats, *, near_counts: bool
+    ) -> Iterator[tuple[int, UUID, float]]:
+        """Place of the fix, store, and metres to its door: by fix, the nearest store first. ``near_counts=False``
+        leaves out fixes that are not inside for certain."""
+        found = self.match(lng, lat, accuracy_m)
+        kept = np.lexsort((found.distance_m, found.fix))
+        if not near_counts:
+            kept = kept[found.inside[kept]]
+        for fix, store, distance in zip(
+            found.fix[kept].tolist(), found.store[kept].tolist(), found.distance_m[kept].tolist(), strict=True
+        ):
+            yield fix, self.stores[store], distance
+
+    def with_radius(self, radius_m: int) -> "Reach":
+        """The same stores, for a campaign of another radius."""
+        return Reach(self._rows, radius_m)
 
     def near(self, lng: float, lat: float, accuracy_m: float) -> list[Near]:
         """The stores in reach of one fix, nearest first."""
@@ -153,7 +177,7 @@ class Catchments:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._reach: dict[str, Reach] = {}
+        self._reach: dict[str, dict[int, Reach]] = {}
         self._fingerprints: dict[str, Any] = {}
         self._loading: dict[str, asyncio.Lock] = {}
         self._watching: asyncio.Task[None] | None = None
@@ -168,14 +192,20 @@ class Catchments:
         assert self._watching is not None
         await end(self._watching)
 
-    async def of(self, brand: str) -> Reach:
-        """The catchments of ``brand``; read on the first question, from memory after that."""
-        if brand not in self._reach:
+    async def of(self, brand: str, radius_m: int = DEFAULT_RADIUS_M) -> Reach:
+        """The catchments of ``brand`` for a campaign's radius; read on the first question, from memory after that."""
+        known = self._reach.get(brand)
+        if known is None or radius_m not in known:
             async with self._loading.setdefault(brand, asyncio.Lock()):
                 if brand not in self._reach:
                     async with self._sessions() as session:
                         await self.load(session, brand)
-        return self._reach[brand]
+                known = self._reach[brand]
+                if radius_m not in known:
+                    if len(known) > RADII:
+                        del known[next(radius for radius in known if radius != DEFAULT_RADIUS_M)]
+                    known[radius_m] = await asyncio.to_thread(known[DEFAULT_RADIUS_M].with_radius, radius_m)
+        return known[radius_m]
 
     async def near(self, brand: str, lng: float, lat: float, accuracy_m: float) -> list[Near]:
         """The stores of ``brand`` in reach of a canonical fix, nearest first."""
@@ -197,7 +227,7 @@ class Catchments:
         )
         # Building the index of a big brand takes a tenth of a second; viewers must not wait for it.
         reach = await asyncio.to_thread(Reach, rows.mappings().all())
-        self._reach[brand], self._fingerprints[brand] = reach, fingerprint
+        self._reach[brand], self._fingerprints[brand] = {DEFAULT_RADIUS_M: reach}, fingerprint
         return reach
 
     async def refresh(self) -> list[str]:
@@ -215,7 +245,7 @@ class Catchments:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 for brand in await self.refresh():
-                    log.info("catchments_reloaded", brand=brand, stores=len(self._reach[brand].stores))
+                    log.info("catchments_reloaded", brand=brand, stores=len((await self.of(brand)).stores))
             except (DBAPIError, OSError) as error:
                 # The database is away: old catchments are better than none, and the next turn asks again.
                 log.warning("catchments_not_refreshed", error=type(error).__name__)

@@ -14,6 +14,7 @@ from coupons import drops, ledger
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from coupons.routes import router
+from geo.catchments import Catchments
 from kernel.http import install_error_handlers
 from kernel.identity import Principal
 from kernel.ids import new_id
@@ -61,7 +62,7 @@ async def api(world: World) -> AsyncIterator[Caller]:
     app.state.signer = Signer.from_settings(world.kernel.settings)
     app.include_router(router)
     install_error_handlers(app)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         app.state.issuer = issuer
         transport = ASGITransport(app, raise_app_exceptions=False)
         async with AsyncClient(transport=transport, base_url="http://api") as client:

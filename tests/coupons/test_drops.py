@@ -11,6 +11,7 @@ from coupons import drops, ledger, push
 from coupons.cards import DropView
 from coupons.issuing import Issuer
 from coupons.rules import Limits, held_out
+from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
@@ -211,7 +212,7 @@ async def test_push_and_claims_of_one_campaign_share_its_stock(world: World) -> 
             return 0
         return 1
 
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         granted = await asyncio.gather(drops.run_push(world.kernel.sessions, pushed), *map(claim, others))
     assert sum(granted) == 20 == await world.scalar("SELECT issued FROM campaigns")
     await _clean(world)

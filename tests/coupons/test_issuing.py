@@ -11,6 +11,7 @@ from world import World
 from coupons import issuing, ledger
 from coupons.cards import CouponCard
 from coupons.issuing import Issuer
+from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.http import Kernel
@@ -39,7 +40,7 @@ async def _audited(world: World) -> None:
 async def test_the_first_come_get_them_and_the_others_learn_why(world: World) -> None:
     drop = await world.drop(await world.campaign(), stock=10)
     viewers = await world.viewers(30)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         answers = await _claims(issuer, world, drop, viewers)
     assert all(isinstance(answer, CouponCard) for answer in answers[:10])
     assert answers[10:] == ["sold_out"] * 20
@@ -51,7 +52,7 @@ async def test_the_first_come_get_them_and_the_others_learn_why(world: World) ->
 async def test_a_retry_with_the_same_id_gets_the_same_coupon(world: World) -> None:
     drop = await world.drop(await world.campaign(), stock=1)
     (viewer,) = await world.viewers(1)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         twice = await asyncio.gather(*(issuer.claim(viewer, world.room, drop, "one") for _ in range(2)))
         later = await issuer.claim(viewer, world.room, drop, "one")  # the drop has sold out meanwhile
     assert twice[0] == twice[1] == later
@@ -68,7 +69,7 @@ async def test_a_second_claim_is_refused_at_the_viewers_limit(world: World) -> N
         except Refusal as refusal:
             return refusal.code
 
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         at_once = await asyncio.gather(*map(claim, "abc"))
         assert at_once[2] == "limit_reached" and len(set(at_once)) == 3
         assert await claim("d") == "limit_reached"
@@ -83,7 +84,7 @@ async def test_the_card_says_what_it_is_and_where(world: World) -> None:
     drop = await world.drop(await world.campaign())
     await world.store("S2", north_m=900)
     (viewer,) = await world.viewers(1, north_m=700)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         card = await issuer.claim(viewer, world.room, drop, "one")
     assert (card.store, card.store_name, card.terms, card.distance_m) == ("S2", "S2店", "满100减20", 500)
     assert card.valid_from is not None and card.valid_until > card.valid_from
@@ -103,7 +104,7 @@ async def test_everybody_gets_their_own_reason(world: World) -> None:
     plain = (await world.viewers(1, tier=0))[0]
     stranger = Principal(near.brand, new_id(), Role.VIEWER, "?", near.expires_at)
     viewers = [near, far, nowhere, stale, vague, plain, stranger]
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         answers = await _claims(issuer, world, drop, viewers)
         assert isinstance(answers[0], CouponCard)
         assert answers[1:] == [
@@ -132,7 +133,7 @@ async def test_a_drop_that_gives_nothing_says_why(world: World, change: str, rea
     drop = await world.drop(await world.campaign())
     viewers = await world.viewers(2)
     await world.execute(change)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         assert await _claims(issuer, world, drop, viewers) == [reason] * 2
     assert await world.scalar("SELECT count(*) FROM coupons") == 0
 
@@ -140,7 +141,7 @@ async def test_a_drop_that_gives_nothing_says_why(world: World, change: str, rea
 async def test_the_holdout_gets_none_and_is_remembered(world: World) -> None:
     drop = await world.drop(await world.campaign(holdout_percent=50, stock=100), stock=100)
     viewers = await world.viewers(40)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         answers = await _claims(issuer, world, drop, viewers)
     held = answers.count("held_out")
     assert 5 < held < 35
@@ -153,7 +154,7 @@ async def test_a_full_store_sends_its_viewers_to_the_next(world: World) -> None:
         await world.store(f"S{place}", north_m=place * 50)
     drop = await world.drop(await world.campaign(store_quota=2, stock=100), stock=100)
     viewers = await world.viewers(16)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         answers = await _claims(issuer, world, drop, viewers)
         assert [a.store for a in answers if isinstance(a, CouponCard)] == [
             f"S{place}" for place in range(1, 8) for _ in range(2)
@@ -169,14 +170,14 @@ async def test_only_the_campaigns_own_stores_give(world: World) -> None:
     await world.execute("INSERT INTO campaign_stores (campaign_id, store_id) VALUES (:c, :s)", c=campaign, s=other)
     drop = await world.drop(campaign)
     (viewer,) = await world.viewers(1)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         assert (await issuer.claim(viewer, world.room, drop, "one")).store == "S2"
 
 
 async def test_a_full_queue_refuses_at_once(world: World) -> None:
     drop = await world.drop(await world.campaign())
     viewers = await world.viewers(4)
-    async with Issuer(world.kernel.sessions, queue=3) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions), queue=3) as issuer:
         answers = await _claims(issuer, world, drop, viewers)
         assert answers[3] == "busy" and "busy" not in answers[:3]
         again = await asyncio.gather(
@@ -190,7 +191,7 @@ async def test_a_full_queue_refuses_at_once(world: World) -> None:
 async def test_an_id_that_cannot_be_stored_is_refused(world: World, claim_id: str) -> None:
     drop = await world.drop(await world.campaign())
     (viewer,) = await world.viewers(1)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         with pytest.raises(Refusal, match="invalid"):
             await issuer.claim(viewer, world.room, drop, claim_id)
 
@@ -198,7 +199,7 @@ async def test_an_id_that_cannot_be_stored_is_refused(world: World, claim_id: st
 async def test_a_viewer_who_leaves_does_not_break_the_batch(world: World) -> None:
     drop = await world.drop(await world.campaign())
     viewers = await world.viewers(3)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         claims = [asyncio.create_task(issuer.claim(v, world.room, drop, "one")) for v in viewers]
         await asyncio.sleep(0)
         claims[1].cancel()
@@ -215,7 +216,7 @@ async def test_claims_without_a_database_are_unavailable_and_the_next_batch_work
     drop = await world.drop(await world.campaign())
     viewers = await world.viewers(2)
     engine = create_engine(kernel.settings)
-    async with Issuer(create_sessions(engine)) as issuer:
+    async with Issuer(create_sessions(engine), Catchments(create_sessions(engine))) as issuer:
         assert isinstance((await _claims(issuer, world, drop, viewers[:1]))[0], CouponCard)
         # A transaction of ours holds the campaign, so the batch waits in the database while it is cut off.
         async with kernel.sessions() as holding, holding.begin():
@@ -236,7 +237,7 @@ async def test_a_batch_that_takes_too_long_is_unavailable(world: World, monkeypa
     monkeypatch.setattr(issuing, "BATCH_TIMEOUT_SECONDS", 0.2)
     drop = await world.drop(await world.campaign())
     viewers = await world.viewers(1)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         async with world.kernel.sessions() as holding, holding.begin():
             await holding.execute(ledger.text("SELECT 1 FROM campaigns FOR UPDATE"))
             assert await _claims(issuer, world, drop, viewers) == ["unavailable"]
@@ -250,7 +251,7 @@ async def test_stopping_answers_whoever_still_waits(world: World) -> None:
     viewers = await world.viewers(2)
     async with world.kernel.sessions() as holding, holding.begin():
         await holding.execute(ledger.text("SELECT 1 FROM campaigns FOR UPDATE"))
-        issuer = Issuer(world.kernel.sessions)
+        issuer = Issuer(world.kernel.sessions, Catchments(world.kernel.sessions))
         issuer.start()
         waiting = asyncio.create_task(_claims(issuer, world, drop, viewers))
         await world.somebody_waits()

@@ -10,6 +10,7 @@ from coupons import drops, ledger, redemption
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from coupons.ledger import AuditReport
+from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.ids import new_id
 from kernel.postgres import transaction
@@ -24,7 +25,7 @@ async def evening(world: World) -> World:
     assert await drops.run_push(world.kernel.sessions, pushed) == 5
     claimed = await world.drop(campaign, "claim", 20)
     clerk, signer = world.clerk(), Signer(SIGNER_SEED)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         cards = [await issuer.claim(v, world.room, claimed, "one") for v in await world.viewers(2)]
     async with transaction(world.kernel.sessions) as session:
         for place, card in enumerate(cards):
@@ -157,7 +158,7 @@ async def test_coupons_expire_in_chunks_and_never_twice(evening: World) -> None:
 async def test_the_audit_is_clean_at_any_moment_while_coupons_are_claimed(world: World) -> None:
     drop = await world.drop(await world.campaign(), stock=60)
     viewers = await world.viewers(60)
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         claims = asyncio.gather(*(issuer.claim(v, world.room, drop, "one") for v in viewers))
         while not claims.done():
             assert (await _audit(world)).findings == []

@@ -14,6 +14,7 @@ from coupons.cards import CouponCard
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from coupons.redemption import Presented, Used
+from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
@@ -67,7 +68,7 @@ async def viewer(world: World) -> Principal:
 @pytest.fixture
 async def coupon(world: World, viewer: Principal) -> CouponCard:
     drop = await world.drop(await world.campaign())
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         return await issuer.claim(viewer, world.room, drop, "one")
 
 
@@ -98,7 +99,7 @@ async def test_the_same_key_finds_the_same_redemption_for_ever(till: Till, coupo
 
 async def test_a_key_is_good_for_one_request(till: Till, coupon: CouponCard, world: World) -> None:
     drop = await world.drop(await world.campaign())
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         other = await issuer.claim((await world.viewers(1))[0], world.room, drop, "one")
     await till.redeem(coupon.code, key="k")
     async with till.refused("idempotency_mismatch"):

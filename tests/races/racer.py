@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from coupons import drops, push, redemption
 from coupons.codes import Signer
 from coupons.issuing import Issuer
+from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
@@ -35,7 +36,7 @@ async def claim(sessions: Sessions, task: dict[str, Any]) -> list[str]:
             return refusal.code
         return str(card.id)
 
-    async with Issuer(sessions) as issuer:
+    async with Issuer(sessions, Catchments(sessions)) as issuer:
         await _start()
         return list(await asyncio.gather(*map(one, task["viewers"])))
 

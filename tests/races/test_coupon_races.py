@@ -15,6 +15,7 @@ from world import SIGNER_SEED, World, make_world
 
 from coupons import drops, ledger
 from coupons.issuing import Issuer
+from geo.catchments import Catchments
 from kernel.http import Kernel
 
 ROOT = Path(__file__).parent.parent.parent
@@ -112,7 +113,7 @@ async def test_two_drops_of_a_campaign_cannot_give_more_than_it_has(world: World
 @pytest.mark.parametrize("one_till", [False, True])
 async def test_of_16_tills_in_4_processes_one_redeems(world: World, race: Race, one_till: bool) -> None:
     drop = await world.drop(await world.campaign())
-    async with Issuer(world.kernel.sessions) as issuer:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         card = await issuer.claim((await world.viewers(1))[0], world.room, drop, "c")
     key = str(uuid4())
     task = {"do": "redeem", "store": world.stores["S1"], "seed": SIGNER_SEED.hex(), "code": card.code}
