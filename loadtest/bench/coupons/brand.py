@@ -94,8 +94,8 @@ class BrandAtWork:
         async with transaction(self.kernel.sessions) as session:
             await session.execute(
                 text(
-                    "INSERT INTO campaigns (id, brand_id, title, kind, amount_fen, threshold_fen, stock, valid_days, state)"
-                    " VALUES (:id, :brand, '满100减20', 'amount', 2000, 10000, :stock, 7, 'running')"
+                    "INSERT INTO campaigns (id, brand_id, title, kind, amount_fen, threshold_fen, stock, valid_days,"
+                    " state) VALUES (:id, :brand, '满100减20', 'amount', 2000, 10000, :stock, 7, 'running')"
                 ),
                 {"id": campaign, "brand": BRAND, "stock": stock},
             )
