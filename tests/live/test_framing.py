@@ -115,6 +115,7 @@ def test_only_whole_frames_are_read(payload: bytes) -> None:
         masked(b"x" * (wire.MAX_CLIENT_FRAME + 1))[:20],
         masked(b"x" * 65_536)[:20],
     ],
+    ids=["a request", "not masked", "no opcode", "too long", "far too long"],  # masks are random, names must not be
 )
 def test_what_can_be_no_frame_is_refused_before_its_end_comes(data: bytes) -> None:
     assert whole_frames(masked(b"one") + data) == (len(masked(b"one")), True)
