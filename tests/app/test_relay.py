@@ -19,6 +19,7 @@ from kernel.postgres import transaction
 from kernel.redis import create_client
 from kernel.settings import Settings
 from kernel.tables import OutboxEvent
+from kernel.tasks import firmly
 from live import wire
 from live.bus import RedisBus
 from live.hosting import LiveEvent
@@ -94,7 +95,7 @@ async def test_an_event_wakes_the_relay_without_waiting_for_its_poll(
     monkeypatch.setattr(relay, "POLL_SECONDS", 3600)
     room = new_id()
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(relay.run(kernel.settings, kernel.sessions, RedisBus(kernel.redis)))
+        running = group.create_task(firmly(relay.run(kernel.settings, kernel.sessions, RedisBus(kernel.redis))))
         await announce(kernel, room, "before or after it listens")
         async with asyncio.timeout(60):
             while not await log_of(kernel, room):

@@ -12,6 +12,7 @@ from redis import Redis
 from kernel.ids import new_id
 from kernel.redis import create_client
 from kernel.settings import Settings
+from kernel.tasks import end
 from live.bus import RECENT, Bus, Entry, RedisBus
 from live.memory_bus import MemoryBus
 
@@ -64,8 +65,7 @@ async def listening(bus: Bus) -> AsyncIterator[Ear]:
         while not bus.healthy:
             await asyncio.sleep(0.01)
     yield ear
-    running.cancel()
-    await asyncio.wait({running})
+    await end(running)
 
 
 async def test_published_events_are_numbered_from_one_and_heard_in_order(bus: Bus) -> None:

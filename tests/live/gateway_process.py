@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 from viewers import Coupons, Nearby
 
+from app.processes import bound
 from kernel.http import Kernel
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
@@ -39,8 +40,8 @@ async def process(kernel: Kernel, port: int = 0) -> AsyncIterator[tuple[Process,
         "NEARCAST_ROOM_LOG_LENGTH": str(settings.room_log_length),
         "NEARCAST_TOKEN_KEYS": wire.encoder.encode(keys).decode(),
     }
-    script = Path(__file__)
-    running = await asyncio.create_subprocess_exec(sys.executable, str(script), stdout=PIPE, env=environment)
+    command = bound([sys.executable, __file__], "KILL")  # a test that is killed leaves no gateway behind
+    running = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environment)
     try:
         assert running.stdout is not None
         async with asyncio.timeout(60):

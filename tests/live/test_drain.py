@@ -18,6 +18,7 @@ from viewers import PATIENCE, UNHURRIED, Client, announced, gateway, last_words,
 from websockets.asyncio.client import connect
 
 from kernel.http import Kernel
+from kernel.tasks import end
 from live import presence, wire
 from live.bus import RedisBus
 from live.desk import DRAIN_SECONDS, LAST_SECONDS
@@ -61,8 +62,7 @@ async def test_a_draining_gateway_says_so_and_serves_on_before_it_hangs_up(world
         assert bye.retry_after >= SOONEST_SECONDS
         await RedisBus(kernel.redis).publish(world.room, "a", event=announced("还在"))
         await me.event(wire.Announced)
-        draining.cancel()
-        await asyncio.wait({draining})
+        await end(draining)
 
 
 class Announcer:
@@ -90,8 +90,7 @@ class Announcer:
             await until(lambda: len(self.texts) >= 5)
             yield
         finally:
-            going.cancel()
-            await asyncio.wait({going})
+            await end(going)
 
 
 async def crowd(swarm: Swarm, kernel: Kernel, viewers: int) -> None:

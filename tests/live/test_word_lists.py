@@ -10,6 +10,7 @@ from viewers import Client, gateway, until, watching
 from kernel.errors import Refusal
 from kernel.http import Kernel
 from kernel.postgres import transaction
+from kernel.tasks import end
 from live import wire, word_lists
 from live.metrics import Tally
 from live.word_lists import MAX_WORDS, WordLists
@@ -83,8 +84,7 @@ async def test_lists_stay_in_force_while_the_database_is_away(world: World) -> N
     following = asyncio.ensure_future(lists.run())
     await until(lambda: tally.failures["words"])
     assert not passes(lists, "acme", "竞品")
-    following.cancel()
-    await asyncio.wait({following})
+    await end(following)
 
 
 async def test_gateways_follow_a_change(world: World) -> None:
