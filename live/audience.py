@@ -23,7 +23,7 @@ from live.metrics import Tally
 from live.sample import Sample
 from live.turns import Turns
 
-SLICE = 32
+SLICE = 64
 """Writes between two looks at the clock."""
 EVENTS_IN_FRAME = 200
 """Numbered events told in one frame: a burst of thousands must not be encoded and compressed in one go."""

@@ -293,7 +293,8 @@ class Connection(asyncio.Protocol):
     def push(self, data: bytes) -> None:
         """``data`` to the socket, at once if nothing waits before it; what the kernel does not take now waits.
 
-        A transport collects writes until the loop's turn ends: the same system calls, later and with more ado.
+        A transport collects writes until the loop's turn ends. They cost the same there, but after the turn of the room
+        that made them, which could not be measured and kept short.
         """
         transport = self.transport
         # A closed transport's descriptor may be another socket's by now.

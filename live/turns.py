@@ -1,4 +1,4 @@
-"""Whose turn it is to write. Rooms of any size take turns of about a millisecond, so that none waits long for another.
+"""Whose turn it is to write. Rooms of any size take turns of about two milliseconds: none waits long for another.
 
 Between two rounds the event loop serves everything else: frames that came in, new sockets, timers.
 """
@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 
-TURN_SECONDS = 0.001
+TURN_SECONDS = 0.002
 """One room's turn."""
-ROUND_SECONDS = 0.004
+ROUND_SECONDS = 0.006
 """All turns between two looks of the event loop at its sockets."""
 
 Step = Callable[[float], bool]

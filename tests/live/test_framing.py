@@ -56,7 +56,7 @@ def test_a_compressed_message_is_made_once() -> None:
     assert message.deflated is message.deflated
 
 
-@pytest.mark.parametrize("own", [b"", b"{", LONG[:300], LONG * 30])
+@pytest.mark.parametrize("own", [b"", b"{", LONG[:300], LONG * 30], ids=["none", "brace", "some", "much"])
 def test_what_many_messages_share_is_compressed_once_for_them(own: bytes) -> None:
     shared = Shared(LONG)
     message = Prepared(own, shared)
@@ -98,7 +98,7 @@ def test_offers_that_one_shared_form_suits_are_accepted(offer: list[tuple[str, s
 # ---- readers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("payload", [b"", b"x" * 125, b"x" * 126, b"x" * wire.MAX_CLIENT_FRAME])
+@pytest.mark.parametrize("payload", [b"x" * size for size in (0, 125, 126, wire.MAX_CLIENT_FRAME)], ids=len)
 def test_only_whole_frames_are_read(payload: bytes) -> None:
     first, second = masked(b"one"), masked(payload)
     for cut in range(len(second)):
@@ -115,7 +115,7 @@ def test_only_whole_frames_are_read(payload: bytes) -> None:
         masked(b"x" * (wire.MAX_CLIENT_FRAME + 1))[:20],
         masked(b"x" * 65_536)[:20],
     ],
-    ids=["a request", "not masked", "no opcode", "too long", "far too long"],  # masks are random, names must not be
+    ids=["http", "unmasked", "opcode", "too long", "far too long"],  # masks are random, names of tests must not be
 )
 def test_what_can_be_no_frame_is_refused_before_its_end_comes(data: bytes) -> None:
     assert whole_frames(masked(b"one") + data) == (len(masked(b"one")), True)
