@@ -17,6 +17,9 @@ COMMENTS_PER_SECOND = 500.0
 LIKES_PER_SECOND = 200.0
 CERTAIN_PER_SECOND = 2.0
 """Pins and announcements in turn."""
+NEIGHBOURS = 10
+"""Viewers of a small room on the same gateway, who must not notice the crowd."""
+NEIGHBOURS_PER_SECOND = 4.0
 FULL_DISPLAY = 1000
 """The room's display rate: more than is said, so that everybody is shown everything."""
 MAIN = 10_000
@@ -52,7 +55,8 @@ class Plan:
 class Talk:
     """What viewers and the guide say, each at its own steady pace."""
 
-    def __init__(self, crowd: RoomCrowd, guide: Viewer, shelf: list[str]) -> None:
+    def __init__(self, crowd: RoomCrowd, guide: Viewer, shelf: list[str], next_door: RoomCrowd) -> None:
+        self._next_door = next_door.viewers
         self._speakers = [viewer for viewer in crowd.viewers if viewer is not guide]
         self._guide = guide
         self._shelf = [UUID(product) for product in shelf]
@@ -61,7 +65,8 @@ class Talk:
         pace = min(COMMENTS_PER_SECOND, len(self._speakers) / 2)
         now = time.monotonic()
         self._due = [(now, 1 / pace, self._comment), (now, 1 / LIKES_PER_SECOND, self._like),
-                     (now + 0.2, 1 / CERTAIN_PER_SECOND, self._command)]  # fmt: skip
+                     (now + 0.2, 1 / CERTAIN_PER_SECOND, self._command),
+                     (now + 0.1, 1 / NEIGHBOURS_PER_SECOND, self._chat)]  # fmt: skip
 
     def say(self) -> None:
         """Send what is due."""
@@ -81,6 +86,10 @@ class Talk:
         speaker = self._speakers[self.comments % len(self._speakers)]
         self._send(speaker, wire.Comment(f"c{number}", stamped(f"{WORDS[number % len(WORDS)]} {number}")))
 
+    def _chat(self, number: int) -> None:
+        speaker = self._next_door[number % len(self._next_door)]
+        self._send(speaker, wire.Comment(f"n{number}", stamped(f"我们这边很安静 {number}")))
+
     def _like(self, number: int) -> None:
         self._send(self._speakers[number * 7 % len(self._speakers)], wire.Like(1 + number % 5))
 
@@ -98,13 +107,15 @@ def measure(house: House, plan: Plan) -> dict[str, Any]:
         gateway, room = house.gateway(), house.room(FULL_DISPLAY)
         crowd = RoomCrowd(gateway.port, room.id)
         receiver.connect(crowd, [house.guide_token])
+        next_door = RoomCrowd(gateway.port, house.room().id)
+        receiver.connect(next_door, house.tokens(NEIGHBOURS))
         tokens = iter(house.tokens(max(plan.viewers)))
         steps = []
         for viewers in plan.viewers:
             more = [next(tokens) for _ in range(viewers + 1 - len(crowd.viewers))]
             receiver.connect(crowd, more, at_once=256)
             _quiet(receiver, crowd)
-            steps.append(_step(receiver, crowd, gateway, room, plan))
+            steps.append(_step(receiver, crowd, next_door, gateway, room, plan))
             steps[-1]["us_per_single_event"] = _single(receiver, crowd, gateway, plan)
         return _result(steps)
 
@@ -119,10 +130,13 @@ def _quiet(receiver: Receiver, crowd: RoomCrowd) -> None:
             seen, since = crowd.arrivals, time.monotonic()
 
 
-def _step(receiver: Receiver, crowd: RoomCrowd, gateway: Gateway, room: Room, plan: Plan) -> dict[str, Any]:
+def _step(
+    receiver: Receiver, crowd: RoomCrowd, next_door: RoomCrowd, gateway: Gateway, room: Room, plan: Plan
+) -> dict[str, Any]:
     crowd.begin()
+    next_door.begin()
     missing, lost, shed, head = crowd.missing(), crowd.lost, gateway.shed(), crowd.head()
-    talk = Talk(crowd, crowd.viewers[0], room.shelf)
+    talk = Talk(crowd, crowd.viewers[0], room.shelf, next_door)
     receiver.watch()
     began, used = time.monotonic(), cpu_seconds(gateway.pid)
     while time.monotonic() - began < plan.seconds:
@@ -147,6 +161,7 @@ def _step(receiver: Receiver, crowd: RoomCrowd, gateway: Gateway, room: Room, pl
         "viewers_lost": crowd.lost - lost,
         "lossy_p50_ms": percentile(lossy, 0.5),
         "lossy_p99_ms": percentile(lossy, 0.99),
+        "next_door_p99_ms": percentile(next_door.delays(lambda told: told.lossy_stamps), 0.99),
         "lossy_shown": int(lossy.sum()),
         "lossy_owed": crowd.comments * crowd.joined,
         "shed": gateway.shed() - shed,

@@ -65,6 +65,7 @@ def _peak(result: dict[str, Any]) -> Figures:
             str(step["certain_lost"]),
             f"{step['lossy_p50_ms']:.0f} / {step['lossy_p99_ms']:.0f}",
             f"{step['lossy_shown'] / max(1, step['lossy_owed']):.1%}",
+            f"{step['next_door_p99_ms']:.0f}",
             f"{step['deliveries_per_s_core'] / 1e6:.2f} M",
             f"{step['frame_bytes'] / 1000:.1f} kB",
             f"{step['gateway_busy']:.0%}",
@@ -73,8 +74,8 @@ def _peak(result: dict[str, Any]) -> Figures:
         ]
         for step in result["steps"]
     ]
-    columns = ("viewers", "certain p50/p99 ms", "lost", "comments p50/p99 ms", "shown", "events/s/core", "frame",
-               "gateway", "receiver", "µs alone")  # fmt: skip
+    columns = ("viewers", "certain p50/p99 ms", "lost", "comments p50/p99 ms", "shown", "next door p99 ms",
+               "events/s/core", "frame", "gateway", "receiver", "µs alone")  # fmt: skip
     above = "One room, 500 comments/s, 200 likes/s, 2 pins or announcements a second"
     return Figures(above, columns, rows, f"Growth of the last column: {result['growth_1k_20k']:.2f} ×.")
 
