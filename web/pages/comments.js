@@ -20,7 +20,7 @@ export class Comments {
   add({id, by, text}) {
     const host = by.role === 'guide';
     const mine = by.id === this.#me.subject;
-    this.#append(h('li', {'data-id': id, class: mine ? 'mine' : host ? 'guide' : ''},
+    this.#append(h('li', {'data-id': id, tabindex: -1, class: mine ? 'mine' : host ? 'guide' : ''},
       host ? h('span', {class: 'tier host', t: 'host'}) : by.tier > 0 && h('span', {class: 'tier'}, `V${by.tier}`),
       h('span', {class: 'by'}, by.name), text));
   }
