@@ -1,11 +1,14 @@
 /** The comments that flow over the picture. */
 
 import {h} from './dom.js';
+import {stickToEnd} from './stick.js';
 
 const KEPT = 60;
 const JOINS_EVERY_MS = 1500;
 
 export class Comments {
+  /** Show the newest one. @type {() => void} */
+  toEnd;
   #list;
   #me;
   #joinedAt = 0;
@@ -14,6 +17,7 @@ export class Comments {
   constructor(list, me) {
     this.#list = list;
     this.#me = me;
+    this.toEnd = stickToEnd(list);
   }
 
   /** @param {{id: string, by: {id: string, name: string, role?: string, tier?: number}, text: string}} comment */
@@ -39,16 +43,9 @@ export class Comments {
     this.#list.querySelector(`[data-id="${CSS.escape(id)}"]`)?.remove();
   }
 
-  toEnd() {
-    this.#list.scrollTop = this.#list.scrollHeight;
-  }
-
   #append(item) {
     const list = this.#list;
-    // Whoever scrolled up to read is left in peace.
-    const following = list.scrollHeight - list.scrollTop - list.clientHeight < 48;
     list.append(item);
     while (list.children.length > KEPT) list.firstElementChild.remove();
-    if (following) this.toEnd();
   }
 }

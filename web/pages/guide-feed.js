@@ -2,6 +2,7 @@
 
 import {avatar, h} from './dom.js';
 import {clock} from './format.js';
+import {stickToEnd} from './stick.js';
 
 const KEPT = 200;
 const STANDINGS = {mute: 'isMuted', kick: 'isKicked', ban: 'isBanned'};
@@ -23,6 +24,7 @@ export class Feed {
     this.#me = me;
     this.#open = open;
     this.empty('feedEmpty');
+    stickToEnd(list);
   }
 
   /** What stands here while nothing was said. @param {string} key */
@@ -34,7 +36,6 @@ export class Feed {
   add(comment) {
     const {id, by, text, at} = comment;
     const list = this.#list;
-    const following = list.scrollHeight - list.scrollTop - list.clientHeight < 64;
     this.said += 1;
     list.querySelector('.empty')?.remove();
     list.append(h('li', {'data-id': id, 'data-by': by.id, class: by.id === this.#me.subject ? 'mine' : ''},
@@ -44,7 +45,6 @@ export class Feed {
             h('span', {class: 'num'}, clock(at)), standingBadge(this.#standing.get(by.id))),
           h('span', {class: 'words'}, text)))));
     while (list.children.length > KEPT) list.firstElementChild.remove();
-    if (following) list.scrollTop = list.scrollHeight;
   }
 
   remove(id) {

@@ -23,6 +23,6 @@ export function openOrder({room, card, names}) {
     hushed && h('div', {class: 'field'}, h('span', {class: 'label', t: 'mayspeak'}),
       invited.length ? h('ul', {class: 'stack'}, ...invited) : h('p', {class: 'small dim', t: 'nobodyYet'})),
     h('div', {class: 'field'}, h('span', {class: 'label row'}, icon('clock'), h('span', {t: 'slow'})),
-      h('p', {class: 'small dim', t: 'slowWhat'}), h('div', {class: 'chips even'}, ...chips)),
+      h('p', {class: 'small dim', t: 'slowWhat'}), h('div', {class: 'chips thirds'}, ...chips)),
   ].filter(Boolean)});
 }

@@ -71,7 +71,7 @@ function terms(name, label, act, sure = false) {
     else chip.addEventListener('click', () => act(days * DAY, chip));
     return chip;
   });
-  return h('div', {class: 'field'}, h('span', {class: 'label row'}, icon(name === 'mute' ? 'mute' : 'stop'), h('span', {t: label})),
+  return h('div', {class: 'field'}, h('span', {class: 'label row'}, icon(name === 'mute' ? 'mute' : 'ban'), h('span', {t: label})),
     h('div', {class: 'chips even'}, ...chips,
       h('button', {class: 'chip', type: 'button', [`data-${name}`]: 0, t: 'lift', onclick: (event) => act(0, event.currentTarget)})));
 }

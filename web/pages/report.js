@@ -24,7 +24,10 @@ export function reportByPress(list, room) {
     release();
     if (!item || event.button !== 0) return;
     from = event;
-    timer = setTimeout(() => ask(item, room), PRESS_MS);
+    timer = setTimeout(() => {
+      swallowClick();
+      ask(item, room);
+    }, PRESS_MS);
   });
   list.addEventListener('pointermove', (event) => {
     if (from && Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > SLIP_PX) release();
@@ -45,6 +48,17 @@ export function reportByPress(list, room) {
     const here = document.activeElement.closest('li');
     (here ? here[step] : list.lastElementChild)?.focus();
   });
+}
+
+/** The finger that opened the sheet is still down, over a reason perhaps: lifting it chooses nothing. */
+function swallowClick() {
+  const swallow = (event) => {
+    if (!event.detail) return; // from the keyboard
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  document.addEventListener('click', swallow, true);
+  document.addEventListener('pointerdown', () => document.removeEventListener('click', swallow, true), {capture: true, once: true});
 }
 
 function ask(item, room) {
