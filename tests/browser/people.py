@@ -38,6 +38,12 @@ const name = (one) => one.getAttribute('aria-label') || one.labels?.[0]?.textCon
 return [...document.querySelectorAll('button, a[href], input, select, textarea')]
   .filter((one) => one.checkVisibility() && !name(one)?.trim()).map((one) => one.outerHTML);
 """
+_CONFIRM = """
+const button = document.querySelector(arguments[0]);
+const asked = button.classList.contains('asking');
+button.click();
+return asked;
+"""
 Found = TypeVar("Found")
 
 
@@ -94,6 +100,12 @@ class Person:
             return True
 
         self.until(tap, f"a tap on {css}")
+
+    def confirms(self, css: str) -> None:
+        """Tap what asks once more. It asks for seconds only, which a loaded machine may spend between two taps: so the
+        second tap looks and taps in one step."""
+        self.taps(css)
+        self.until(lambda: self.script(_CONFIRM, css), f"confirming {css}")
 
     def types(self, css: str, text: str, *, enter: bool = False) -> None:
         field = self.sees(css)

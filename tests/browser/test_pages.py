@@ -137,8 +137,7 @@ def test_from_the_guides_phone_to_a_coupon_redeemed_at_the_till(stack: Stack, vi
     clerk.picture("no")
     clerk.taps(".verdict .button")
     clerk.taps("#tabToday")
-    clerk.taps("[data-reverse]", "撤销")
-    clerk.taps("[data-reverse]", "确定？")
+    clerk.confirms("[data-reverse]")
     clerk.sees(".done.reversed", "已撤销")
     clerk.picture("today")
     clerk.taps("#tabRedeem")
@@ -157,8 +156,7 @@ def test_from_the_guides_phone_to_a_coupon_redeemed_at_the_till(stack: Stack, vi
     ops.picture("desk")
 
     # The room ends.
-    guide.taps("#end")
-    guide.taps("#end")
+    guide.confirms("#end")
     guide.sees("dialog", "直播结束了")
     guide.picture("results")
     viewer.closes_sheets()

@@ -43,7 +43,8 @@ export class Curtain {
 
   #tell() {
     const {uniques = 0, likes = 0} = this.#figures;
+    const figures = likes ? 'endedFigures' : 'endedVisitors';
     by('overText').replaceChildren(
-      h('p', {t: uniques ? ['endedFigures', {uniques: count(uniques), likes: count(likes)}] : 'endedThanks'}), h('p', {class: 'small', t: 'endedCoupons'}));
+      h('p', {t: uniques ? [figures, {uniques: count(uniques), likes: count(likes)}] : 'endedThanks'}), h('p', {class: 'small', t: 'endedCoupons'}));
   }
 }

@@ -17,6 +17,7 @@ const ASK_EVERY_MS = 20_000;
 export function runLife(session, {room, card, id, reminders}, change) {
   const post = (verb) => session.call('POST', `/v1/rooms/${id}/${verb}`);
   let waiting = reminders;
+  let wasOn = false;
   let lookedBack = false;
 
   function show() {
@@ -29,7 +30,9 @@ export function runLife(session, {room, card, id, reminders}, change) {
     by('end').hidden = state !== 'live';
     by('acts').hidden = state !== 'live';
     by('pause').hidden = Boolean(paused);
-    if (state === 'ended' && !lookedBack) lookBack();
+    // The room's own event may come before the answer to `end`, or after: one of them looks back.
+    wasOn ||= state !== 'ended';
+    if (state === 'ended' && !lookedBack) lookBack(wasOn ? 'roomEnded' : 'summary');
     tick();
   }
 
@@ -73,9 +76,8 @@ export function runLife(session, {room, card, id, reminders}, change) {
   }).catch(complain));
   askTwice(by('end'), 'endSure', () => during(by('end'), async () => {
     await post('end');
-    lookBack('roomEnded');
     change({state: 'ended', paused_at: null});
   }).catch(complain));
-  by('openSummary').addEventListener('click', () => lookBack());
+  by('openSummary').addEventListener('click', () => lookBack('summary'));
   return {show};
 }

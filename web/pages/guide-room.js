@@ -100,6 +100,8 @@ export async function runRoom(session, id) {
     by('hushed').hidden = !card.hushed || card.state === 'ended';
     say(by('hushed').children[1], card.allow.length ? 'hushedN' : 'hushedStrip', {n: card.allow.length});
     if (card.state === 'ended') feed.empty('feedOver');
+    // Whoever looks at it later was told no figures: the summary has them.
+    document.querySelector('.figures').hidden = card.state === 'ended' && figures.uniques === undefined;
     life.show();
     showFigures();
   }

@@ -80,6 +80,7 @@ export const WORDS = {
   backSoonText: ['先聊着，别走开', 'Stay and chat meanwhile'],
   endedThanks: ['谢谢你来', 'Thank you for coming'],
   endedFigures: ['{uniques} 人来过，一起点了 {likes} 个赞', '{uniques} people came and gave {likes} likes'],
+  endedVisitors: ['{uniques} 人来过', '{uniques} people came'],
   endedCoupons: ['领到的券在「我的券」里，到店出示就能用', 'Your coupons are under “My coupons”; show them in the store'],
   kicked: ['你被请出了直播间', 'You were asked to leave'],
   kickedText: ['可以重新进来，请好好说话', 'You may come back in; please be kind'],
