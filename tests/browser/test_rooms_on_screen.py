@@ -1,6 +1,7 @@
-"""Order in a room: what guides do about people and comments, what viewers report, and what operations decide."""
+"""Rooms as they are lived: order among their people, and the way from an announcement to a summary."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from people import DESK, Office, Person
@@ -87,4 +88,67 @@ def test_a_comment_is_answered_by_its_guide_its_readers_and_operations(stack: St
     assert loud.sees("#text").get_attribute("value") == "我在龙井村等你"
 
     people = {"guide": guide, "loud": loud, "calm": calm, "ops": ops}
+    assert {name: person.console() for name, person in people.items()} == {name: [] for name in people}
+
+
+@pytest.mark.timeout(600)
+def test_a_show_from_its_announcement_to_its_summary(stack: Stack, visit: Visit) -> None:
+    host = Office(stack.api, "guide", "guide-03")
+    soon = datetime.now(UTC) + timedelta(hours=26)
+    room = host.room("周末茶席", scheduled_at=soon.isoformat())
+    guide = visit("guide", "show-guide", account="guide-03", brand="demo", room=room)
+    viewer = visit("watch", "show-viewer", account="show-viewer", name="小鹿", room=room)
+    rude = visit("watch", "show-rude", account="show-rude", name="路过", room=room)
+
+    # Before the start: a countdown by the server's clock, and a wish to be reminded.
+    viewer.sees("#startsIn", "1 天")
+    guide.sees("#startTold", "距开播 1 天")
+    viewer.taps("#remind")
+    viewer.sees("#remind", "会提醒你")
+    viewer.sees("#waiting", "1 人在等")
+    viewer.picture("scheduled")
+    viewer.driver.refresh()
+    viewer.sees("#remind", "会提醒你")
+    guide.picture("scheduled")
+    guide.taps("#start")
+    viewer.sees_no("#cover")
+
+    # Who is here; one is asked to leave, comes back, and may then not come in any more.
+    guide.taps("#openRoster")
+    guide.sees("[data-viewer]", "路过")
+    guide.picture("roster")
+    guide.taps("[data-viewer]", "路过")
+    guide.confirms("[data-act=kick]")
+    rude.sees("#over", "你被请出了直播间")
+    rude.taps("#overAgain")
+    rude.types("#text", "我又来了", enter=True)
+    _about(guide, "我又来了")
+    guide.confirms("[data-ban='86400']")
+    rude.sees("#over", "你暂时不能进这个直播间")
+    rude.picture("banned")
+
+    # A pause: viewers are told, talk on, and are told when it goes on.
+    guide.sees_no("dialog[open]")
+    guide.taps("#pause")
+    viewer.sees("#backSoon", "主播马上回来")
+    viewer.types("#text", "等你回来", enter=True)
+    viewer.sees("#comments .mine", "等你回来")
+    viewer.picture("paused")
+    guide.picture("paused")
+    guide.taps("#start", "回来了")
+    viewer.sees_no("#backSoon")
+
+    # The end: thanks on one side, the summary on the other.
+    guide.taps("#rail button")
+    viewer.sees("#pinned", "讲解中")
+    guide.confirms("#end")
+    guide.sees(".summary [data-figure=fUniques]", "2")
+    guide.sees(".summary .chapters li")
+    guide.picture("summary")
+    viewer.sees("#over", "2 人来过")
+    viewer.picture("over")
+    guide.taps("#copySummary")
+    guide.sees(".toast", "已复制")
+
+    people = {"guide": guide, "viewer": viewer, "rude": rude}
     assert {name: person.console() for name, person in people.items()} == {name: [] for name in people}
