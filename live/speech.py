@@ -23,7 +23,7 @@ from live.session import Say, refused
 
 GATHER_SECONDS = 0.003
 ARRIVALS_SECONDS = 0.2
-"""How long arrivals wait for a comment to travel with: nobody misses them, and a storm of them is a storm of commands."""
+"""How long arrivals wait for a comment to travel with: in a storm of joins they would be a storm of commands."""
 CAST_SECONDS = 5.0
 """How long Redis may take before a comment is refused as ``unavailable``."""
 AT_ONCE = 200
