@@ -1,7 +1,9 @@
-"""Runs migrations on the connection that ``app.migrations`` hands over, which has loaded all tables."""
+"""Runs migrations on the connection that ``app.migrations`` hands over."""
 
 from alembic import context
 
+# All tables, so that the metadata is complete: foreign keys cross packages by name.
+import live.tables  # noqa: F401
 from kernel.postgres import Table
 
 

@@ -28,7 +28,8 @@ from app.processes import open_kernel, until_stopped
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
-from kernel.http import Kernel, install_error_handlers
+from kernel.http import install_error_handlers
+from kernel.process import Kernel
 from kernel.redis import answers
 from kernel.settings import Settings
 from live import asyncapi

@@ -25,10 +25,10 @@ from geo import store_file, stores
 from geo.tables import Store
 from guides.tables import Binding, GuideStore, Member, Staff
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import Brand
 from live import rooms, shelf
 from live.tables import Room

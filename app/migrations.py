@@ -1,23 +1,23 @@
-"""Brings a database to the newest schema, from any program, with Alembic."""
+"""Brings a database to the newest schema, from any program, with Alembic.
+
+Alembic is imported when it is needed: it would be a fifth of the start of every process, and few of them migrate.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-# All tables, so that the metadata is complete: foreign keys cross packages by name.
-import coupons.tables  # noqa: F401
-import geo.tables  # noqa: F401
-import guides.tables  # noqa: F401
-import kernel.tables  # noqa: F401
-import live.tables  # noqa: F401
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 ROOT = Path(__file__).parent.parent
 
 
-def _config(connection: Connection) -> Config:
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config
+
     config = Config(ROOT / "alembic.ini")
     config.attributes["connection"] = connection
     return config
@@ -25,6 +25,8 @@ def _config(connection: Connection) -> Config:
 
 async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
     """Apply every migration up to ``revision``, in one transaction; two programs at once take turns."""
+    from alembic import command
+
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('nearcast migrations'))"))
         await connection.run_sync(lambda sync: command.upgrade(_config(sync), revision))
@@ -32,5 +34,7 @@ async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
 
 async def downgrade(engine: AsyncEngine, revision: str = "base") -> None:
     """Undo migrations down to ``revision``, in one transaction."""
+    from alembic import command
+
     async with engine.begin() as connection:
         await connection.run_sync(lambda sync: command.downgrade(_config(sync), revision))

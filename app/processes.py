@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from kernel.http import Kernel
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
+from kernel.process import Kernel
 from kernel.redis import create_client
 from kernel.settings import Settings
 

@@ -20,7 +20,7 @@ from app.up import Stack, stack
 from coupons import ledger
 from coupons.tables import Coupon, Redemption
 from kernel.clock import now
-from kernel.http import Kernel
+from kernel.process import Kernel
 from kernel.settings import Settings
 from kernel.tables import OutboxEvent
 from live import listing, streams

@@ -20,8 +20,8 @@ from coupons import drops, ledger, push
 from geo import locations
 from guides.notices import Notices
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.settings import Settings
 from kernel.tables import IdempotencyKey, OutboxEvent
 from kernel.tasks import end

@@ -42,7 +42,7 @@ _SEMI_MAJOR, _ECCENTRICITY_SQUARED = 6378245.0, 0.00669342162296594323
 """Krasovsky 1940."""
 _BD_PI = math.pi * 3000 / 180
 
-_REGION = shapely.geometry.shape(json.loads((Path(__file__).parent / "region.json").read_text())["geometry"])
+_REGION = shapely.from_geojson(json.dumps(json.loads((Path(__file__).parent / "region.json").read_text())["geometry"]))
 shapely.prepare(_REGION)
 _WEST, _SOUTH, _EAST, _NORTH = _REGION.bounds
 _MARGIN = 0.02

@@ -15,8 +15,9 @@ from guides.tables import Staff
 from guides.wechat import WeChat
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.http import PLAIN, Anyone, Code, InKernel, InSession, Kernel, Label, Viewer, refusals
+from kernel.http import PLAIN, Anyone, Code, InKernel, InSession, Label, Viewer, refusals
 from kernel.identity import Principal, Role, expiry
+from kernel.process import Kernel
 
 
 @asynccontextmanager

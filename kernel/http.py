@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -19,31 +18,19 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 
 from kernel.clock import now
 from kernel.errors import CATALOGUE, Refusal
-from kernel.identity import Keyring, Principal, Role
-from kernel.postgres import Sessions, transaction
-from kernel.redis import Client
-from kernel.settings import Settings
+from kernel.identity import Principal, Role
+from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import IdempotencyKey
 
 Item = TypeVar("Item")
 Shape = TypeVar("Shape")
 Answer = TypeVar("Answer", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """What one process holds open for as long as it lives; the composition root makes it, routes read it."""
-
-    settings: Settings
-    engine: AsyncEngine
-    sessions: Sessions
-    redis: Client
-    keyring: Keyring
 
 
 def kernel_of(request: Request) -> Kernel:

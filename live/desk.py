@@ -13,10 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from websockets.typing import Origin
 
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tasks import firmly, within
 from live import presence, rooms, wire
 from live.bus import Bus

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from kernel.http import Kernel
+from kernel.process import Kernel
 from live.bus import Bus
 from live.connection import Connection
 from live.desk import Gateway

@@ -18,9 +18,9 @@ from app.embedded import servers
 from app.keys import with_keys
 from app.processes import open_kernel
 from app.up import Stack
-from kernel.http import Kernel
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
+from kernel.process import Kernel
 from kernel.redis import create_client
 from kernel.settings import Settings
 

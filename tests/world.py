@@ -14,10 +14,10 @@ import geo.tables
 import guides.tables
 import live.tables
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import Brand
 
 BRAND = "acme"

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from app.api import PAGES, create_app
-from kernel.http import Kernel
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
+from kernel.process import Kernel
 from kernel.redis import create_client
 from live import asyncapi
 

@@ -20,7 +20,7 @@ from app.audience.till import Tills
 from app.audience.town import FAR_M, Shop, Town, distance_m
 from app.audience.viewer import Viewer
 from geo.datum import convert
-from kernel.http import Kernel
+from kernel.process import Kernel
 from kernel.settings import Settings
 from live import wire
 

@@ -10,11 +10,11 @@ import jwt
 import pytest
 
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.identity import Keyring, Role
 from kernel.ids import new_id
 from kernel.outbox import emit
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.settings import Settings
 
 

@@ -13,7 +13,7 @@ from app import demo
 from coupons.tables import Campaign
 from geo.tables import Store
 from guides.tables import GuideStore, Member, Staff
-from kernel.http import Kernel
+from kernel.process import Kernel
 from live.tables import Product, Room, ShelfItem
 
 ROOT = Path(demo.__file__).parent.parent

@@ -8,8 +8,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from app import migrations
-from kernel.http import Kernel
 from kernel.postgres import Table
+from kernel.process import Kernel
 
 OUR_TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
 

@@ -12,10 +12,10 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 
 from app import relay
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.outbox import emit
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.redis import create_client
 from kernel.settings import Settings
 from kernel.tables import OutboxEvent

@@ -12,10 +12,10 @@ from sqlalchemy import func, select
 
 from app import worker
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.outbox import emit
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import IdempotencyKey, OutboxEvent
 from live import wire
 from live.hosting import LiveEvent

@@ -4,7 +4,7 @@ import pytest
 from world import SIGNER_SEED, World, make_world
 
 from coupons.codes import Signer
-from kernel.http import Kernel
+from kernel.process import Kernel
 
 
 @pytest.fixture

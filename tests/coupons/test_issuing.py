@@ -14,10 +14,10 @@ from coupons.issuing import Issuer
 from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from kernel.postgres import create_engine, create_sessions
+from kernel.process import Kernel
 
 
 async def _claims(issuer: Issuer, world: World, drop: Any, viewers: list[Principal]) -> list[CouponCard | str]:

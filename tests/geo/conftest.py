@@ -13,9 +13,9 @@ from geo.stores import upsert
 from geo.tables import Store
 from guides.tables import Member
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import Brand
 
 

@@ -19,9 +19,9 @@ from geo.locations import FROZEN_AFTER, Locations, expire
 from geo.tables import Location, LocationConsent
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 
 Members = Callable[..., Awaitable[list[UUID]]]
 ROOM = UUID(int=1)

@@ -19,9 +19,9 @@ from geo.earth import Plane
 from geo.matching import FRESH, candidates, nearest_stores, open_stores
 from geo.tables import Location
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 
 ROOM = UUID(int=1)
 HERE = (121.47, 31.23)

@@ -13,8 +13,8 @@ from geo import stores
 from geo.datum import convert
 from geo.stores import import_csv, nearby, nearby_query, walk_minutes
 from geo.tables import Store
-from kernel.http import Kernel
 from kernel.postgres import transaction
+from kernel.process import Kernel
 
 HEADER = "code,name,brand,city,address,lng,lat,datum,radius_m,opens,closes,trade_area\n"
 AREA = '"{""type"":""Polygon"",""coordinates"":[[[121.4,31.2],[121.5,31.2],[121.5,31.3],[121.4,31.2]]]}"'

@@ -12,9 +12,9 @@ from sqlalchemy import insert
 
 from guides.content_check import CheckFailed, ContentCheck
 from guides.tables import Member
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import Brand
 
 GOOD = {"errcode": 0, "result": {"suggest": "pass", "label": 100}}

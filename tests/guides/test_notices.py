@@ -13,9 +13,9 @@ from sqlalchemy import insert
 from app.notifier import Notifier
 from guides.notices import Notices
 from guides.tables import Member
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import Brand
 from live.ports import Reminder
 

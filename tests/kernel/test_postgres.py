@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from kernel.http import Kernel
 from kernel.postgres import transaction
+from kernel.process import Kernel
 
 
 async def test_connections_that_the_server_closes_are_an_outage_at_most_and_are_replaced(kernel: Kernel) -> None:

@@ -17,9 +17,9 @@ import uvloop
 from viewers import Coupons, Nearby
 
 from app.processes import bound
-from kernel.http import Kernel
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
+from kernel.process import Kernel
 from kernel.redis import create_client
 from kernel.settings import Settings
 from live import wire

@@ -13,10 +13,10 @@ from sqlalchemy import insert, select, text
 import geo.tables
 import guides.tables
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tables import Brand, OutboxEvent
 from live import wire
 from live.hosting import LiveEvent

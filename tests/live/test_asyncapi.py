@@ -18,9 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from app import relay
 from kernel.clock import milliseconds, now
 from kernel.errors import CATALOGUE
-from kernel.http import Kernel
 from kernel.identity import Principal
 from kernel.ids import new_id
+from kernel.process import Kernel
 from live import asyncapi, wire
 from live.bus import RedisBus
 from live.wire import Close

@@ -16,10 +16,10 @@ from websockets.asyncio.client import connect
 from app import relay
 from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.identity import Principal
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import bans, rooms, sanctions, wire
 from live.bus import RedisBus
 from live.gateway import Gateway

@@ -9,7 +9,7 @@ import pytest
 from roomworld import World, make_world
 from viewers import Client, gateway, watching
 
-from kernel.http import Kernel
+from kernel.process import Kernel
 from live import wire
 from live.ports import Unchecked
 

@@ -14,8 +14,8 @@ import pytest
 from roomworld import World, make_world
 from viewers import gateway, until
 
-from kernel.http import Kernel
 from kernel.ids import new_id
+from kernel.process import Kernel
 from live.wire import Close
 
 VIEWER = Path(__file__).parents[1] / "browser" / "viewer.js"

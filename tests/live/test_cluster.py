@@ -19,10 +19,10 @@ from viewers import announced, coupon, gateway, slots, until, watching
 from app import relay
 from app.api import create_app
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.outbox import emit
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.redis import create_client, slot_of
 from kernel.settings import Settings
 from kernel.tables import OutboxEvent

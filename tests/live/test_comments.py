@@ -11,9 +11,9 @@ from sqlalchemy import update as change
 
 from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import comments, muting, rooms, wire
 from live.bus import Kept, RedisBus, key
 from live.tables import Comment, Room

@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from kernel.http import Kernel
+from kernel.process import Kernel
 from live import wire
 from live.wire import Close
 

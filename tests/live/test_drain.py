@@ -17,7 +17,7 @@ from swarm import Swarm, allow_sockets
 from viewers import PATIENCE, UNHURRIED, Client, announced, gateway, last_words, principal, slots, until, watching
 from websockets.asyncio.client import connect
 
-from kernel.http import Kernel
+from kernel.process import Kernel
 from kernel.tasks import end
 from live import presence, wire
 from live.bus import RedisBus

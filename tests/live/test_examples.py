@@ -13,9 +13,9 @@ from websockets.asyncio.client import connect
 
 from kernel.clock import now
 from kernel.errors import CATALOGUE
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import wire
 from live.asyncapi import EXAMPLES
 from live.tables import Comment

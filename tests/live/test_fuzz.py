@@ -23,8 +23,8 @@ from roomworld import World, make_world
 from viewers import PATIENCE, Client, Coupons, Nearby, principal, until, watching
 from websockets.frames import Frame, Opcode
 
-from kernel.http import Kernel
 from kernel.identity import Principal
+from kernel.process import Kernel
 from live import wire
 from live.bus import RedisBus
 from live.connection import Connection

@@ -20,8 +20,8 @@ from viewers import (
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from kernel.http import Kernel
 from kernel.ids import new_id
+from kernel.process import Kernel
 from live import wire
 from live.wire import Close
 

@@ -21,9 +21,9 @@ from viewers import (
 from websockets.asyncio.client import connect
 
 from app import relay
-from kernel.http import Kernel
 from kernel.identity import Role
 from kernel.ids import new_id
+from kernel.process import Kernel
 from live import presence, wire
 from live.bus import Kept, RedisBus, key
 from live.tables import Attendance

@@ -10,7 +10,7 @@ from roomworld import World, make_world
 from viewers import announced, last_words, watching
 from websockets.exceptions import ConnectionClosed
 
-from kernel.http import Kernel
+from kernel.process import Kernel
 from live import presence, wire
 from live.bus import RedisBus, key
 from live.pulse import BEAT_SECONDS

@@ -17,8 +17,8 @@ from viewers import (
     watching,
 )
 
-from kernel.http import Kernel
 from kernel.ids import new_id
+from kernel.process import Kernel
 from live import presence, wire
 from live.bus import RedisBus, key
 from live.wire import Close

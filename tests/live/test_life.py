@@ -15,10 +15,10 @@ from viewers import gateway, until, watching
 
 from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.identity import Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import life, rooms, wire
 from live.tables import Room
 

@@ -19,10 +19,10 @@ from viewers import principal, watching
 from websockets.exceptions import ConnectionClosed
 
 import guides.tables
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import life, wire
 from live.hosts import NOTE_SECONDS
 from live.tables import Room

@@ -12,9 +12,9 @@ from viewers import gateway, until, watching
 from app import relay
 from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import muting, rooms, sanctions, shelf, wire
 from live.bus import RedisBus
 

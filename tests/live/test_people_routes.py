@@ -11,8 +11,8 @@ from roomworld import World, make_world
 from viewers import gateway, watching
 
 from app.api import create_app
-from kernel.http import Kernel
 from kernel.ids import new_id
+from kernel.process import Kernel
 from live import roster, wire
 
 

@@ -10,7 +10,7 @@ from redis_process import redis_server
 from roomworld import World, make_world
 from viewers import announced, gateway, until, watching
 
-from kernel.http import Kernel
+from kernel.process import Kernel
 from live import wire
 from live.bus import RedisBus
 

@@ -13,9 +13,9 @@ from viewers import principal
 
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.identity import Principal
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import reminders, rooms
 from live.ports import Outcome, Reminder
 from live.tables import Reminder as Row

@@ -11,9 +11,9 @@ from roomworld import World, make_world
 from viewers import gateway, principal, watching
 
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import comments, reports, rooms, wire
 from live.bus import Kept
 

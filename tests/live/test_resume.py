@@ -18,8 +18,8 @@ from swarm import Swarm, allow_sockets
 from viewers import PATIENCE, Client, announced, coupon, gateway, principal, slots, until, watching
 from websockets.exceptions import ConnectionClosed
 
-from kernel.http import Kernel
 from kernel.ids import new_id
+from kernel.process import Kernel
 from live import wire
 from live.bus import RedisBus
 from live.gateway import Gateway

@@ -11,9 +11,9 @@ from sqlalchemy import func, select
 
 from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import rooms, shelf, wire
 from live.tables import Attendance, PinMark, Room, ShelfItem
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from roomworld import World, make_world
 from viewers import gateway, principal, until, watching
 
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
+from kernel.process import Kernel
 from live import presence, roster
 from live.bus import key
 from live.roster import LISTED, Present, Roster, Sample, merged

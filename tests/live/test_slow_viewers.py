@@ -7,7 +7,7 @@ from roomworld import World, make_world
 from swarm import Swarm
 from viewers import announced, gateway, principal, until, watching
 
-from kernel.http import Kernel
+from kernel.process import Kernel
 from live import wire
 from live.bus import RedisBus
 from live.connection import HARD_LIMIT

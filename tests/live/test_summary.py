@@ -11,9 +11,9 @@ from sqlalchemy import text, update
 from test_room_routes import Caller, serve
 
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from live import attendance, pins, presence, summary
 from live.attendance import Attended
 from live.tables import Comment, Room

@@ -15,9 +15,9 @@ from viewers import gateway, last_words, principal, watching
 
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId
+from kernel.process import Kernel
 from live import wire
 from live.connection import QUIET, Connection, Wheel
 from live.desk import Gateway

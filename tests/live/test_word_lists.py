@@ -8,8 +8,8 @@ from roomworld import World, make_world
 from viewers import Client, gateway, until, watching
 
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.postgres import transaction
+from kernel.process import Kernel
 from kernel.tasks import end
 from live import wire, word_lists
 from live.metrics import Tally

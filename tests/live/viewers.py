@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosed
 
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.http import Kernel
 from kernel.identity import Keyring, Principal, Role
 from kernel.ids import BrandId, new_id
+from kernel.process import Kernel
 from live import wire
 from live.bus import Bus, RedisBus
 from live.gateway import Gateway, serving

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app import demo, up
-from kernel.http import Kernel
+from kernel.process import Kernel
 from kernel.settings import Settings
 
 ROOT = Path(demo.__file__).parent.parent

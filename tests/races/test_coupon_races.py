@@ -16,7 +16,7 @@ from world import SIGNER_SEED, World, make_world
 from coupons import drops, ledger
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
-from kernel.http import Kernel
+from kernel.process import Kernel
 
 ROOT = Path(__file__).parent.parent.parent
 RACER = Path(__file__).parent / "racer.py"

@@ -15,9 +15,9 @@ from app.embedded import servers
 from app.keys import with_keys
 from app.processes import open_kernel
 from kernel.clock import now
-from kernel.http import Kernel
 from kernel.ids import new_id
 from kernel.postgres import create_engine, transaction
+from kernel.process import Kernel
 from kernel.settings import Settings
 
 BRAND = "bench"
