@@ -41,6 +41,19 @@ _CHECKS: dict[str, str] = {
         GROUP BY c.id, c.per_viewer, k.viewer_id
         HAVING count(*) > c.per_viewer OR max(k.n) > c.per_viewer OR count(DISTINCT k.n) < count(*)
     """,
+    # Days as the brand's calendar has them, while the brand stays in its time zone.
+    "campaign_day": """
+        SELECT c.id FROM campaigns c JOIN brands b ON b.id = c.brand_id JOIN coupons k ON k.campaign_id = c.id
+        WHERE c.per_day IS NOT NULL
+        GROUP BY c.id, b.timezone, CAST(k.issued_at AT TIME ZONE b.timezone AS date)
+        HAVING count(*) > c.per_day
+            OR (c.day = CAST(min(k.issued_at) AT TIME ZONE b.timezone AS date) AND count(*) <> c.day_issued)
+    """,
+    "coupon_amount": """
+        SELECT k.id FROM coupons k JOIN campaigns c ON c.id = k.campaign_id
+        WHERE k.amount_fen IS NOT NULL AND NOT coalesce(
+            c.distance_tiers @> jsonb_build_array(jsonb_build_object('amount_fen', k.amount_fen)), false)
+    """,
     "coupon_parents": """
         SELECT k.id FROM coupons k
         LEFT JOIN drops d ON d.id = k.drop_id

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, insert, select, text, tuple_, update
+from sqlalchemy import Row, Select, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules
 from coupons.tables import Campaign, Coupon, LedgerLine, Redemption, Visit
+from coupons.terms import terms_of
 from geo.tables import Store
 from guides.tables import Member
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
+from kernel.tables import Brand
 
 
 class Presented(NamedTuple):
@@ -84,16 +87,20 @@ _COUPON: Select[*tuple[Any, ...]] = (
         Coupon.valid_until,
         Campaign.title,
         Campaign.kind,
-        Campaign.amount_fen,
+        func.coalesce(Coupon.amount_fen, Campaign.amount_fen).label("amount_fen"),
         Campaign.threshold_fen,
         Campaign.percent_off,
         Campaign.gift,
+        Campaign.usable_from,
+        Campaign.usable_until,
+        Brand.timezone,
         Store.code.label("store_code"),
         Store.name.label("store_name"),
         Member.name.label("viewer_name"),
     )
     .join(Campaign, Campaign.id == Coupon.campaign_id)
     .join(Store, Store.id == Coupon.store_id)
+    .join(Brand, Brand.id == Coupon.brand_id)
     .outerjoin(Member, Member.id == Coupon.viewer_id)
 )
 _USED = (
@@ -117,15 +124,11 @@ def _store_of(who: Principal) -> UUID:
     return who.store
 
 
-def _terms(row: Row[Any]) -> rules.Terms:
-    return rules.Terms(row.kind, row.amount_fen, row.threshold_fen, row.percent_off, row.gift)
-
-
 def _used(row: Row[Any], *, replayed: bool) -> Used:
     return Used(
         id=row.redemption_id,
         title=row.title,
-        terms=rules.describe(_terms(row)),
+        terms=rules.describe(terms_of(row)),
         code=codes.display(row.code),
         viewer_name=row.viewer_name,
         store_code=row.store_code,
@@ -181,7 +184,7 @@ async def redeem(
 
     Raises Refusal: ``code_mistyped``, ``code_unknown``, ``qr_expired``, ``wrong_store``, ``already_redeemed`` (with
     ``redeemed_at`` and ``store``), ``coupon_expired``, ``coupon_not_yet_valid``, ``coupon_voided``,
-    ``below_threshold``, ``idempotency_mismatch``, ``forbidden``, ``invalid``.
+    ``below_threshold``, ``outside_hours``, ``idempotency_mismatch``, ``forbidden``, ``invalid``.
     """
     store = _store_of(who)
     code, shown = _read(presented, signer)
@@ -193,9 +196,11 @@ async def redeem(
     coupon = await _coupon(session, who, code)
     if coupon.store_id != store:
         raise _refusal(coupon, "wrong_store")
-    off = rules.discount(_terms(coupon), order_fen)
+    off = rules.discount(terms_of(coupon), order_fen)
     if off is None:
         raise await _why_not(session, coupon, store, now, otherwise="below_threshold")
+    if not rules.usable_at(terms_of(coupon), now.astimezone(ZoneInfo(coupon.timezone)).time()):
+        raise await _why_not(session, coupon, store, now, otherwise="outside_hours")
     taken = await session.scalar(
         update(Coupon)
         .where(Coupon.id == coupon.id, Coupon.state == "issued", Coupon.valid_from <= now, Coupon.valid_until > now)
@@ -268,6 +273,10 @@ def _refusal(coupon: Row[Any], reason: str, redeemed_at: datetime | None = None)
             return Refusal(reason, valid_from=coupon.valid_from.isoformat())
         case "below_threshold":
             return Refusal(reason, threshold_fen=coupon.threshold_fen)
+        case "outside_hours":
+            begin, end = f"{coupon.usable_from:%H:%M}", f"{coupon.usable_until:%H:%M}"
+            sentence = f"This coupon can be used from {begin} to {end}."
+            return Refusal(reason, sentence, usable_from=begin, usable_until=end)
         case "busy":
             return Refusal(reason, retry_after=1)
     return Refusal(reason)
@@ -295,9 +304,11 @@ async def look(
     coupon = await _coupon(session, who, code)
     if _unusable(coupon, store, now) is not None:
         raise await _why_not(session, coupon, store, now, otherwise="busy")
+    if not rules.usable_at(terms_of(coupon), now.astimezone(ZoneInfo(coupon.timezone)).time()):
+        raise _refusal(coupon, "outside_hours")
     return Looked(
         title=coupon.title,
-        terms=rules.describe(_terms(coupon)),
+        terms=rules.describe(terms_of(coupon)),
         code=codes.display(coupon.code),
         viewer_name=coupon.viewer_name,
         store_code=coupon.store_code,
@@ -306,7 +317,7 @@ async def look(
         valid_from=coupon.valid_from,
         valid_until=coupon.valid_until,
         threshold_fen=coupon.threshold_fen,
-        discount_fen=rules.discount(_terms(coupon), order_fen),
+        discount_fen=rules.discount(terms_of(coupon), order_fen),
     )
 
 
