@@ -50,9 +50,10 @@ _HOLD_GUIDE = text("SELECT 1 FROM staff WHERE id = :guide FOR NO KEY UPDATE")
 
 _DUE = text(
     """
-    SELECT d.id, c.per_day, c.day, c.day_issued, b.timezone, b.quiet_from, b.quiet_until, clock_timestamp() AS at
+    SELECT d.id, d.opens_at, d.minute, d.minute_issued, c.per_minute, c.per_day, c.day, c.day_issued,
+            b.timezone, b.quiet_from, b.quiet_until, clock_timestamp() AS at
     FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
-    WHERE d.state = 'open' AND d.mode = 'push' AND d.matched_at IS NULL
+    WHERE d.state = 'open' AND d.mode = 'push' AND (d.matched_at IS NULL OR d.match_again)
       AND d.opens_at <= clock_timestamp() AND d.ends_at > clock_timestamp()
       AND c.state = 'running' AND (c.claim_from IS NULL OR c.claim_from <= clock_timestamp())
     ORDER BY d.opens_at
@@ -305,8 +306,11 @@ def _held(row: Row[Any]) -> bool:
     quiet = quiet_of(row)
     if quiet is not None and quiet.until(row.at) is not None:
         return True
-    today = row.at.astimezone(ZoneInfo(row.timezone)).date()
-    return rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=today) == 0
+    today, minute = row.at.astimezone(ZoneInfo(row.timezone)).date(), rules.minute_of(row.opens_at, row.at)
+    return 0 in (
+        rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=today),
+        rules.left_of_minute(row.per_minute, counted_in=row.minute, issued=row.minute_issued, minute=minute),
+    )
 
 
 async def close_due(sessions: Sessions, now: datetime) -> int:

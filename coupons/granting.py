@@ -43,13 +43,15 @@ _LOCK = text(
     )
     SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
            d.state AS drop_state, d.end_reason, d.opens_at, d.ends_at, d.matched_at,
+           d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
            c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
            c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
            c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
            c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
            r.state AS room_state, b.timezone, b.quiet_from, b.quiet_until, b.quiet_claims, b.cap_coupons, b.cap_days,
-           -- A day that the campaign has left behind gives no more coupons, whatever the clocks of two servers say.
-           greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone) AS at
+           -- A day and a minute that were left behind give no more coupons, whichever transaction came first.
+           greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone,
+                    d.opens_at + d.minute * interval '1 minute') AS at
     FROM (SELECT count(*) FROM capped) AS brand_first
     CROSS JOIN drops d
     JOIN campaigns c ON c.id = d.campaign_id
@@ -97,7 +99,10 @@ _WRITE = text(
             day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + (SELECT count(*) FROM made)
         WHERE id = :campaign
     ), drop AS (
-        UPDATE drops SET issued = issued + (SELECT count(*) FROM made) WHERE id = :drop
+        UPDATE drops SET issued = issued + (SELECT count(*) FROM made), minute = CAST(:minute AS integer),
+            minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END
+                + (SELECT count(*) FROM made)
+        WHERE id = :drop
     )
     SELECT made.id, s.code, s.name, s.address FROM made JOIN stores s ON s.id = made.store_id
     """
@@ -182,6 +187,24 @@ class Locked:
         """How many the campaign may still give today; None: any number."""
         row = self.row
         return rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=self.day)
+
+    @property
+    def minute(self) -> int:
+        """The minute of the drop in which it is granted."""
+        return rules.minute_of(self.row.opens_at, self.at)
+
+    @property
+    def left_of_minute(self) -> int | None:
+        """How many a push drop may still give in this minute; None: any number."""
+        row = self.row
+        return rules.left_of_minute(row.per_minute, counted_in=row.minute, issued=row.minute_issued, minute=self.minute)
+
+    @property
+    def left_unreserved(self) -> int:
+        """What is ``left`` of a push drop for those who are in reach now."""
+        row = self.row
+        kept = rules.reserve(row.drop_stock, row.reserve_percent, matched=row.matched_at is not None)
+        return max(0, self.left - kept)
 
     async def histories(self, session: AsyncSession, viewers: Iterable[UUID]) -> Histories:
         """What the brand's and the campaign's limits need to know of ``viewers``; empty where they do not ask."""
@@ -323,6 +346,7 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
         "bands": array_of(bands),
         "amounts": array_of("NULL" if fen is None else fen for fen in amounts),
         "day": locked.day,
+        "minute": locked.minute,
         "keys": [w.key for w in wanted],
         "brand": row.brand_id,
         "campaign": row.campaign_id,

@@ -49,6 +49,12 @@ _CHECKS: dict[str, str] = {
         HAVING count(*) > c.per_day
             OR (c.day = CAST(min(k.issued_at) AT TIME ZONE b.timezone AS date) AND count(*) <> c.day_issued)
     """,
+    "drop_minute": """
+        SELECT d.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN coupons k ON k.drop_id = d.id
+        WHERE d.mode = 'push' AND c.per_minute IS NOT NULL
+        GROUP BY d.id, c.per_minute, floor(extract(epoch FROM k.issued_at - d.opens_at) / 60)
+        HAVING count(*) > c.per_minute
+    """,
     "coupon_amount": """
         SELECT k.id FROM coupons k JOIN campaigns c ON c.id = k.campaign_id
         WHERE k.amount_fen IS NOT NULL AND NOT coalesce(

@@ -55,8 +55,13 @@ _OPEN_HERE = text(
     ORDER BY opens_at, id
     """
 )
-_MATCHED = text("UPDATE drops SET matched_at = clock_timestamp() WHERE id = :drop AND matched_at IS NULL")
-_MATCH_AGAIN = text("UPDATE drops SET matched_at = NULL WHERE id = :drop AND matched_at IS NOT NULL AND state = 'open'")
+_MATCHED = text(
+    """
+    UPDATE drops SET matched_at = coalesce(matched_at, clock_timestamp()), match_again = false
+    WHERE id = :drop AND (matched_at IS NULL OR match_again)
+    """
+)
+_MATCH_AGAIN = text("UPDATE drops SET match_again = true WHERE id = :drop AND NOT match_again AND state = 'open'")
 
 
 class Match(NamedTuple):
@@ -127,7 +132,7 @@ async def grant_arrivals(sessions: Sessions, room: UUID, viewers: Sequence[UUID]
         done = await _grant(sessions, drop, viewers)
         granted += done.granted
         if done.state == "held":
-            # Nobody may be waiting for their next fix when the hours or the day are over: the worker looks at all.
+            # Nobody shall have to wait for their next fix once the hours or the minute are over: the worker comes back.
             async with transaction(sessions) as session:
                 await session.execute(_MATCH_AGAIN, {"drop": drop})
     return granted
@@ -165,7 +170,7 @@ async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match]
         return _Done(0, "sold_out")
     if (closed := locked.closed()) is not None:
         return _Done(0, "held" if closed in HOLDS else "over")
-    if locked.left_today == 0 < locked.left:
+    if locked.left > 0 and 0 in (locked.left_today, locked.left_of_minute):
         return _Done(0, "held")
     values = {"drop": drop, "campaign": locked.row.campaign_id, "viewers": array_of(m.viewer for m in chunk)}
     changed = {row.viewer_id: row for row in await session.execute(_CHANGED, values)}
@@ -196,7 +201,9 @@ def _decide(
     histories: Histories,
 ) -> tuple[list[Wanted], list[Decided]]:
     """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass, those
-    for whom the day has none left for tomorrow."""
+    for whom the minute or the day has none left for the next one."""
+    periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
+    left_now = min(periods, default=None)
     wanted: list[Wanted] = []
     decided: list[Decided] = []
     for viewer, store, distance, tier, doubt in chunk:
@@ -206,7 +213,7 @@ def _decide(
         had = histories.get(viewer, rules.NEWCOMER)
         reason = rules.barred(locked.limits, tier=tier, held=now.held, history=had)
         reason = reason or rules.passed_over(locked.limits, viewer, doubt)
-        reason = reason or rules.exhausted(len(wanted), left=locked.left, left_today=locked.left_today)
+        reason = reason or rules.exhausted(len(wanted), left=locked.left_unreserved, left_today=left_now)
         if reason == "sold_out_today":
             continue
         if reason is not None:

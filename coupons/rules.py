@@ -242,9 +242,26 @@ def window(opens_at: datetime, lasting: timedelta, quiet: Quiet | None) -> tuple
 
 def left_of_day(per_day: int | None, *, counted_on: date | None, issued: int, today: date) -> int | None:
     """How many coupons a campaign may still give ``today``, of which ``issued`` were counted on a day; None: any."""
-    if per_day is None:
-        return None
-    return max(0, per_day - (issued if counted_on == today else 0))
+    return _left_of(per_day, issued if counted_on == today else 0)
+
+
+def left_of_minute(per_minute: int | None, *, counted_in: int | None, issued: int, minute: int) -> int | None:
+    """How many coupons a push drop may still give in its ``minute``-th minute; None: any."""
+    return _left_of(per_minute, issued if counted_in == minute else 0)
+
+
+def _left_of(limit: int | None, issued: int) -> int | None:
+    return None if limit is None else max(0, limit - issued)
+
+
+def minute_of(opens_at: datetime, moment: datetime) -> int:
+    """In which minute of a drop ``moment`` lies, from 0."""
+    return max(0, (moment - opens_at) // timedelta(minutes=1))
+
+
+def reserve(stock: int, percent: int, *, matched: bool) -> int:
+    """How many of a push drop's coupons are kept for viewers who come into reach after everybody was ``matched``."""
+    return 0 if matched else stock * percent // 100
 
 
 def exhausted(granted: int, *, left: int, left_today: int | None) -> str | None:

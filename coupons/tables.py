@@ -38,6 +38,7 @@ class Campaign(Table):
         CheckConstraint("day_issued >= 0 AND (per_day IS NULL OR day_issued <= per_day)", name="per_day"),
         CheckConstraint("(usable_from IS NULL) = (usable_until IS NULL)", name="usable"),
         CheckConstraint("segments <@ ARRAY['new', 'once', 'often', 'vip']", name="segments"),
+        CheckConstraint("reserve_percent BETWEEN 0 AND 90", name="reserve"),
         CheckConstraint("doubt IN ('allow', 'refuse')", name="doubt"),
     )
 
@@ -59,6 +60,10 @@ class Campaign(Table):
     min_tier: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     holdout_percent: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     per_day: Mapped[int | None] = mapped_column(comment="coupons a day of the brand's calendar; null: no limit")
+    per_minute: Mapped[int | None] = mapped_column(comment="coupons a minute of each push drop; null: no limit")
+    reserve_percent: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="of a push drop, for those who come into reach later"
+    )
     day: Mapped[date | None] = mapped_column(comment="the newest day that gave coupons")
     day_issued: Mapped[int] = mapped_column(server_default="0", comment="coupons given on `day`")
     segments: Mapped[list[str] | None] = mapped_column(ARRAY(Text), comment="who may have it; null: everybody")
@@ -114,6 +119,9 @@ class Drop(Table):
     opens_at: Mapped[datetime]
     ends_at: Mapped[datetime]
     matched_at: Mapped[datetime | None] = mapped_column(comment="push: when the first match of everybody was done")
+    match_again: Mapped[bool] = mapped_column(server_default="false", comment="push: somebody who came later waits")
+    minute: Mapped[int | None] = mapped_column(comment="push: the newest of its minutes that gave coupons, from 0")
+    minute_issued: Mapped[int] = mapped_column(server_default="0", comment="coupons given in `minute`")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

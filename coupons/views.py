@@ -103,6 +103,10 @@ class NewCampaign(BaseModel):
     min_tier: Annotated[int, Field(ge=0, le=3)] = 0
     holdout_percent: Annotated[int, Field(ge=0, le=50)] = Field(0, description="Share that gets none, to compare with")
     per_day: Stock | None = Field(None, description="Coupons a day of the brand's calendar; null: no limit")
+    per_minute: Stock | None = Field(None, description="Coupons a minute of each push drop; null: no limit")
+    reserve_percent: Annotated[int, Field(ge=0, le=90)] = Field(
+        0, description="Share of a push drop that is kept for viewers who come into reach later"
+    )
     segments: Annotated[list[Segment], Field(min_length=1, max_length=4)] | None = Field(
         None, description="Who may have it, by purchases known here (`new`: none, `once`, `often`) and `vip` by tier"
     )
@@ -155,6 +159,8 @@ class CampaignView(BaseModel):
                     "min_tier": 0,
                     "holdout_percent": 0,
                     "per_day": None,
+                    "per_minute": None,
+                    "reserve_percent": 0,
                     "segments": None,
                     "doubt": "allow",
                     "distance_tiers": None,
@@ -190,6 +196,8 @@ class CampaignView(BaseModel):
     min_tier: int
     holdout_percent: int
     per_day: int | None
+    per_minute: int | None
+    reserve_percent: int
     segments: list[Segment] | None
     doubt: Doubt
     distance_tiers: list[DistanceTier] | None

@@ -18,6 +18,7 @@ _CHECKS = {
         "per_day": "day_issued >= 0 AND (per_day IS NULL OR day_issued <= per_day)",
         "usable": "(usable_from IS NULL) = (usable_until IS NULL)",
         "segments": "segments <@ ARRAY['new', 'once', 'often', 'vip']",
+        "reserve": "reserve_percent BETWEEN 0 AND 90",
         "doubt": "doubt IN ('allow', 'refuse')",
     },
 }
@@ -27,6 +28,10 @@ def _columns() -> dict[str, list[sa.Column]]:
     per_day = "coupons a day of the brand's calendar; null: no limit"
     usable = "hours of the brand's day in which tills take it"
     tiers = "amounts by distance, nearest first: {within_m, amount_fen}; farther away: amount_fen"
+    per_minute = "coupons a minute of each push drop; null: no limit"
+    reserve = "of a push drop, for those who come into reach later"
+    again = "push: somebody who came later waits"
+    minute = "push: the newest of its minutes that gave coupons, from 0"
     own = "its own, by distance; null: the campaign's"
     return {
         "brands": [
@@ -45,6 +50,8 @@ def _columns() -> dict[str, list[sa.Column]]:
         ],
         "campaigns": [
             sa.Column("per_day", sa.Integer(), nullable=True, comment=per_day),
+            sa.Column("per_minute", sa.Integer(), nullable=True, comment=per_minute),
+            sa.Column("reserve_percent", sa.SmallInteger(), server_default="0", nullable=False, comment=reserve),
             sa.Column("day", sa.Date(), nullable=True, comment="the newest day that gave coupons"),
             sa.Column("day_issued", sa.Integer(), server_default="0", nullable=False, comment="coupons given on `day`"),
             sa.Column("segments", sa.ARRAY(sa.Text()), nullable=True, comment="who may have it; null: everybody"),
@@ -54,6 +61,13 @@ def _columns() -> dict[str, list[sa.Column]]:
             sa.Column("distance_tiers", postgresql.JSONB(), nullable=True, comment=tiers),
             sa.Column("usable_from", sa.Time(), nullable=True, comment=usable),
             sa.Column("usable_until", sa.Time(), nullable=True),
+        ],
+        "drops": [
+            sa.Column("match_again", sa.Boolean(), server_default="false", nullable=False, comment=again),
+            sa.Column("minute", sa.Integer(), nullable=True, comment=minute),
+            sa.Column(
+                "minute_issued", sa.Integer(), server_default="0", nullable=False, comment="coupons given in `minute`"
+            ),
         ],
         "coupons": [sa.Column("amount_fen", sa.BigInteger(), nullable=True, comment=own)],
     }

@@ -215,6 +215,54 @@ async def test_the_audit_finds_a_day_that_gave_too_many(world: World) -> None:
         assert [finding.code for finding in (await ledger.audit(session)).findings] == ["campaign_day"]
 
 
+# ---- pace and reserve of a push ------------------------------------------------------------------------------------
+
+
+async def test_a_push_gives_so_many_a_minute(world: World, issuer: Issuer) -> None:
+    drop = await world.drop(await world.campaign(per_minute=2), "push", stock=50)
+    await world.viewers(3)
+    assert await drops.run_push(world.kernel.sessions, drop) == 2
+    (late,) = await world.viewers(1, north_m=500)
+    assert await drops.grant_arrivals(world.kernel.sessions, world.room, [late.subject]) == 0
+    async with world.kernel.sessions() as session:
+        assert await drops.due(session) == []
+    # A minute later; the coupons are moved along, as the audit looks at when they were issued.
+    await world.execute("UPDATE drops SET opens_at = opens_at - interval '1 minute'")
+    await world.execute("UPDATE coupons SET issued_at = issued_at - interval '1 minute'")
+    async with world.kernel.sessions() as session:
+        assert await drops.due(session) == [drop]
+    assert await drops.run_push(world.kernel.sessions, drop) == 2
+    async with world.kernel.sessions() as session:
+        assert await drops.due(session) == []
+    assert set((await _decided(world, drop)).values()) == {"issued"}
+
+
+async def test_whoever_arrives_when_the_minute_is_used_up_waits_for_the_next(world: World, issuer: Issuer) -> None:
+    drop = await world.drop(await world.campaign(per_minute=1), "push", stock=50)
+    await world.viewers(1)
+    assert await drops.run_push(world.kernel.sessions, drop) == 1
+    assert await world.scalar("SELECT matched_at IS NOT NULL AND NOT match_again FROM drops")
+    (late,) = await world.viewers(1)
+    assert await drops.grant_arrivals(world.kernel.sessions, world.room, [late.subject]) == 0
+    await world.execute("UPDATE drops SET opens_at = opens_at - interval '1 minute'")
+    await world.execute("UPDATE coupons SET issued_at = issued_at - interval '1 minute'")
+    async with world.kernel.sessions() as session:
+        assert await drops.due(session) == [drop]
+    assert await drops.run_push(world.kernel.sessions, drop) == 1
+    assert not await world.scalar("SELECT match_again FROM drops")
+
+
+async def test_a_reserve_is_for_those_who_come_later(world: World, issuer: Issuer) -> None:
+    drop = await world.drop(await world.campaign(reserve_percent=50), "push", stock=4)
+    there = await world.viewers(3)
+    assert await drops.run_push(world.kernel.sessions, drop) == 2
+    assert sorted((await _decided(world, drop)).values()) == ["issued", "issued", "sold_out"]
+    arrived = [v.subject for v in there + await world.viewers(3)]
+    assert await drops.grant_arrivals(world.kernel.sessions, world.room, arrived) == 2
+    assert sorted((await _decided(world, drop)).values()) == ["issued"] * 4 + ["sold_out"] * 2
+    assert await world.execute("SELECT state, end_reason FROM drops") == [("ended", "sold_out")]
+
+
 # ---- who it is for, and doubt --------------------------------------------------------------------------------------
 
 

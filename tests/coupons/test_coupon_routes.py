@@ -155,6 +155,8 @@ async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Caller, world: 
 async def test_a_campaign_keeps_its_rules(api: Caller, world: World) -> None:
     chosen = {
         "per_day": 20,
+        "per_minute": 5,
+        "reserve_percent": 30,
         "segments": ["new", "vip"],
         "doubt": "refuse",
         "distance_tiers": [{"within_m": 500, "amount_fen": 1500}, {"within_m": 1000, "amount_fen": 1000}],

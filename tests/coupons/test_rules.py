@@ -271,6 +271,21 @@ def test_a_day_gives_so_many_and_the_next_one_again() -> None:
     assert rules.left_of_day(10, counted_on=today, issued=10, today=tomorrow) == 10
 
 
+def test_a_minute_of_a_drop_gives_so_many_and_the_next_one_again() -> None:
+    seconds = (-1, 0, 59, 60, 3600)
+    assert [rules.minute_of(NOON, NOON + timedelta(seconds=second)) for second in seconds] == [0, 0, 0, 1, 60]
+    assert rules.left_of_minute(None, counted_in=0, issued=9, minute=0) is None
+    assert rules.left_of_minute(10, counted_in=None, issued=0, minute=0) == 10
+    assert rules.left_of_minute(10, counted_in=3, issued=4, minute=3) == 6
+    assert rules.left_of_minute(10, counted_in=3, issued=10, minute=4) == 10
+
+
+def test_a_reserve_is_kept_until_everybody_was_matched() -> None:
+    assert rules.reserve(50, 20, matched=False) == 10
+    assert rules.reserve(50, 20, matched=True) == 0
+    assert rules.reserve(3, 20, matched=False) == 0
+
+
 def test_what_is_used_up_first_is_named() -> None:
     assert rules.exhausted(0, left=1, left_today=None) is None
     assert rules.exhausted(1, left=1, left_today=1) == "sold_out"
