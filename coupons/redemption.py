@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules
 from coupons.tables import Campaign, Coupon, LedgerLine, Redemption, Visit
-from coupons.terms import terms_of
+from coupons.terms import terms_of as _terms
 from geo.tables import Store
 from guides.tables import Member
 from kernel.errors import Refusal
@@ -124,11 +124,15 @@ def _store_of(who: Principal) -> UUID:
     return who.store
 
 
+def _in_hours(coupon: Row[Any], at: datetime) -> bool:
+    return rules.usable_at(_terms(coupon), at.astimezone(ZoneInfo(coupon.timezone)).time())
+
+
 def _used(row: Row[Any], *, replayed: bool) -> Used:
     return Used(
         id=row.redemption_id,
         title=row.title,
-        terms=rules.describe(terms_of(row)),
+        terms=rules.describe(_terms(row)),
         code=codes.display(row.code),
         viewer_name=row.viewer_name,
         store_code=row.store_code,
@@ -196,10 +200,10 @@ async def redeem(
     coupon = await _coupon(session, who, code)
     if coupon.store_id != store:
         raise _refusal(coupon, "wrong_store")
-    off = rules.discount(terms_of(coupon), order_fen)
+    off = rules.discount(_terms(coupon), order_fen)
     if off is None:
         raise await _why_not(session, coupon, store, now, otherwise="below_threshold")
-    if not rules.usable_at(terms_of(coupon), now.astimezone(ZoneInfo(coupon.timezone)).time()):
+    if not _in_hours(coupon, now):
         raise await _why_not(session, coupon, store, now, otherwise="outside_hours")
     taken = await session.scalar(
         update(Coupon)
@@ -304,11 +308,11 @@ async def look(
     coupon = await _coupon(session, who, code)
     if _unusable(coupon, store, now) is not None:
         raise await _why_not(session, coupon, store, now, otherwise="busy")
-    if not rules.usable_at(terms_of(coupon), now.astimezone(ZoneInfo(coupon.timezone)).time()):
+    if not _in_hours(coupon, now):
         raise _refusal(coupon, "outside_hours")
     return Looked(
         title=coupon.title,
-        terms=rules.describe(terms_of(coupon)),
+        terms=rules.describe(_terms(coupon)),
         code=codes.display(coupon.code),
         viewer_name=coupon.viewer_name,
         store_code=coupon.store_code,
@@ -317,7 +321,7 @@ async def look(
         valid_from=coupon.valid_from,
         valid_until=coupon.valid_until,
         threshold_fen=coupon.threshold_fen,
-        discount_fen=rules.discount(terms_of(coupon), order_fen),
+        discount_fen=rules.discount(_terms(coupon), order_fen),
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy import select, text
 
-from coupons import campaigns, codes, drops, funnel, limit_views, limits, redemption, rules, till_views, views, wallet
+from coupons import campaigns, codes, drops, funnel, limit_routes, redemption, rules, till_views, views, wallet
 from coupons.issuing import Issuer
 from coupons.tables import Campaign
 from coupons.terms import offer_of
@@ -34,6 +34,7 @@ from kernel.postgres import transaction
 from kernel.tables import Brand
 
 router = APIRouter(prefix="/v1")
+router.include_router(limit_routes.router)
 
 _SIGNED_IN = ("token_missing", "token_invalid", "token_expired", "forbidden", "unavailable")
 _ASKED = (*_SIGNED_IN, "not_found", "invalid")
@@ -203,25 +204,6 @@ async def change_stock(campaign: UUID, body: views.StockChange, session: InSessi
     """Compare and set: refused with what it is now, if it is no longer `current`."""
     changed = await campaigns.change_stock(session, who, campaign, body.current, body.target)
     return (await _campaign_views(session, [changed]))[0]
-
-
-@router.get(
-    "/ops/limits", tags=["campaigns"], summary="The brand's limits", responses=refusals(*_SIGNED_IN, "not_found")
-)
-async def get_limits(session: InSession, who: Ops) -> limit_views.BrandLimits:
-    """What holds over all campaigns: coupons a viewer, quiet hours, drops a guide."""
-    return limit_views.BrandLimits.of(await limits.of_brand(session, who))
-
-
-@router.put(
-    "/ops/limits",
-    tags=["campaigns"],
-    summary="Set the brand's limits",
-    responses=refusals(*_ASKED, "bad_request"),
-)
-async def put_limits(body: limit_views.BrandLimits, session: InSession, who: Ops) -> limit_views.BrandLimits:
-    """All of them at once; what is left out becomes no limit. Coupons that were issued stay issued."""
-    return limit_views.BrandLimits.of(await limits.change(session, who, body.asked()))
 
 
 # ---- drops ---------------------------------------------------------------------------------------------------------

@@ -87,6 +87,20 @@ async def test_claims_of_two_campaigns_at_once_do_not_pass_the_cap(world: World,
     assert await world.scalar("SELECT max(n) FROM (SELECT count(*) AS n FROM coupons GROUP BY viewer_id) k") == 1
 
 
+async def test_batches_of_two_processes_count_each_others_coupons(world: World, issuer: Issuer) -> None:
+    await world.execute("UPDATE brands SET cap_coupons = 1, cap_days = 1")
+    viewers = await world.viewers(20)
+    drop = await world.drop(await world.campaign(per_day=7, per_viewer=2), stock=50)
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as other:
+        answers = await asyncio.gather(
+            *(_claim(process, world, drop, viewer) for viewer in viewers for process in (issuer, other))
+        )
+    assert answers.count("issued") == 7
+    assert set(answers) == {"issued", "cap_reached", "sold_out_today"}
+    assert await world.execute("SELECT issued, day_issued FROM campaigns") == [(7, 7)]
+    assert await world.scalar("SELECT count(DISTINCT viewer_id) FROM coupons") == 7
+
+
 async def test_the_cap_holds_in_a_push_and_the_preview_says_so(world: World, issuer: Issuer) -> None:
     await world.execute("UPDATE brands SET cap_coupons = 1, cap_days = 1")
     had, fresh = await world.viewers(2)
