@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, Subquery, Text, any_, bindparam, cast, or_, text
+from sqlalchemy import Row, Select, Subquery, Text, any_, bindparam, cast, column, func, or_, text
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -299,10 +299,11 @@ def reach(area: Area, viewers: Sequence[UUID] | None = None) -> Subquery:
 
 async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> dict[UUID, int | None]:
     """Which of ``stores`` may give coupons of the locked campaign, and how many each has left (None: any number)."""
+    asked = func.unnest(_array("stores", stores)).table_valued(column("id", UuidType()), name="asked").render_derived()
     query = (
         _partaking(locked.area)
         .add_columns(CampaignStore.store_id.is_not(None), CampaignStore.quota - CampaignStore.issued)
-        .where(Store.id == any_(_array("stores", stores)))
+        .join(asked, asked.c.id == Store.id)  # a hash; `= ANY` would compare every store with every other
     )
     # A store that has given none yet has no row, and all of its quota.
     return {store: left if known else locked.row.store_quota for store, known, left in await session.execute(query)}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import randrange
 from time import time
@@ -21,6 +22,8 @@ from live.replica import Room, person
 from live.session import Say, refused
 
 GATHER_SECONDS = 0.003
+ARRIVALS_SECONDS = 0.2
+"""How long arrivals wait for a comment to travel with: nobody misses them, and a storm of them is a storm of commands."""
 CAST_SECONDS = 5.0
 """How long Redis may take before a comment is refused as ``unavailable``."""
 AT_ONCE = 200
@@ -48,6 +51,7 @@ class _Outgoing:
     said: list[_Said] = field(default_factory=list)
     joins: list[bytes] = field(default_factory=list)
     joined: int = 0
+    spoken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Speech:
@@ -72,6 +76,7 @@ class Speech:
         event = wire.encoder.encode(wire.Commented(comment, by, say.text, at))
         row = wire.encoder.encode(Kept(comment, by.id, by.name, by.role, say.text, at))
         outgoing.said.append(_Said(connection, say.id, comment, event, row))
+        outgoing.spoken.set()
 
     def joined(self, room: Room, by: wire.Person) -> None:
         """Tell the room that somebody came in."""
@@ -95,9 +100,12 @@ class Speech:
 
     async def _hand_over(self, outgoing: _Outgoing) -> None:
         room = outgoing.room.id
-        await asyncio.sleep(GATHER_SECONDS)
         try:
+            await asyncio.sleep(GATHER_SECONDS)
             while outgoing.said or outgoing.joins:
+                if not outgoing.said:
+                    await self._wait_for_words(outgoing)
+                outgoing.spoken.clear()
                 said, outgoing.said = outgoing.said[:AT_ONCE], outgoing.said[AT_ONCE:]
                 joins, outgoing.joins, outgoing.joined = outgoing.joins, [], 0
                 await self._cast(room, said, joins)
@@ -105,6 +113,11 @@ class Speech:
             # Nothing is awaited between the last look and this, so nothing can be added and forgotten.
             del self._outgoing[room]
             self._refuse(outgoing.said)
+
+    async def _wait_for_words(self, outgoing: _Outgoing) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ARRIVALS_SECONDS):
+                await outgoing.spoken.wait()
 
     async def _cast(self, room: UUID, said: list[_Said], joins: list[bytes]) -> None:
         try:

@@ -6,13 +6,17 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import ClassVar
+from urllib.parse import urlencode
 
 import pytest
-from people import PHONE
+from people import PHONE, Person
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from app.up import Stack
+
 ROOT = Path(__file__).parents[2]
+ARTEFACTS = ROOT / "artefacts" / "pages"
 ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",
@@ -27,6 +31,7 @@ ARGUMENTS = (
 )
 
 OpenBrowser = Callable[..., webdriver.Chrome]
+Visit = Callable[..., Person]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,19 @@ def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBrows
     yield open_one
     for driver in opened:
         driver.quit()
+
+
+@pytest.fixture
+def visit(open_browser: OpenBrowser, stack: Stack) -> Visit:
+    """Opens a page as somebody: ``visit("watch", "name of the pictures", account=…)``."""
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+
+    def open_page(page: str, name: str, size: tuple[int, int] | None = None, /, **query: str) -> Person:
+        driver = open_browser(size) if size else open_browser()
+        driver.get(f"{stack.api}/{page}?{urlencode(query)}")
+        return Person(driver, ARTEFACTS, name)
+
+    return open_page
 
 
 class _Files(SimpleHTTPRequestHandler):

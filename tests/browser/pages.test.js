@@ -3,9 +3,11 @@
 import {newId, Refused, rest} from '/client/nearcast.js';
 import {Attempt} from '/pages/attempt.js';
 import {h} from '/pages/dom.js';
-import {count, countdown, distance, grouped, worth, yuan} from '/pages/format.js';
+import {count, countdown, distance, grouped, lasting, worth, yuan} from '/pages/format.js';
 import {refusal, say, speak, t} from '/pages/i18n.js';
 import {gather, project, unproject} from '/pages/ops-map.js';
+import {badgeOf, filled, fromRest} from '/pages/room-card.js';
+import {steady} from '/pages/steady.js';
 import {REFUSALS, WORDS} from '/pages/words.js';
 import {equal, failure, ok, test} from './check.js';
 
@@ -93,6 +95,30 @@ test('amounts, counts, distances, times', () => {
   speak('en');
   equal([count(128734), count(1280000), distance(2449)], ['129K', '1.3M', '2.4 km']);
   speak('zh');
+});
+
+test('a wait of days tells the days apart', () => {
+  equal([lasting(-1), lasting(59_000), lasting(86_399_000), lasting(2 * 86_400_000 + 61_000)], ['00:00', '00:59', '23:59:59', '2 天 01:01']);
+});
+
+test('what a card leaves out is over, whatever stood there before', () => {
+  const before = {...filled({id: 'r', state: 'live', paused_at: 5, slow_seconds: 10, hushed: true, allow: ['v']})};
+  const after = {...before, ...filled({id: 'r', state: 'live'})};
+  equal([after.paused_at, after.slow_seconds, after.hushed, after.allow], [null, 0, false, []]);
+  const found = fromRest({id: 'r', title: 'T', state: 'scheduled', guide: {}, store: {name: 'S'}, slow_seconds: 0, scheduled_at: '2026-06-18T12:00:00Z', live_at: null});
+  equal([found.store, found.scheduled_at, found.live_at], ['S', 1781784000000, null]);
+  equal([badgeOf({state: 'live'}).key, badgeOf({state: 'live', paused_at: 5}).key, badgeOf({state: 'ended', paused_at: null}).key], ['live', 'paused', 'ended']);
+});
+
+test('a list that says nothing new is left standing', () => {
+  const place = h('ul');
+  const draw = (data) => steady(place, data, () => data.map((text) => h('li', {}, text)));
+  draw(['a']);
+  const first = place.firstChild;
+  draw(['a']);
+  ok(place.firstChild === first, 'the same element');
+  draw(['b']);
+  equal(place.textContent, 'b');
 });
 
 test('codes are grouped as people read them out', () => {

@@ -3,55 +3,13 @@
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
-import httpx
 import pytest
-from people import DESK, Person
+from people import DESK, Office, Person
 from selenium.webdriver.common.by import By
 
 from app.up import Stack
-
-ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "pages"
-
-
-class Office:
-    """Operations at their own tools: REST, for what the pages do not do."""
-
-    def __init__(self, api: str) -> None:
-        self._api = api
-        who = {"brand": "demo", "role": "ops", "account": "ops-01"}
-        signed_in = httpx.post(f"{api}/v1/auth/dev", json=who, timeout=60)
-        self._headers = {"Authorization": f"Bearer {signed_in.raise_for_status().json()['token']}"}
-
-    def get(self, path: str) -> Any:
-        return httpx.get(self._api + path, headers=self._headers, timeout=60).raise_for_status().json()
-
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = httpx.post(self._api + path, headers=self._headers, json=body or {}, timeout=60)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def campaign(self, title: str, **terms: Any) -> str:
-        """A campaign that runs; returns its id."""
-        made = self.post("/v1/campaigns", {"title": title, "stock": 50, "valid_days": 7, "radius_m": 3000, **terms})
-        self.post(f"/v1/campaigns/{made['id']}/run")
-        return str(made["id"])
-
-
-@pytest.fixture
-def visit(open_browser: Callable[..., Any], stack: Stack) -> Callable[..., Person]:
-    """Opens a page as somebody: ``visit("watch", "name of the pictures", account=…)``."""
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
-
-    def open_page(page: str, name: str, size: tuple[int, int] | None = None, /, **query: str) -> Person:
-        driver = open_browser(size) if size else open_browser()
-        driver.get(f"{stack.api}/{page}?{urlencode(query)}")
-        return Person(driver, ARTEFACTS, name)
-
-    return open_page
 
 
 def _stand_near(viewer: Person, store: dict[str, Any]) -> None:
@@ -179,8 +137,7 @@ def test_from_the_guides_phone_to_a_coupon_redeemed_at_the_till(stack: Stack, vi
     clerk.picture("no")
     clerk.taps(".verdict .button")
     clerk.taps("#tabToday")
-    clerk.taps("[data-reverse]", "撤销")
-    clerk.taps("[data-reverse]", "确定？")
+    clerk.confirms("[data-reverse]")
     clerk.sees(".done.reversed", "已撤销")
     clerk.picture("today")
     clerk.taps("#tabRedeem")
@@ -199,8 +156,7 @@ def test_from_the_guides_phone_to_a_coupon_redeemed_at_the_till(stack: Stack, vi
     ops.picture("desk")
 
     # The room ends.
-    guide.taps("#end")
-    guide.taps("#end")
+    guide.confirms("#end")
     guide.sees("dialog", "直播结束了")
     guide.picture("results")
     viewer.closes_sheets()

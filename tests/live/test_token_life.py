@@ -296,6 +296,7 @@ def test_the_wheel_brings_warning_and_end_in_time(clock: Clock, life: int) -> No
     connection = Connection(porter)
     connection.connection_made(sink)
     who = replace(principal(), expires_at=datetime.fromtimestamp(int(clock()) + life, UTC))
+    connection._wire = None  # as after the handshake
     session = connection.session = Session(lambda _token, _now: who)
     session.receive(b'{"t":"hello","token":"x"}', clock())
     session.entered(Hall())

@@ -1,11 +1,14 @@
 /** The comments that flow over the picture. */
 
 import {h} from './dom.js';
+import {stickToEnd} from './stick.js';
 
 const KEPT = 60;
 const JOINS_EVERY_MS = 1500;
 
 export class Comments {
+  /** Show the newest one. @type {() => void} */
+  toEnd;
   #list;
   #me;
   #joinedAt = 0;
@@ -14,13 +17,14 @@ export class Comments {
   constructor(list, me) {
     this.#list = list;
     this.#me = me;
+    this.toEnd = stickToEnd(list);
   }
 
   /** @param {{id: string, by: {id: string, name: string, role?: string, tier?: number}, text: string}} comment */
   add({id, by, text}) {
     const host = by.role === 'guide';
     const mine = by.id === this.#me.subject;
-    this.#append(h('li', {'data-id': id, class: mine ? 'mine' : host ? 'guide' : ''},
+    this.#append(h('li', {'data-id': id, tabindex: -1, class: mine ? 'mine' : host ? 'guide' : ''},
       host ? h('span', {class: 'tier host', t: 'host'}) : by.tier > 0 && h('span', {class: 'tier'}, `V${by.tier}`),
       h('span', {class: 'by'}, by.name), text));
   }
@@ -39,16 +43,9 @@ export class Comments {
     this.#list.querySelector(`[data-id="${CSS.escape(id)}"]`)?.remove();
   }
 
-  toEnd() {
-    this.#list.scrollTop = this.#list.scrollHeight;
-  }
-
   #append(item) {
     const list = this.#list;
-    // Whoever scrolled up to read is left in peace.
-    const following = list.scrollHeight - list.scrollTop - list.clientHeight < 48;
     list.append(item);
     while (list.children.length > KEPT) list.firstElementChild.remove();
-    if (following) this.toEnd();
   }
 }

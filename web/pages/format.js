@@ -2,6 +2,7 @@
 
 import {language, t} from './i18n.js';
 
+const DAY_MS = 86_400_000;
 const locale = () => (language === 'zh' ? 'zh-CN' : 'en-GB');
 
 /** @param {number} fen  → ¥128, ¥128.50 */
@@ -40,6 +41,12 @@ export function countdown(ms) {
   const parts = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
   const [hours, ...rest] = parts.map((part) => String(part).padStart(2, '0'));
   return hours === '00' ? rest.join(':') : `${parts[0]}:${rest.join(':')}`;
+}
+
+/** @param {number} ms  a length of time, days apart once there is one → 2 天 04:09:00 */
+export function lasting(ms) {
+  const days = Math.floor(Math.max(0, ms) / DAY_MS);
+  return days ? t('daysAnd', {n: days, time: countdown(ms - days * DAY_MS)}) : countdown(ms);
 }
 
 /** @param {string} code  17 characters → ABCD EFGH JKMN PQRS T */

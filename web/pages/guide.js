@@ -6,6 +6,7 @@ import {clock, count, day} from './format.js';
 import {runRoom} from './guide-room.js';
 import {adopt, refusal, say, t} from './i18n.js';
 import {all, brand, signIn} from './login.js';
+import {badgeOf} from './room-card.js';
 import {complain, openSheet} from './sheet.js';
 
 adopt();
@@ -46,9 +47,10 @@ async function list() {
 
 function row(one) {
   const live = one.state === 'live';
+  const {key, look} = badgeOf(one);
   const at = {live: one.live_at, scheduled: one.scheduled_at, ended: one.ended_at}[one.state];
   return h('li', {}, h('button', {class: 'card roomrow', type: 'button', 'data-room': one.id, onclick: () => go(one.id)},
-    h('b', {class: 'serif'}, one.title), h('span', {class: `badge ${live ? 'live' : ''}`, t: {live: 'live', scheduled: 'soon', ended: 'ended'}[one.state]}),
+    h('b', {class: 'serif'}, one.title), h('span', {class: look, t: key}),
     h('span', {class: 'small dim clip'}, [at && `${day(at)} ${clock(at)}`, one.store?.name].filter(Boolean).join(' · ')),
     live ? h('span', {class: 'small dim', t: ['nWatching', {n: count(one.viewers)}]}) : h('span')));
 }
@@ -61,18 +63,21 @@ function go(id) {
 async function create() {
   const key = newId(); // one for this sheet: a second tap is the same room
   const title = h('input', {class: 'input', id: 'newTitle', required: true, maxlength: 60, placeholder: 'newTitleHint'});
+  const at = h('input', {class: 'input', id: 'newTime', type: 'datetime-local', min: local(new Date())});
   const goods = h('div', {class: 'options'});
   const chosen = new Set();
   const make = h('button', {class: 'button main wide tall', t: 'create'});
   const form = h('form', {class: 'stack'},
     h('div', {class: 'field'}, h('label', {for: 'newTitle', t: 'roomTitle'}), title),
+    h('div', {class: 'field'}, h('label', {for: 'newTime', t: 'newTime'}), at),
     h('div', {class: 'field'}, h('span', {class: 'label', t: 'chooseGoods'}), goods), make);
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     await during(make, async () => {
       const {stores} = await session.call('GET', '/v1/me');
       const home = stores?.length ? {store_code: stores[0].code} : {};
-      const made = await session.call('POST', '/v1/rooms', {body: {title: title.value.trim(), products: [...chosen], ...home}, key});
+      const hour = at.value ? {scheduled_at: new Date(at.value).toISOString()} : {};
+      const made = await session.call('POST', '/v1/rooms', {body: {title: title.value.trim(), products: [...chosen], ...home, ...hour}, key});
       go(made.id);
     }).catch(complain);
   });
@@ -88,4 +93,9 @@ async function create() {
   } catch (error) {
     complain(error);
   }
+}
+
+/** A moment as its input field takes it: local time, to the minute. @param {Date} moment */
+function local(moment) {
+  return new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }

@@ -60,10 +60,11 @@ export function speak(wanted) {
   for (const listener of listeners) listener();
 }
 
-/** Take over the words that the page's own HTML names: `data-t`, `data-t-label`, `data-t-placeholder`; language buttons. */
+/** Take over the words that the page's own HTML names: `data-t`, `data-t-label`, `data-t-title`, `data-t-placeholder`; language buttons. */
 export function adopt(root = document) {
   for (const element of root.querySelectorAll('[data-t]')) say(element, element.dataset.t);
   for (const element of root.querySelectorAll('[data-t-label]')) say(element, element.dataset.tLabel, {}, 'aria-label');
+  for (const element of root.querySelectorAll('[data-t-title]')) say(element, element.dataset.tTitle, {}, 'title');
   for (const element of root.querySelectorAll('[data-t-placeholder]')) say(element, element.dataset.tPlaceholder, {}, 'placeholder');
   for (const button of root.querySelectorAll('[data-language]')) {
     say(button, 'otherLanguage');

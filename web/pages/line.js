@@ -9,8 +9,12 @@ const REASONS = {
 };
 const timers = new WeakMap();
 
-/** @param {HTMLElement} strip @param {{state: string, code?: number, delay?: number}} change  as `Room` emits it */
-export function showLine(strip, {state, code}) {
+/**
+ * @param {HTMLElement} strip
+ * @param {{state: string, code?: number, delay?: number}} change  as `Room` emits it
+ * @param {string} [trying]  key of what it says while the connection is tried again
+ */
+export function showLine(strip, {state, code}, trying = 'reconnecting') {
   clearTimeout(timers.get(strip));
   const show = (key, off) => {
     strip.hidden = false;
@@ -18,6 +22,6 @@ export function showLine(strip, {state, code}) {
     say(strip, key);
   };
   if (state === 'open') strip.hidden = true;
-  else if (state !== 'closed') timers.set(strip, setTimeout(() => show('reconnecting', false), strip.hidden ? 900 : 0));
+  else if (state !== 'closed') timers.set(strip, setTimeout(() => show(navigator.onLine === false ? 'noNetwork' : trying, false), strip.hidden ? 900 : 0));
   else if (code !== 1000) show(REASONS[code] ?? 'disconnected', true);
 }

@@ -31,7 +31,10 @@ export async function signIn(role, usual) {
     const store = query.get('store');
     keep(await call('POST', '/v1/auth/dev', {body: {brand, role, account, ...(name && {name}), ...(store && {store_code: store})}}), account);
   };
-  const renew = async () => {
+  let renewing = null;
+  /** One at a time: the page's own clock and the room's socket may ask for a fresh token at once. */
+  const renew = () => (renewing ??= renewOnce().finally(() => { renewing = null; }));
+  const renewOnce = async () => {
     try {
       keep(await call('POST', '/v1/auth/refresh'), login.account);
     } catch (error) {
@@ -41,20 +44,23 @@ export async function signIn(role, usual) {
     }
   };
 
+  const ending = () => Date.parse(login.expires_at) - Date.now() < RENEW_BEFORE_MS;
   const usable = login && login.brand === brand && (!wanted || login.account === wanted)
-    && Date.parse(login.expires_at) - Date.now() > RENEW_BEFORE_MS && await accepted(call);
+    && !ending() && await accepted(call);
   if (!usable) {
     if (wanted) await enter(wanted, query.get('name')).catch((error) => ask(role, wanted, enter, error));
     else await ask(role, usual, enter);
   }
   setInterval(() => {
-    if (Date.parse(login.expires_at) - Date.now() < RENEW_BEFORE_MS) renew().catch(() => {});
+    if (ending()) renew().catch(() => {});
   }, 30_000);
   return {
     get me() { return login; },
     call,
     token: async (expired) => {
       if (expired) await renew();
+      // Before its end the old one still serves, should a fresh one not be had.
+      else if (ending()) await renew().catch(() => {});
       return login.token;
     },
     leave: () => {

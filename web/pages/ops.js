@@ -1,11 +1,15 @@
 /** The desk of operations: will it hold, and did it work. Refreshes itself while it is looked at. */
 
-import {by, h, hangIcons, redraw, s} from './dom.js';
+import {by, h, hangIcons, s} from './dom.js';
 import {count, yuan} from './format.js';
 import {funnelBars, funnelSums} from './funnel.js';
 import {adopt, onLanguage, refusal, say, t} from './i18n.js';
 import {all, brand, signIn} from './login.js';
+import {BANS, Held, MUTES} from './ops-held.js';
 import {StoreMap} from './ops-map.js';
+import {Reports} from './ops-reports.js';
+import {showRooms} from './ops-rooms.js';
+import {Words} from './ops-words.js';
 
 const EVERY_MS = 3000;
 const SLOW_MS = 250; // the budget of a certain event's p99
@@ -16,7 +20,12 @@ const session = await signIn('ops', 'ops-01');
 const map = new StoreMap(by('map'));
 let chosen = null; // the room whose funnel is shown, null: all together
 let stores = [];
+const titles = new Map(); // rooms by id
+const reports = new Reports(session);
+const held = [new Held(session, MUTES, titles), new Held(session, BANS, titles)];
+const words = new Words(session);
 by('desk').hidden = false;
+for (const tab of ['tabOverview', 'tabSafety']) by(tab).addEventListener('click', () => turnTo(tab));
 session.call('GET', `/v1/brands/${brand}`).then((found) => { by('brand').textContent = found.name; }, () => {});
 by('city').addEventListener('change', () => map.show(stores, by('city').value));
 by('funnelAll').addEventListener('click', () => choose(null));
@@ -31,9 +40,19 @@ function tick() {
   }, EVERY_MS);
 }
 
-/** Each part on its own: a figure that cannot be had must not hide the others. */
+function turnTo(tab) {
+  for (const one of ['tabOverview', 'tabSafety']) {
+    by(one).setAttribute('aria-selected', String(one === tab));
+    by(by(one).getAttribute('aria-controls')).hidden = one !== tab;
+  }
+  void refresh();
+}
+
+/** Each part on its own: a figure that cannot be had must not hide the others. What is not looked at is not asked for. */
 async function refresh() {
-  const parts = await Promise.allSettled([rooms(), gateways(), funnel(), shops()]);
+  const overview = [rooms, gateways, funnel, shops];
+  const safety = [...held, words].map((part) => () => part.refresh());
+  const parts = await Promise.allSettled([() => reports.refresh(), ...(by('overview').hidden ? safety : overview)].map((part) => part()));
   const failed = parts.find(({status}) => status === 'rejected');
   by('fresh').textContent = failed ? refusal(failed.reason) : t('freshAt', {time: new Date().toLocaleTimeString('en-GB')});
   by('fresh').classList.toggle('warn', Boolean(failed));
@@ -41,17 +60,7 @@ async function refresh() {
 }
 
 async function rooms() {
-  const items = await all(session.call, '/v1/ops/rooms?limit=100', 300);
-  const order = {live: 0, scheduled: 1, ended: 2};
-  items.sort((a, b) => order[a.room.state] - order[b.room.state] || b.viewers - a.viewers);
-  const live = items.filter(({room}) => room.state === 'live');
-  by('kLive').textContent = count(live.length);
-  by('kViewers').textContent = count(live.reduce((sum, {viewers}) => sum + viewers, 0));
-  redraw(by('rooms'), items.map(({room, viewers, uniques, likes, comments}) => h('tr', {'aria-selected': String(chosen?.id === room.id), 'data-room': room.id},
-    h('td', {}, h('button', {class: 'room', type: 'button', onclick: () => choose(room)}, h('b', {}, room.title), h('span', {class: 'small faint clip'}, [room.guide.name, room.store?.name].filter(Boolean).join(' · ')))),
-    h('td', {}, h('span', {class: `badge ${room.state === 'live' ? 'live' : ''}`, t: {live: 'live', scheduled: 'soon', ended: 'ended'}[room.state]})),
-    ...[viewers, uniques, likes, comments].map((n) => h('td', {class: 'n num'}, count(n))))));
-  if (!items.length) by('rooms').append(h('tr', {}, h('td', {colspan: 6, class: 'faint', t: 'noRooms'})));
+  for (const {id, title} of await showRooms(session, chosen?.id, choose)) titles.set(id, title);
 }
 
 async function gateways() {

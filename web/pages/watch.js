@@ -2,19 +2,24 @@
 
 import {Close} from '/client/nearcast.js';
 import {Comments} from './comments.js';
+import {Cover} from './cover.js';
+import {Curtain} from './curtain.js';
 import {avatar, by, h, hangIcons, redraw} from './dom.js';
 import {Drops} from './drops.js';
-import {count} from './format.js';
+import {clock, count, day} from './format.js';
 import {Hearts} from './hearts.js';
 import {adopt, onLanguage, refusal, say, t} from './i18n.js';
 import {joinRoom} from './join.js';
 import {play} from './player.js';
 import {showLine} from './line.js';
 import {all, brand, signIn} from './login.js';
+import {reportByPress} from './report.js';
+import {badgeOf, filled, fromRest} from './room-card.js';
 import {paint} from './scene.js';
 import {complain} from './sheet.js';
 import {Shelf} from './shelf.js';
 import {Stores} from './stores.js';
+import {Voice} from './voice.js';
 import {Wallet} from './wallet.js';
 
 adopt();
@@ -46,12 +51,14 @@ async function lobby() {
 
 function card(room) {
   const live = room.state === 'live';
+  const {key, look} = badgeOf(room);
+  const at = room.scheduled_at;
   const here = new URLSearchParams(location.search);
   here.set('room', room.id);
   const picture = h('img', {alt: ''});
   paint(picture, room.id).catch(() => {});
   return h('li', {}, h('a', {class: 'roomcard', href: `/watch?${here}`, 'data-room': room.id}, picture,
-    h('span', {class: `badge corner ${live ? 'live' : ''}`, t: live ? 'live' : 'soon'}),
+    h('span', {class: `${look} corner`, t: !live && at ? ['startsAt', {day: day(at), time: clock(at)}] : key}),
     h('span', {class: 'caption'}, h('b', {class: 'serif'}, room.title),
       h('span', {class: 'row small dim'}, h('span', {class: 'clip'}, [room.guide.name, room.store?.name].filter(Boolean).join(' · ')),
         h('span', {class: 'grow'}), live && h('span', {t: ['nWatching', {n: count(room.viewers)}]})))));
@@ -63,9 +70,7 @@ async function enter(id) {
   paint(document.querySelector('.scene'), id).catch(() => {});
   query.delete('room');
   for (const link of ['leave', 'overRooms']) by(link).href = `/watch?${query}`;
-  showRoom({...found, store: found.store?.name});
-  if (found.state === 'ended') return over();
-
+  const card = fromRest(found);
   const room = joinRoom(session, found);
   const me = session.me;
   const comments = new Comments(by('comments'), me);
@@ -75,13 +80,25 @@ async function enter(id) {
   const shelf = new Shelf(room, found.shelf);
   const drops = new Drops(by('drops'), room, stores, wallet);
   const hearts = new Hearts(by('hearts'));
+  const cover = new Cover(session, room, found, card);
+  const curtain = new Curtain();
+  const voice = new Voice(room, me, card);
+  reportByPress(by('comments'), room);
+  follow(card);
 
+  function follow(fresh) {
+    showRoom(fresh);
+    cover.show(fresh);
+    voice.follow(fresh);
+    if (fresh.state === 'ended') curtain.draw(Close.ROOM_ENDED);
+  }
   room.on('state', (change) => {
-    showLine(by('line'), change);
-    if (change.state === 'closed' && change.code === Close.ROOM_ENDED) over();
+    const over = change.state === 'closed' && curtain.draw(change.code);
+    showLine(by('line'), over ? {state: 'open'} : change);
   });
   room.on('welcome', (snapshot) => {
-    showRoom(snapshot.room);
+    follow(filled(snapshot.room));
+    voice.muted(snapshot.muted_until);
     announce(snapshot.announcement);
     shelf.pin(snapshot.pin);
     drops.replace(snapshot.drops);
@@ -90,14 +107,14 @@ async function enter(id) {
     counts(snapshot.counts);
     stores.rejoin();
   });
-  room.on('room', ({room: card}) => showRoom(card));
+  room.on('room', (event) => follow(filled(event.room)));
   room.on('announce', ({text}) => announce(text));
   room.on('pin', (event) => shelf.pin(event));
   room.on('unpin', () => shelf.pin(null));
   room.on('comment', (comment) => comments.add(comment));
   room.on('join', ({by: person}) => comments.join(person));
   room.on('delete', ({comment}) => comments.remove(comment));
-  room.on('mute', ({viewer, until}) => viewer === me.subject && until && complain({code: 'muted'}));
+  room.on('mute', (event) => voice.heard(event));
   room.on('counts', (event) => counts(event.counts));
   room.on('drop', ({drop}) => drops.open(drop));
   room.on('drop_stock', ({drop, left}) => drops.stock(drop, left));
@@ -108,6 +125,7 @@ async function enter(id) {
   let figures = {};
   function counts(fresh) {
     figures = fresh;
+    curtain.figures = fresh;
     by('viewers').textContent = count(fresh.viewers ?? 0);
     // Others' taps rise too, a few of them: the room should feel the warmth, not count it.
     const more = (fresh.likes ?? 0) - likes;
@@ -125,6 +143,7 @@ async function enter(id) {
     by('likes').hidden = false;
     by('likes').textContent = count(likes);
   });
+  by('overAgain').addEventListener('click', () => location.reload());
   by('openShelf').addEventListener('click', () => shelf.open());
   by('openStores').addEventListener('click', () => stores.open());
   for (const button of ['openWallet', 'overWallet']) by(button).addEventListener('click', () => wallet.open());
@@ -150,22 +169,12 @@ function showRoom(room) {
   by('guide').textContent = room.guide.name;
   by('store').textContent = room.store ?? '';
   by('avatar').replaceChildren(avatar(room.guide));
-  by('badge').className = `badge ${room.state === 'live' ? 'live' : ''}`;
-  say(by('badge'), {live: 'live', scheduled: 'soon', ended: 'ended'}[room.state]);
-  const slow = room.slow_seconds;
-  if (slow) say(by('text'), 'slowHint', {n: slow}, 'placeholder');
-  else say(by('text'), 'saySomething', {}, 'placeholder');
-  if (room.state === 'ended') over();
+  const {key, look} = badgeOf(room);
+  by('badge').className = look;
+  say(by('badge'), key);
 }
 
 function announce(text) {
   by('announcement').hidden = !text;
   by('announcement').lastElementChild.textContent = text;
-}
-
-function over() {
-  by('over').hidden = false;
-  by('overText').textContent = refusal({code: 'room_ended'});
-  by('badge').className = 'badge';
-  document.querySelectorAll('.lower, .bar, .drops').forEach((part) => { part.inert = true; });
 }
