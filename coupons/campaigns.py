@@ -9,8 +9,8 @@ from sqlalchemy import func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.drops import terms_of
 from coupons.tables import Campaign, CampaignStore
+from coupons.terms import terms_of, tiers_of
 from geo.tables import Store
 from kernel.errors import Refusal
 from kernel.identity import Principal
@@ -29,8 +29,15 @@ async def create(
     Refusal ``invalid`` where the terms promise nothing, no end of validity is given, or a store is unknown.
     """
     campaign = Campaign(**columns)
-    if (problem := rules.terms_problem(terms_of(campaign))) is not None:
+    terms = terms_of(campaign)
+    if (problem := rules.terms_problem(terms)) is not None:
         raise Refusal("invalid", problem)
+    if (problem := rules.tiers_problem(terms, tiers_of(campaign))) is not None:
+        raise Refusal("invalid", problem, field="distance_tiers")
+    if (campaign.usable_from is None) != (campaign.usable_until is None) or (
+        campaign.usable_from is not None and campaign.usable_from == campaign.usable_until
+    ):
+        raise Refusal("invalid", "Give both usable_from and usable_until, and not the same.", field="usable_until")
     if campaign.valid_until is None and campaign.valid_days is None:
         raise Refusal("invalid", "Say until when the coupons hold: valid_until or valid_days.", field="valid_until")
     for first, last in (("claim_from", "claim_until"), ("valid_from", "valid_until")):

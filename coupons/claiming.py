@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coupons import codes, rules
 from coupons.cards import CouponCard
 from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, stores_left, tell_stock, write
+from coupons.history import Histories
 from geo.catchments import Catchments
 from geo.matching import FRESH, MAX_ACCURACY_M
 from kernel.clock import milliseconds
@@ -37,10 +38,11 @@ class _Standing(NamedTuple):
     tier: int | None
     fixed_at: datetime | None
     accuracy_m: float | None
+    doubt: str | None
     near: Sequence[tuple[UUID, float]]
 
 
-_UNKNOWN = _Standing(None, None, None, ())
+_UNKNOWN = _Standing(None, None, None, None, ())
 
 _AREA = text(
     """
@@ -52,7 +54,7 @@ _AREA = text(
 )
 _STANDINGS = text(
     """
-    SELECT w.viewer_id, m.tier, l.fixed_at, l.accuracy_m,
+    SELECT w.viewer_id, m.tier, l.fixed_at, l.accuracy_m, l.doubt,
            ST_X(CAST(l.position AS geometry)), ST_Y(CAST(l.position AS geometry))
     FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
     LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = :brand
@@ -63,7 +65,7 @@ _PARTAKING = text("SELECT store_id FROM campaign_stores WHERE campaign_id = :cam
 # One probe of the unique index for each viewer; written as `viewer_id = ANY(…)` it reads the whole campaign.
 _FORMER = text(
     """
-    SELECT c.viewer_id, c.drop_id, c.claim_key, c.id, c.code, c.state, c.valid_from, c.valid_until,
+    SELECT c.viewer_id, c.drop_id, c.claim_key, c.id, c.code, c.state, c.amount_fen, c.valid_from, c.valid_until,
            c.distance_band_m, s.code AS store, s.name AS store_name, s.address AS store_address
     FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
     JOIN coupons c ON c.campaign_id = :campaign AND c.viewer_id = w.viewer_id
@@ -96,21 +98,21 @@ async def look(sessions: Sessions, catchments: Catchments, drop: UUID, claims: S
     fresh_after = area.at - FRESH
     placed = [
         place
-        for place, (_, _, fixed_at, accuracy, _, _) in enumerate(found)
+        for place, (_, _, fixed_at, accuracy, *_) in enumerate(found)
         if fixed_at is not None and fixed_at > fresh_after and accuracy <= MAX_ACCURACY_M
     ]
     near: dict[int, list[tuple[UUID, float]]] = {}
     if placed:
         reach = await catchments.of(area.brand, area.radius_m)
-        lng, lat, accuracy = np.array([(found[place][4], found[place][5], found[place][3]) for place in placed]).T
+        lng, lat, accuracy = np.array([(found[place][5], found[place][6], found[place][3]) for place in placed]).T
         for fix, store, distance in reach.nearest_first(lng, lat, accuracy, near_counts=area.near_counts):
             if partaking is None or store in partaking:
                 near.setdefault(placed[fix], []).append((store, distance))
     return Sight(
         area,
         {
-            viewer: _Standing(tier, fixed_at, accuracy_m, near.get(place, ()))
-            for place, (viewer, tier, fixed_at, accuracy_m, _, _) in enumerate(found)
+            viewer: _Standing(tier, fixed_at, accuracy_m, doubt, near.get(place, ()))
+            for place, (viewer, tier, fixed_at, accuracy_m, doubt, *_) in enumerate(found)
         },
     )
 
@@ -133,6 +135,7 @@ async def answer_batch(session: AsyncSession, drop: UUID, claims: Sequence[Claim
     wanted: list[tuple[Claim, Wanted]] = []
     if waiting:
         batch.left = await stores_left(session, locked, batch.stores(waiting))
+        batch.histories = await locked.histories(session, (claim.viewer for claim in waiting))
         wanted = batch.decide(waiting)
     cards = await write(session, locked, [want for _, want in wanted])
     for (claim, _), card in zip(wanted, cards, strict=True):
@@ -157,6 +160,8 @@ class _Batch:
         self._standings = standings
         self.left: dict[UUID, int | None] = {}
         """Of each open store that takes part: how many it may still give, None for any number."""
+        self.histories: Histories = {}
+        self._left_today = locked.left_today
         self._closed = locked.closed()
         self.was_open = self._closed is None
         self.granted = 0
@@ -172,7 +177,7 @@ class _Batch:
                 self.answers[coupon.viewer_id, coupon.claim_key] = CouponCard(
                     id=coupon.id,
                     title=row.title,
-                    terms=rules.describe(self._locked.terms),
+                    terms=self._locked.terms(coupon.amount_fen),
                     code=codes.display(coupon.code),
                     state=coupon.state,
                     store=coupon.store,
@@ -216,7 +221,8 @@ class _Batch:
         for claim in claims:
             standing = self._standing(claim)
             held = self._held.get(claim.viewer, 0)
-            reason = rules.barred(self._locked.limits, tier=standing.tier, held=held)
+            had = self.histories.get(claim.viewer, rules.NEWCOMER)
+            reason = rules.barred(self._locked.limits, tier=standing.tier, held=held, history=had)
             if reason is not None:
                 self.answers[claim.viewer, claim.key] = reason
                 continue
@@ -229,17 +235,17 @@ class _Batch:
                     max_accuracy_m=MAX_ACCURACY_M,
                 )
                 continue
-            if rules.held_out(self._locked.limits, claim.viewer):
-                self._refuse_in_range(claim, nearest, "held_out")
-                continue
-            if giving is None or self.granted >= allowed:
-                self._refuse_in_range(claim, nearest, "sold_out")
+            reason = rules.passed_over(self._locked.limits, claim.viewer, standing.doubt)
+            reason = reason or rules.exhausted(self.granted, left=allowed, left_today=self._left_today)
+            if reason is not None or giving is None:
+                self._refuse_in_range(claim, nearest, reason or "sold_out")
                 continue
             store, distance = giving
             left = self.left[store]
             if left is not None:
                 self.left[store] = left - 1
             self._held[claim.viewer] = held + 1
+            self.histories[claim.viewer] = had._replace(recent=had.recent + 1)
             self.granted += 1
             wanted.append((claim, Wanted(claim.viewer, held + 1, store, distance, claim.key)))
         return wanted

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Row, insert, select, text
+from sqlalchemy import Row, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import rules
+from coupons import history, rules
 from coupons.cards import DropCard, DropOpened, DropView, EndReason
 from coupons.granting import Area, end, lock
-from coupons.push import grant_arrivals, held, match, run_push
+from coupons.push import Match, grant_arrivals, held, match, run_push
 from coupons.tables import Campaign, Drop
+from coupons.terms import limits_of, offer_of, quiet_of
 from geo.matching import FRESH, MAX_ACCURACY_M
 from geo.tables import Store
 from kernel.clock import milliseconds
@@ -23,6 +25,7 @@ from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from kernel.outbox import emit
 from kernel.postgres import Sessions, transaction
+from kernel.tables import Brand
 
 __all__ = [
     "Preview",
@@ -36,7 +39,6 @@ __all__ = [
     "preview",
     "require_host",
     "run_push",
-    "terms_of",
     "view_of",
 ]
 
@@ -44,11 +46,14 @@ __all__ = [
 _ROOM = text("SELECT id, brand_id, guide_id, state, clock_timestamp() AS at FROM rooms WHERE id = :room")
 # A room cannot end while a drop is being opened in it.
 _HOLD_ROOM = text("SELECT 1 FROM rooms WHERE id = :room FOR SHARE")
+_HOLD_GUIDE = text("SELECT 1 FROM staff WHERE id = :guide FOR NO KEY UPDATE")
 
 _DUE = text(
     """
-    SELECT d.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id
-    WHERE d.state = 'open' AND d.mode = 'push' AND d.matched_at IS NULL
+    SELECT d.id, d.opens_at, d.minute, d.minute_issued, c.per_minute, c.per_day, c.day, c.day_issued,
+            b.timezone, b.quiet_from, b.quiet_until, clock_timestamp() AS at
+    FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
+    WHERE d.state = 'open' AND d.mode = 'push' AND (d.matched_at IS NULL OR d.match_again)
       AND d.opens_at <= clock_timestamp() AND d.ends_at > clock_timestamp()
       AND c.state = 'running' AND (c.claim_from IS NULL OR c.claim_from <= clock_timestamp())
     ORDER BY d.opens_at
@@ -81,13 +86,17 @@ class StoreViewers(msgspec.Struct, frozen=True):
 
 
 class Preview(msgspec.Struct, frozen=True):
-    """What a push drop would do now. ``reasons`` counts, by refusal code, the viewers with a fix who would get none."""
+    """What a push drop would do now. ``reasons`` counts, by refusal code, the viewers with a fix who would get none.
+
+    ``held_until``, in milliseconds, is when the brand's quiet hours would let it begin; None: at once.
+    """
 
     located: int
     in_range: int
     eligible: int
     reasons: dict[str, int]
     stores: list[StoreViewers]
+    held_until: int | None = None
 
 
 async def require_host(session: AsyncSession, who: Principal, room: UUID) -> Row[Any]:
@@ -109,18 +118,13 @@ def card_of(drop: Drop, campaign: Campaign) -> DropCard:
         id=drop.id,
         mode=drop.mode,
         title=campaign.title,
-        terms=rules.describe(terms_of(campaign)),
+        terms=rules.describe(offer_of(campaign)),
         stock=drop.stock,
         left=drop.stock - drop.issued,
         opens_at=milliseconds(drop.opens_at),
         ends_at=milliseconds(drop.ends_at),
         radius_m=campaign.radius_m,
     )
-
-
-def terms_of(campaign: Campaign) -> rules.Terms:
-    """What the coupons of ``campaign`` promise."""
-    return rules.Terms(campaign.kind, campaign.amount_fen, campaign.threshold_fen, campaign.percent_off, campaign.gift)
 
 
 def view_of(drop: Drop, campaign: Campaign) -> DropView:
@@ -148,20 +152,26 @@ async def open_drop(
 ) -> DropView:
     """Release ``stock`` coupons (None: all that are left) into ``room``, from ``delay`` seconds on for ``seconds``.
 
+    The brand's quiet hours hold a push drop: they do not count as its time, and it opens after them.
+
     Raises Refusal: ``not_found``, ``forbidden``, ``room_not_live``, ``campaign_state``, ``ended``, ``sold_out``,
-    ``invalid`` for more stock than the campaign has left.
+    ``drop_limit``, ``invalid`` for more stock than the campaign has left.
     """
-    found = await session.scalar(
-        select(Campaign).where(Campaign.id == campaign, Campaign.brand_id == who.brand).with_for_update(key_share=True)
-    )
+    query = select(Campaign, Brand).join(Brand, Brand.id == Campaign.brand_id)
+    query = query.where(Campaign.id == campaign, Campaign.brand_id == who.brand)
+    row = (await session.execute(query.with_for_update(key_share=True, of=Campaign))).one_or_none()
     await session.execute(_HOLD_ROOM, {"room": room})
     host = await require_host(session, who, room)
-    if found is None:
+    if row is None:
         raise Refusal("not_found", what=str(campaign))
+    found, brand = row
     if host.state != "live":
         raise Refusal("room_not_live")
-    opens_at = host.at + timedelta(seconds=delay)
+    quiet = quiet_of(brand) if mode == "push" else None
+    opens_at, ends_at = rules.window(host.at + timedelta(seconds=delay), timedelta(seconds=seconds), quiet)
     _check_campaign(found, opens_at)
+    if who.role is Role.GUIDE and brand.guide_drops_a_day is not None:
+        await _check_day(session, who.subject, brand, host.at)
     left = found.stock - found.issued
     if left <= 0:
         raise Refusal("sold_out", "All coupons of this campaign are given.")
@@ -177,7 +187,7 @@ async def open_drop(
         issued=0,
         state="open",
         opens_at=opens_at,
-        ends_at=opens_at + timedelta(seconds=seconds),
+        ends_at=ends_at,
     )
     columns = ("id", "campaign_id", "room_id", "by", "mode", "stock", "opens_at", "ends_at")
     await session.execute(insert(Drop).values({name: getattr(drop, name) for name in columns}))
@@ -190,6 +200,17 @@ def _check_campaign(campaign: Campaign, opens_at: datetime) -> None:
         raise Refusal("campaign_state", state=campaign.state)
     if any(last is not None and last <= opens_at for last in (campaign.claim_until, campaign.valid_until)):
         raise Refusal("ended", "The campaign is over by then.")
+
+
+async def _check_day(session: AsyncSession, guide: UUID, brand: Brand, at: datetime) -> None:
+    midnight = at.astimezone(ZoneInfo(brand.timezone)).replace(hour=0, minute=0, second=0, microsecond=0)
+    # Two drops opened at once must not both be the last one.
+    await session.execute(_HOLD_GUIDE, {"guide": guide})
+    released = await session.scalar(
+        select(func.count()).select_from(Drop).where(Drop.by == guide, Drop.created_at >= midnight)
+    )
+    if (released or 0) >= (brand.guide_drops_a_day or 0):
+        raise Refusal("drop_limit", limit=brand.guide_drops_a_day)
 
 
 async def end_drop(session: AsyncSession, who: Principal, drop: UUID) -> DropView:
@@ -220,35 +241,54 @@ async def list_drops(session: AsyncSession, who: Principal, room: UUID) -> list[
 async def preview(session: AsyncSession, who: Principal, room: UUID, campaign: UUID) -> Preview:
     """Whom a push drop of ``campaign`` would reach in ``room`` now, and why not the others."""
     host = await require_host(session, who, room)
-    found = await session.scalar(select(Campaign).where(Campaign.id == campaign, Campaign.brand_id == who.brand))
-    if found is None:
+    query = select(Campaign, Brand).join(Brand, Brand.id == Campaign.brand_id)
+    row = (await session.execute(query.where(Campaign.id == campaign, Campaign.brand_id == who.brand))).one_or_none()
+    if row is None:
         raise Refusal("not_found", what=str(campaign))
+    found, brand = row
     area = Area(room, who.brand, campaign, found.all_stores, found.radius_m, found.near_counts, host.at)
     matches = await match(session, area, drop=None)
-    has = await held(session, campaign, [m.viewer for m in matches])
-    limits = rules.Limits(campaign, found.per_viewer, found.min_tier, found.holdout_percent)
-    reasons: Counter[str] = Counter()
-    stores: Counter[UUID] = Counter()
-    for viewer, store, _, tier in matches:
-        reason = rules.barred(limits, tier=tier, held=has.get(viewer, 0))
-        if reason is None and rules.held_out(limits, viewer):
-            reason = "held_out"
-        if reason is None:
-            stores[store] += 1
-        else:
-            reasons[reason] += 1
+    reasons, stores = await _foresee(session, found, brand, host.at, matches)
     values = {"room": room, "fresh_after": host.at - FRESH, "max_accuracy": MAX_ACCURACY_M}
     fixes = (await session.execute(_FIXES, values)).one()
     reasons["out_of_range"] = fixes.located - len(matches)
     reasons["location_stale"] = fixes.stale
     reasons["location_uncertain"] = fixes.uncertain
+    hours = quiet_of(brand)
+    quiet = None if hours is None else hours.until(host.at)
     return Preview(
         located=fixes.located,
         in_range=len(matches),
         eligible=stores.total(),
         reasons={code: n for code, n in sorted(reasons.items()) if n > 0},
         stores=await _named(session, stores),
+        held_until=None if quiet is None else milliseconds(quiet),
     )
+
+
+async def _foresee(
+    session: AsyncSession, campaign: Campaign, brand: Brand, at: datetime, matches: Sequence[Match]
+) -> tuple[Counter[str], Counter[UUID]]:
+    """Why some of ``matches`` would get none, and how many the others would get at which store."""
+    viewers = [m.viewer for m in matches]
+    has = await held(session, campaign.id, viewers)
+    limits = limits_of(campaign, campaign.id, brand.cap_coupons)
+    histories = await history.of(session, brand.id, viewers, limits, brand.cap_days, at)
+    today = at.astimezone(ZoneInfo(brand.timezone)).date()
+    left_today = rules.left_of_day(campaign.per_day, counted_on=campaign.day, issued=campaign.day_issued, today=today)
+    reasons: Counter[str] = Counter()
+    stores: Counter[UUID] = Counter()
+    for viewer, store, _, tier, doubt in matches:
+        had = histories.get(viewer, rules.NEWCOMER)
+        reason = rules.barred(limits, tier=tier, held=has.get(viewer, 0), history=had)
+        reason = reason or rules.passed_over(limits, viewer, doubt)
+        if reason is None and left_today is not None and stores.total() >= left_today:
+            reason = "sold_out_today"
+        if reason is None:
+            stores[store] += 1
+        else:
+            reasons[reason] += 1
+    return reasons, stores
 
 
 async def _named(session: AsyncSession, stores: Counter[UUID]) -> list[StoreViewers]:
@@ -258,8 +298,19 @@ async def _named(session: AsyncSession, stores: Counter[UUID]) -> list[StoreView
 
 
 async def due(session: AsyncSession) -> Sequence[UUID]:
-    """Push drops that have opened and were not matched to the end; ``run_push`` is for each of them."""
-    return (await session.scalars(_DUE)).all()
+    """Push drops that have opened, were not matched to the end, and are not held: ``run_push`` is for each of them."""
+    return [row.id for row in await session.execute(_DUE) if not _held(row)]
+
+
+def _held(row: Row[Any]) -> bool:
+    quiet = quiet_of(row)
+    if quiet is not None and quiet.until(row.at) is not None:
+        return True
+    today, minute = row.at.astimezone(ZoneInfo(row.timezone)).date(), rules.minute_of(row.opens_at, row.at)
+    return 0 in (
+        rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=today),
+        rules.left_of_minute(row.per_minute, counted_in=row.minute, issued=row.minute_issued, minute=minute),
+    )
 
 
 async def close_due(sessions: Sessions, now: datetime) -> int:

@@ -80,7 +80,9 @@ _STAGES = """
         GROUP BY 1
     ), decided AS (
         SELECT {at_decision} AS spot, count(DISTINCT v.viewer_id) AS in_range,
-               count(DISTINCT v.viewer_id) FILTER (WHERE v.outcome = 'issued' OR v.reason = 'sold_out') AS offered,
+               count(DISTINCT v.viewer_id) FILTER (
+                   WHERE v.outcome = 'issued' OR v.reason IN ('sold_out', 'sold_out_today')
+               ) AS offered,
                count(DISTINCT v.viewer_id) FILTER (WHERE v.outcome = 'held_out') AS held_out
         FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
         WHERE r.brand_id = :brand AND (CAST(:room AS uuid) IS NULL OR r.id = :room)

@@ -1,14 +1,15 @@
 """The one place where coupons come into being, for push and claim drops alike.
 
 The caller locks the campaign and the drop, decides from what it then reads, and writes all grants of its batch with
-one statement. Locks are always taken in the order campaign, drop, campaign_stores, so that two batches never wait for
-each other in a circle; and as every grant of a campaign happens under its lock, what was read still holds when the
-grant is written. The constraints of ``coupons.tables`` would refuse anything else.
+one statement. Locks are always taken in the order brand (only where it caps coupons over all its campaigns), campaign,
+drop, campaign_stores, so that two batches never wait for each other in a circle; and as every grant happens under these
+locks, what was read still holds when the grant is written. The constraints of ``coupons.tables`` would refuse anything
+else.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,9 +20,11 @@ from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import codes, rules
+from coupons import codes, history, rules
 from coupons.cards import CouponCard, DropEnded, DropStock, EndReason, Grant, Issued
+from coupons.history import Histories
 from coupons.tables import CampaignStore
+from coupons.terms import limits_of, quiet_of, terms_of, tiers_of
 from geo.matching import FRESH, candidates, open_stores
 from geo.tables import Location, Store
 from kernel.clock import milliseconds
@@ -31,15 +34,26 @@ from kernel.outbox import emit_all
 GRANTS_A_ROW = 500
 """Grants told by one outbox row: some 150 kB of JSON."""
 
+# The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
 _LOCK = text(
     """
+    WITH capped AS MATERIALIZED (
+        SELECT b.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
+        WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
+    )
     SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
            d.state AS drop_state, d.end_reason, d.opens_at, d.ends_at, d.matched_at,
+           d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
            c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
            c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
            c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
-           r.state AS room_state, b.timezone, clock_timestamp() AS at
-    FROM drops d
+           c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
+           r.state AS room_state, b.timezone, b.quiet_from, b.quiet_until, b.quiet_claims, b.cap_coupons, b.cap_days,
+           -- A day and a minute that were left behind give no more coupons, whichever transaction came first.
+           greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone,
+                    d.opens_at + d.minute * interval '1 minute') AS at
+    FROM (SELECT count(*) FROM capped) AS brand_first
+    CROSS JOIN drops d
     JOIN campaigns c ON c.id = d.campaign_id
     JOIN rooms r ON r.id = d.room_id
     JOIN brands b ON b.id = c.brand_id
@@ -56,12 +70,13 @@ _WRITE = text(
         SELECT * FROM unnest(
             CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
             CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS uuid[]),
-            CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]), CAST(:keys AS text[])
-        ) AS w (id, viewer_id, n, store_id, code, band, key)
+            CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]),
+            CAST(CAST(:amounts AS text) AS bigint[]), CAST(:keys AS text[])
+        ) AS w (id, viewer_id, n, store_id, code, band, amount, key)
     ), made AS (
         INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
-                             distance_band_m, claim_key, valid_from, valid_until, issued_at)
-        SELECT id, :brand, :campaign, viewer_id, n, :drop, :room, store_id, code, band, key, :valid_from,
+                             distance_band_m, amount_fen, claim_key, valid_from, valid_until, issued_at)
+        SELECT id, :brand, :campaign, viewer_id, n, :drop, :room, store_id, code, band, amount, key, :valid_from,
                :valid_until, :at
         FROM wanted
         ON CONFLICT DO NOTHING
@@ -80,9 +95,14 @@ _WRITE = text(
                 distance_band_m = excluded.distance_band_m, at = excluded.at
             WHERE v.outcome <> 'issued'
     ), campaign AS (
-        UPDATE campaigns SET issued = issued + (SELECT count(*) FROM made) WHERE id = :campaign
+        UPDATE campaigns SET issued = issued + (SELECT count(*) FROM made), day = CAST(:day AS date),
+            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + (SELECT count(*) FROM made)
+        WHERE id = :campaign
     ), drop AS (
-        UPDATE drops SET issued = issued + (SELECT count(*) FROM made) WHERE id = :drop
+        UPDATE drops SET issued = issued + (SELECT count(*) FROM made), minute = CAST(:minute AS integer),
+            minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END
+                + (SELECT count(*) FROM made)
+        WHERE id = :drop
     )
     SELECT made.id, s.code, s.name, s.address FROM made JOIN stores s ON s.id = made.store_id
     """
@@ -140,18 +160,55 @@ class Locked:
     """A drop and its campaign as they are while this transaction holds their rows."""
 
     row: Row[Any]
+    _terms: dict[int | None, str] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
-    def terms(self) -> rules.Terms:
-        """What its coupons promise."""
-        row = self.row
-        return rules.Terms(row.kind, row.amount_fen, row.threshold_fen, row.percent_off, row.gift)
+    def terms(self, amount_fen: int | None) -> str:
+        """What a coupon with an amount of its own (None: the campaign's) promises, in words."""
+        if amount_fen not in self._terms:
+            self._terms[amount_fen] = rules.describe(terms_of(self.row, amount_fen))
+        return self._terms[amount_fen]
 
     @cached_property
     def limits(self) -> rules.Limits:
         """Who may have one."""
+        return limits_of(self.row, self.row.campaign_id, self.row.cap_coupons)
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.row.timezone)
+
+    @property
+    def day(self) -> date:
+        """The day of the brand's calendar on which it is granted."""
+        return self.at.astimezone(self._zone).date()
+
+    @property
+    def left_today(self) -> int | None:
+        """How many the campaign may still give today; None: any number."""
         row = self.row
-        return rules.Limits(row.campaign_id, row.per_viewer, row.min_tier, row.holdout_percent)
+        return rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=self.day)
+
+    @property
+    def minute(self) -> int:
+        """The minute of the drop in which it is granted."""
+        return rules.minute_of(self.row.opens_at, self.at)
+
+    @property
+    def left_of_minute(self) -> int | None:
+        """How many a push drop may still give in this minute; None: any number."""
+        row = self.row
+        return rules.left_of_minute(row.per_minute, counted_in=row.minute, issued=row.minute_issued, minute=self.minute)
+
+    @property
+    def left_unreserved(self) -> int:
+        """What is ``left`` of a push drop for those who are in reach now."""
+        row = self.row
+        kept = rules.reserve(row.drop_stock, row.reserve_percent, matched=row.matched_at is not None)
+        return max(0, self.left - kept)
+
+    async def histories(self, session: AsyncSession, viewers: Iterable[UUID]) -> Histories:
+        """What the brand's and the campaign's limits need to know of ``viewers``; empty where they do not ask."""
+        return await history.of(session, self.row.brand_id, viewers, self.limits, self.row.cap_days, self.at)
 
     @property
     def area(self) -> Area:
@@ -172,7 +229,17 @@ class Locked:
         return moment
 
     def closed(self) -> str | None:
-        """See ``rules.closed``."""
+        """Why it gives nobody a coupon now: see ``rules.closed``, and the brand's quiet hours."""
+        return self._over() or ("quiet_hours" if self._quiet() else None)
+
+    def _quiet(self) -> bool:
+        row = self.row
+        if row.mode == "claim" and not row.quiet_claims:
+            return False
+        quiet = quiet_of(row)
+        return quiet is not None and quiet.until(self.at) is not None
+
+    def _over(self) -> str | None:
         row = self.row
         return rules.closed(
             rules.Opening(
@@ -194,7 +261,7 @@ class Locked:
         row = self.row
         return rules.validity(
             self.at,
-            ZoneInfo(row.timezone),
+            self._zone,
             valid_from=row.valid_from,
             valid_until=row.valid_until,
             valid_days=row.valid_days,
@@ -202,7 +269,7 @@ class Locked:
 
 
 async def lock(session: AsyncSession, drop: UUID) -> Locked | None:
-    """Lock the drop's campaign and the drop, in this order; None if there is no such drop."""
+    """Lock the brand if it has a cap, the drop's campaign and the drop, in this order; None if there is none."""
     row = (await session.execute(_LOCK, {"drop": drop})).one_or_none()
     return None if row is None else Locked(row)
 
@@ -269,6 +336,8 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
     ids = [new_id() for _ in wanted]
     made_codes = codes.new_codes(len(wanted))
     bands = [rules.distance_band(w.distance_m) for w in wanted]
+    tiers = tiers_of(row)
+    amounts = [rules.amount_at(w.distance_m, tiers, None) for w in wanted]
     values = {
         "ids": array_of(ids),
         "viewers": array_of(w.viewer for w in wanted),
@@ -276,6 +345,9 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
         "stores": array_of(w.store for w in wanted),
         "codes": array_of(made_codes),
         "bands": array_of(bands),
+        "amounts": array_of("NULL" if fen is None else fen for fen in amounts),
+        "day": locked.day,
+        "minute": locked.minute,
         "keys": [w.key for w in wanted],
         "brand": row.brand_id,
         "campaign": row.campaign_id,
@@ -287,12 +359,12 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
         "at": locked.at,
     }
     stores = {made.id: made for made in await session.execute(_WRITE, values)}
-    terms, begin, end = rules.describe(locked.terms), milliseconds(valid_from), milliseconds(valid_until)
+    begin, end = milliseconds(valid_from), milliseconds(valid_until)
     cards = [
         CouponCard(
             id=coupon,
             title=row.title,
-            terms=terms,
+            terms=locked.terms(amount),
             code=codes.display(code),
             store=store.code,
             store_name=store.name,
@@ -304,7 +376,7 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
         )
         if (store := stores.get(coupon)) is not None
         else None
-        for coupon, code, band in zip(ids, made_codes, bands, strict=True)
+        for coupon, code, band, amount in zip(ids, made_codes, bands, amounts, strict=True)
     ]
     grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
     await emit_all(session, row.room_id, [("coupons.issued", event) for event in _issued(row.drop_id, grants)])

@@ -41,6 +41,25 @@ _CHECKS: dict[str, str] = {
         GROUP BY c.id, c.per_viewer, k.viewer_id
         HAVING count(*) > c.per_viewer OR max(k.n) > c.per_viewer OR count(DISTINCT k.n) < count(*)
     """,
+    # Days as the brand's calendar has them, while the brand stays in its time zone.
+    "campaign_day": """
+        SELECT c.id FROM campaigns c JOIN brands b ON b.id = c.brand_id JOIN coupons k ON k.campaign_id = c.id
+        WHERE c.per_day IS NOT NULL
+        GROUP BY c.id, b.timezone, CAST(k.issued_at AT TIME ZONE b.timezone AS date)
+        HAVING count(*) > c.per_day
+            OR (c.day = CAST(min(k.issued_at) AT TIME ZONE b.timezone AS date) AND count(*) <> c.day_issued)
+    """,
+    "drop_minute": """
+        SELECT d.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN coupons k ON k.drop_id = d.id
+        WHERE d.mode = 'push' AND c.per_minute IS NOT NULL
+        GROUP BY d.id, c.per_minute, floor(extract(epoch FROM k.issued_at - d.opens_at) / 60)
+        HAVING count(*) > c.per_minute
+    """,
+    "coupon_amount": """
+        SELECT k.id FROM coupons k JOIN campaigns c ON c.id = k.campaign_id
+        WHERE k.amount_fen IS NOT NULL AND NOT coalesce(
+            c.distance_tiers @> jsonb_build_array(jsonb_build_object('amount_fen', k.amount_fen)), false)
+    """,
     "coupon_parents": """
         SELECT k.id FROM coupons k
         LEFT JOIN drops d ON d.id = k.drop_id

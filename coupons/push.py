@@ -15,12 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
 from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, reach, tell_stock, write
+from coupons.history import Histories
 from coupons.tables import Coupon, DropViewer
 from guides.tables import Member
 from kernel.postgres import Sessions, transaction
 
 CHUNK = 1000
 """Viewers decided in one transaction; claims of the campaign wait for it, some 100 ms."""
+
+HOLDS = ("campaign_state", "not_started", "quiet_hours")
+"""For these reasons a push drop waits instead of ending."""
 
 _AREA = text(
     """
@@ -51,7 +55,13 @@ _OPEN_HERE = text(
     ORDER BY opens_at, id
     """
 )
-_MATCHED = text("UPDATE drops SET matched_at = clock_timestamp() WHERE id = :drop AND matched_at IS NULL")
+_MATCHED = text(
+    """
+    UPDATE drops SET matched_at = coalesce(matched_at, clock_timestamp()), match_again = false
+    WHERE id = :drop AND (matched_at IS NULL OR match_again)
+    """
+)
+_MATCH_AGAIN = text("UPDATE drops SET match_again = true WHERE id = :drop AND NOT match_again AND state = 'open'")
 
 
 class Match(NamedTuple):
@@ -61,10 +71,11 @@ class Match(NamedTuple):
     store: UUID
     distance_m: float
     tier: int | None
+    doubt: str | None
 
 
 class _Done(NamedTuple):
-    """How many were granted, and how it stands: sold out, over, or held until the campaign runs again."""
+    """How many were granted, and how it stands: sold out, over, or held until the campaign gives coupons again."""
 
     granted: int
     state: Literal["open", "sold_out", "over", "held"] = "open"
@@ -79,7 +90,7 @@ async def match(
     if drop is not None:
         undecided = [~exists().where(DropViewer.drop_id == drop, DropViewer.viewer_id == near.c.viewer_id)]
     query = (
-        select(near.c.viewer_id, near.c.store_id, near.c.distance_m, Member.tier)
+        select(near.c.viewer_id, near.c.store_id, near.c.distance_m, Member.tier, near.c.doubt)
         .outerjoin(Member, (Member.id == near.c.viewer_id) & (Member.brand_id == area.brand))
         .where(*undecided)
         .order_by(near.c.distance_m, near.c.viewer_id)
@@ -116,7 +127,15 @@ async def grant_arrivals(sessions: Sessions, room: UUID, viewers: Sequence[UUID]
         return 0
     async with sessions() as session:
         drops = (await session.scalars(_OPEN_HERE, {"room": room})).all()
-    return sum([(await _grant(sessions, drop, viewers)).granted for drop in drops])
+    granted = 0
+    for drop in drops:
+        done = await _grant(sessions, drop, viewers)
+        granted += done.granted
+        if done.state == "held":
+            # Nobody shall have to wait for their next fix once the hours or the minute are over: the worker comes back.
+            async with transaction(sessions) as session:
+                await session.execute(_MATCH_AGAIN, {"drop": drop})
+    return granted
 
 
 async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Done:
@@ -150,11 +169,14 @@ async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match]
         await note(session, locked, [Decided(m.viewer, m.store, "sold_out", m.distance_m) for m in chunk])
         return _Done(0, "sold_out")
     if (closed := locked.closed()) is not None:
-        return _Done(0, "held" if closed in ("campaign_state", "not_started") else "over")
+        return _Done(0, "held" if closed in HOLDS else "over")
+    if locked.left > 0 and 0 in (locked.left_today, locked.left_of_minute):
+        return _Done(0, "held")
     values = {"drop": drop, "campaign": locked.row.campaign_id, "viewers": array_of(m.viewer for m in chunk)}
     changed = {row.viewer_id: row for row in await session.execute(_CHANGED, values)}
     quotas = await _quotas(session, locked)
-    wanted, decided = _decide(locked, chunk, changed, quotas)
+    histories = await locked.histories(session, (m.viewer for m in chunk))
+    wanted, decided = _decide(locked, chunk, changed, quotas, histories)
     cards = await write(session, locked, wanted)
     # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
     lost = [want for want, card in zip(wanted, cards, strict=True) if card is None]
@@ -172,20 +194,28 @@ async def _quotas(session: AsyncSession, locked: Locked) -> dict[UUID, int]:
 
 
 def _decide(
-    locked: Locked, chunk: Sequence[Match], changed: dict[UUID, Row[tuple[UUID, bool, int]]], quotas: dict[UUID, int]
+    locked: Locked,
+    chunk: Sequence[Match],
+    changed: dict[UUID, Row[tuple[UUID, bool, int]]],
+    quotas: dict[UUID, int],
+    histories: Histories,
 ) -> tuple[list[Wanted], list[Decided]]:
-    """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass."""
+    """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass, those
+    for whom the minute or the day has none left for the next one."""
+    periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
+    left_now = min(periods, default=None)
     wanted: list[Wanted] = []
     decided: list[Decided] = []
-    for viewer, store, distance, tier in chunk:
+    for viewer, store, distance, tier, doubt in chunk:
         now = changed[viewer]
         if now.decided:
             continue
-        reason = rules.barred(locked.limits, tier=tier, held=now.held)
-        if reason is None and rules.held_out(locked.limits, viewer):
-            reason = "held_out"
-        if reason is None and len(wanted) >= locked.left:
-            reason = "sold_out"
+        had = histories.get(viewer, rules.NEWCOMER)
+        reason = rules.barred(locked.limits, tier=tier, held=now.held, history=had)
+        reason = reason or rules.passed_over(locked.limits, viewer, doubt)
+        reason = reason or rules.exhausted(len(wanted), left=locked.left_unreserved, left_today=left_now)
+        if reason == "sold_out_today":
+            continue
         if reason is not None:
             decided.append(Decided(viewer, store, reason, distance))
             continue

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, insert, select, text, tuple_, update
+from sqlalchemy import Row, Select, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules
 from coupons.tables import Campaign, Coupon, LedgerLine, Redemption, Visit
+from coupons.terms import terms_of as _terms
 from geo.tables import Store
 from guides.tables import Member
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
+from kernel.tables import Brand
 
 
 class Presented(NamedTuple):
@@ -84,16 +87,20 @@ _COUPON: Select[*tuple[Any, ...]] = (
         Coupon.valid_until,
         Campaign.title,
         Campaign.kind,
-        Campaign.amount_fen,
+        func.coalesce(Coupon.amount_fen, Campaign.amount_fen).label("amount_fen"),
         Campaign.threshold_fen,
         Campaign.percent_off,
         Campaign.gift,
+        Campaign.usable_from,
+        Campaign.usable_until,
+        Brand.timezone,
         Store.code.label("store_code"),
         Store.name.label("store_name"),
         Member.name.label("viewer_name"),
     )
     .join(Campaign, Campaign.id == Coupon.campaign_id)
     .join(Store, Store.id == Coupon.store_id)
+    .join(Brand, Brand.id == Coupon.brand_id)
     .outerjoin(Member, Member.id == Coupon.viewer_id)
 )
 _USED = (
@@ -117,8 +124,8 @@ def _store_of(who: Principal) -> UUID:
     return who.store
 
 
-def _terms(row: Row[Any]) -> rules.Terms:
-    return rules.Terms(row.kind, row.amount_fen, row.threshold_fen, row.percent_off, row.gift)
+def _in_hours(coupon: Row[Any], at: datetime) -> bool:
+    return rules.usable_at(_terms(coupon), at.astimezone(ZoneInfo(coupon.timezone)).time())
 
 
 def _used(row: Row[Any], *, replayed: bool) -> Used:
@@ -181,7 +188,7 @@ async def redeem(
 
     Raises Refusal: ``code_mistyped``, ``code_unknown``, ``qr_expired``, ``wrong_store``, ``already_redeemed`` (with
     ``redeemed_at`` and ``store``), ``coupon_expired``, ``coupon_not_yet_valid``, ``coupon_voided``,
-    ``below_threshold``, ``idempotency_mismatch``, ``forbidden``, ``invalid``.
+    ``below_threshold``, ``outside_hours``, ``idempotency_mismatch``, ``forbidden``, ``invalid``.
     """
     store = _store_of(who)
     code, shown = _read(presented, signer)
@@ -196,6 +203,8 @@ async def redeem(
     off = rules.discount(_terms(coupon), order_fen)
     if off is None:
         raise await _why_not(session, coupon, store, now, otherwise="below_threshold")
+    if not _in_hours(coupon, now):
+        raise await _why_not(session, coupon, store, now, otherwise="outside_hours")
     taken = await session.scalar(
         update(Coupon)
         .where(Coupon.id == coupon.id, Coupon.state == "issued", Coupon.valid_from <= now, Coupon.valid_until > now)
@@ -268,6 +277,10 @@ def _refusal(coupon: Row[Any], reason: str, redeemed_at: datetime | None = None)
             return Refusal(reason, valid_from=coupon.valid_from.isoformat())
         case "below_threshold":
             return Refusal(reason, threshold_fen=coupon.threshold_fen)
+        case "outside_hours":
+            begin, end = f"{coupon.usable_from:%H:%M}", f"{coupon.usable_until:%H:%M}"
+            sentence = f"This coupon can be used from {begin} to {end}."
+            return Refusal(reason, sentence, usable_from=begin, usable_until=end)
         case "busy":
             return Refusal(reason, retry_after=1)
     return Refusal(reason)
@@ -295,6 +308,8 @@ async def look(
     coupon = await _coupon(session, who, code)
     if _unusable(coupon, store, now) is not None:
         raise await _why_not(session, coupon, store, now, otherwise="busy")
+    if not _in_hours(coupon, now):
+        raise _refusal(coupon, "outside_hours")
     return Looked(
         title=coupon.title,
         terms=rules.describe(_terms(coupon)),

@@ -10,9 +10,10 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy import select, text
 
-from coupons import campaigns, codes, drops, funnel, redemption, rules, till_views, views, wallet
+from coupons import campaigns, codes, drops, funnel, limit_routes, redemption, rules, till_views, views, wallet
 from coupons.issuing import Issuer
 from coupons.tables import Campaign
+from coupons.terms import offer_of
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.http import (
@@ -33,6 +34,7 @@ from kernel.postgres import transaction
 from kernel.tables import Brand
 
 router = APIRouter(prefix="/v1")
+router.include_router(limit_routes.router)
 
 _SIGNED_IN = ("token_missing", "token_invalid", "token_expired", "forbidden", "unavailable")
 _ASKED = (*_SIGNED_IN, "not_found", "invalid")
@@ -49,6 +51,7 @@ _PRESENTED = (
     "coupon_expired",
     "coupon_not_yet_valid",
     "coupon_voided",
+    "outside_hours",
     "busy",
 )
 _CLAIMED = (
@@ -64,7 +67,12 @@ _CLAIMED = (
     "location_uncertain",
     "not_started",
     "ended",
+    "quiet_hours",
     "tier",
+    "segment",
+    "cap_reached",
+    "sold_out_today",
+    "suspect",
     "held_out",
     "campaign_state",
     "busy",
@@ -125,7 +133,7 @@ async def _campaign_views(session: InSession, found: list[Campaign]) -> list[vie
     stores = await campaigns.store_codes(session, found)
     return [
         views.CampaignView.of(
-            campaign, rules.describe(drops.terms_of(campaign)), None if campaign.all_stores else stores[campaign.id]
+            campaign, rules.describe(offer_of(campaign)), None if campaign.all_stores else stores[campaign.id]
         )
         for campaign in found
     ]
@@ -136,8 +144,7 @@ async def create_campaign(body: views.NewCampaign, session: InSession, who: Ops,
     """A draft; it gives coupons once it runs. Takes an `Idempotency-Key`."""
 
     async def work() -> views.CampaignView:
-        columns = body.model_dump(exclude={"store_codes"})
-        made = await campaigns.create(session, who, columns, body.store_codes)
+        made = await campaigns.create(session, who, body.columns(), body.store_codes)
         return (await _campaign_views(session, [made]))[0]
 
     return await once(views.CampaignView, work)
@@ -207,7 +214,7 @@ async def change_stock(campaign: UUID, body: views.StockChange, session: InSessi
     tags=["drops"],
     summary="Release coupons",
     status_code=201,
-    responses=refusals(*_MADE, "room_not_live", "campaign_state", "ended", "sold_out"),
+    responses=refusals(*_MADE, "room_not_live", "campaign_state", "ended", "sold_out", "drop_limit"),
 )
 async def open_drop(
     room: UUID, body: views.NewDrop, session: InSession, who: GuideOrOps, once: InOnce

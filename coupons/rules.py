@@ -1,10 +1,11 @@
 """Who may have a coupon, what it is worth, how long it holds: decisions only, with every fact passed in."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from hashlib import blake2b
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 Kind = Literal["amount", "percent", "gift"]
@@ -13,27 +14,75 @@ BANDS_M = (500, 1000, 2000, 3000, 5000, 10_000, 20_000, 50_000, 100_000)
 """Upper edges of the distance bands that a coupon keeps instead of a position."""
 REVERSIBLE = timedelta(hours=1)
 """How long a redemption can be taken back."""
+VIP_TIER = 3
+"""From which tier on a member is in the segment ``vip``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a coupon promises. Money in fen; ``percent_off`` 20 is what a Chinese till calls 8 折."""
+    """What a coupon promises. Money in fen; ``percent_off`` 20 is what a Chinese till calls 8 折.
+
+    ``up_to``: the amount is the best of several. ``hours`` of the brand's day in which it may be used; None: all day.
+    """
 
     kind: str
     amount_fen: int | None = None
     threshold_fen: int = 0
     percent_off: int | None = None
     gift: str | None = None
+    up_to: bool = False
+    hours: tuple[time, time] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Who may have a coupon of a campaign."""
+    """Who may have a coupon of a campaign.
+
+    ``segments`` empty is everybody; ``cap`` is the brand's: that many coupons of all its campaigns in some days.
+    ``doubt`` says what an implausible location does: ``allow`` or ``refuse``.
+    """
 
     campaign: UUID
     per_viewer: int
     min_tier: int
     holdout_percent: int
+    segments: frozenset[str] = frozenset()
+    doubt: str = "allow"
+    cap: int | None = None
+
+
+class History(NamedTuple):
+    """What a viewer had of the brand: coupons in the days that its cap looks back, and purchases ever."""
+
+    recent: int = 0
+    bought: int = 0
+
+
+NEWCOMER = History()
+"""Nothing so far; also where nobody asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Hours of the day, in ``zone``, in which nobody is to be disturbed; ``start`` after ``end`` spans midnight."""
+
+    start: time
+    end: time
+    zone: tzinfo
+
+    def until(self, moment: datetime) -> datetime | None:
+        """When the quiet around ``moment`` ends; None if it is not quiet then."""
+        local = moment.astimezone(self.zone)
+        if not within_hours(local.time(), self.start, self.end):
+            return None
+        day = local.date() + timedelta(days=self.start > self.end and local.time() >= self.start)
+        return datetime.combine(day, self.end, self.zone).astimezone(moment.tzinfo)
+
+    def next_start(self, moment: datetime) -> datetime:
+        """When it becomes quiet for the first time after ``moment``."""
+        local = moment.astimezone(self.zone)
+        day = local.date() + timedelta(days=local.time() >= self.start)
+        return datetime.combine(day, self.start, self.zone).astimezone(moment.tzinfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +115,23 @@ def terms_problem(terms: Terms) -> str | None:
     return None
 
 
+def tiers_problem(terms: Terms, tiers: Sequence[tuple[int, int]]) -> str | None:
+    """Why amounts by distance (metres, fen) cannot be carried out, as a sentence; None if they are sound."""
+    if tiers and terms.kind != "amount":
+        return "Only an amount coupon has amounts by distance."
+    if any(near >= far for (near, _), (far, _) in pairwise(tiers)):
+        return "The distances must grow."
+    if terms.threshold_fen and any(fen > terms.threshold_fen for _, fen in tiers):
+        return "amount_fen must not exceed threshold_fen."
+    return None
+
+
+def amount_at(distance_m: float, tiers: Iterable[tuple[int, int]], otherwise: int | None) -> int | None:
+    """What a coupon takes off for a viewer ``distance_m`` away: the amount of the first of ``tiers`` (metres, fen,
+    nearest first) that reaches so far, or else the campaign's own."""
+    return next((fen for within_m, fen in tiers if distance_m <= within_m), otherwise)
+
+
 def yuan(fen: int) -> str:
     """``fen`` as people write prices: 2000 → ``20``, 1990 → ``19.9``, 5 → ``0.05``."""
     whole, cents = divmod(fen, 100)
@@ -73,10 +139,17 @@ def yuan(fen: int) -> str:
 
 
 def describe(terms: Terms) -> str:
-    """``terms`` as a Chinese shopper expects to read them: 满100减20, 8.5折 最高减50, 凭券兑换拿铁."""
+    """``terms`` as a Chinese shopper expects to read them: 满100减20, 8.5折 最高减50, 凭券兑换拿铁 限14:00–17:00."""
+    worth = _worth(terms)
+    if terms.hours is None:
+        return worth
+    return f"{worth} 限{terms.hours[0]:%H:%M}–{terms.hours[1]:%H:%M}"
+
+
+def _worth(terms: Terms) -> str:
     over = f"满{yuan(terms.threshold_fen)}" if terms.threshold_fen else ""
     if terms.kind == "amount":
-        return f"{over}减{yuan(terms.amount_fen or 0)}" if over else f"无门槛减{yuan(terms.amount_fen or 0)}"
+        return f"{over or '无门槛'}{'最高' if terms.up_to else ''}减{yuan(terms.amount_fen or 0)}"
     if terms.kind == "percent":
         rest = 100 - (terms.percent_off or 0)
         fold = str(rest // 10) if rest % 10 == 0 else f"{rest // 10}.{rest % 10}"
@@ -139,13 +212,89 @@ def closed(opening: Opening, now: datetime) -> str | None:
     return None if opening.campaign_state == "running" else "campaign_state"
 
 
-def barred(limits: Limits, *, tier: int | None, held: int) -> str | None:
+def within_hours(clock: time, start: time, end: time) -> bool:
+    """Whether ``clock`` lies in the hours from ``start`` to ``end`` (exclusive), which may span midnight."""
+    if start <= end:
+        return start <= clock < end
+    return clock >= start or clock < end
+
+
+def usable_at(terms: Terms, clock: time) -> bool:
+    """Whether a coupon with ``terms`` may be used at this time of the brand's day."""
+    return terms.hours is None or within_hours(clock, *terms.hours)
+
+
+def window(opens_at: datetime, lasting: timedelta, quiet: Quiet | None) -> tuple[datetime, datetime]:
+    """From when until when a push drop runs that shall open at ``opens_at`` and last ``lasting``.
+
+    Quiet hours hold it and do not count: what would fall into them comes after them.
+    """
+    if quiet is None:
+        return opens_at, opens_at + lasting
+    begin = at = quiet.until(opens_at) or opens_at
+    left = lasting
+    while (still := quiet.next_start(at) - at) < left:
+        left -= still
+        asleep = at + still
+        at = quiet.until(asleep) or asleep
+    return begin, at + left
+
+
+def left_of_day(per_day: int | None, *, counted_on: date | None, issued: int, today: date) -> int | None:
+    """How many coupons a campaign may still give ``today``, of which ``issued`` were counted on a day; None: any."""
+    return _left_of(per_day, issued if counted_on == today else 0)
+
+
+def left_of_minute(per_minute: int | None, *, counted_in: int | None, issued: int, minute: int) -> int | None:
+    """How many coupons a push drop may still give in its ``minute``-th minute; None: any."""
+    return _left_of(per_minute, issued if counted_in == minute else 0)
+
+
+def _left_of(limit: int | None, issued: int) -> int | None:
+    return None if limit is None else max(0, limit - issued)
+
+
+def minute_of(opens_at: datetime, moment: datetime) -> int:
+    """In which minute of a drop ``moment`` lies, from 0."""
+    return max(0, (moment - opens_at) // timedelta(minutes=1))
+
+
+def reserve(stock: int, percent: int, *, matched: bool) -> int:
+    """How many of a push drop's coupons are kept for viewers who come into reach after everybody was ``matched``."""
+    return 0 if matched else stock * percent // 100
+
+
+def exhausted(granted: int, *, left: int, left_today: int | None) -> str | None:
+    """Why nothing is left after ``granted`` more coupons; None if there is."""
+    if granted >= left:
+        return "sold_out"
+    return "sold_out_today" if left_today is not None and granted >= left_today else None
+
+
+def segments_of(*, tier: int, bought: int) -> set[str]:
+    """The segments that a member belongs to: one by what they bought, and ``vip`` by their tier."""
+    segments = {"new" if bought == 0 else "once" if bought == 1 else "often"}
+    return segments | {"vip"} if tier >= VIP_TIER else segments
+
+
+def barred(limits: Limits, *, tier: int | None, held: int, history: History = NEWCOMER) -> str | None:
     """Why a viewer may have no (further) coupon wherever they are; ``tier`` None means not a member at all."""
     if tier is None:
         return "forbidden"
     if held >= limits.per_viewer:
         return "limit_reached"
-    return "tier" if tier < limits.min_tier else None
+    if tier < limits.min_tier:
+        return "tier"
+    if limits.segments and limits.segments.isdisjoint(segments_of(tier=tier, bought=history.bought)):
+        return "segment"
+    return "cap_reached" if limits.cap is not None and history.recent >= limits.cap else None
+
+
+def passed_over(limits: Limits, viewer: UUID, doubt: str | None) -> str | None:
+    """Why a viewer in range who may have a coupon gets none all the same; ``doubt`` is that of their fix, if any."""
+    if doubt is not None and limits.doubt == "refuse":
+        return "suspect"
+    return "held_out" if held_out(limits, viewer) else None
 
 
 def held_out(limits: Limits, viewer: UUID) -> bool:

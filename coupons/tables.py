@@ -1,9 +1,10 @@
 """Campaigns, drops, coupons, and the append-only ledger that proves them."""
 
-from datetime import datetime
+from datetime import date, datetime, time
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kernel.ids import new_id
@@ -33,6 +35,11 @@ class Campaign(Table):
         CheckConstraint("radius_m BETWEEN 50 AND 50000", name="radius"),
         CheckConstraint("holdout_percent BETWEEN 0 AND 50", name="holdout"),
         CheckConstraint("valid_until IS NOT NULL OR valid_days IS NOT NULL", name="validity"),
+        CheckConstraint("day_issued >= 0 AND (per_day IS NULL OR day_issued <= per_day)", name="per_day"),
+        CheckConstraint("(usable_from IS NULL) = (usable_until IS NULL)", name="usable"),
+        CheckConstraint("segments <@ ARRAY['new', 'once', 'often', 'vip']", name="segments"),
+        CheckConstraint("reserve_percent BETWEEN 0 AND 90", name="reserve"),
+        CheckConstraint("doubt IN ('allow', 'refuse')", name="doubt"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -52,11 +59,26 @@ class Campaign(Table):
     near_counts: Mapped[bool] = mapped_column(server_default="true", comment="does a fix at the edge count as inside")
     min_tier: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     holdout_percent: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    per_day: Mapped[int | None] = mapped_column(comment="coupons a day of the brand's calendar; null: no limit")
+    per_minute: Mapped[int | None] = mapped_column(comment="coupons a minute of each push drop; null: no limit")
+    reserve_percent: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="of a push drop, for those who come into reach later"
+    )
+    day: Mapped[date | None] = mapped_column(comment="the newest day that gave coupons")
+    day_issued: Mapped[int] = mapped_column(server_default="0", comment="coupons given on `day`")
+    segments: Mapped[list[str] | None] = mapped_column(ARRAY(Text), comment="who may have it; null: everybody")
+    doubt: Mapped[str] = mapped_column(Text, server_default="allow", comment="what an implausible fix does")
+    distance_tiers: Mapped[list[dict[str, int]] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="amounts by distance, nearest first: {within_m, amount_fen}; farther away: amount_fen",
+    )
     claim_from: Mapped[datetime | None]
     claim_until: Mapped[datetime | None]
     valid_from: Mapped[datetime | None]
     valid_until: Mapped[datetime | None]
     valid_days: Mapped[int | None] = mapped_column(SmallInteger, comment="from issue; instead of valid_until")
+    usable_from: Mapped[time | None] = mapped_column(comment="hours of the brand's day in which tills take it")
+    usable_until: Mapped[time | None]
     state: Mapped[str] = mapped_column(Text, server_default="draft")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -82,6 +104,7 @@ class Drop(Table):
         CheckConstraint("state IN ('open', 'ended')", name="state"),
         CheckConstraint("issued BETWEEN 0 AND stock", name="stock"),
         Index("ix_drops_open", "ends_at", postgresql_where="state = 'open'"),
+        Index("ix_drops_by", "by", "created_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -96,6 +119,9 @@ class Drop(Table):
     opens_at: Mapped[datetime]
     ends_at: Mapped[datetime]
     matched_at: Mapped[datetime | None] = mapped_column(comment="push: when the first match of everybody was done")
+    match_again: Mapped[bool] = mapped_column(server_default="false", comment="push: somebody who came later waits")
+    minute: Mapped[int | None] = mapped_column(comment="push: the newest of its minutes that gave coupons, from 0")
+    minute_issued: Mapped[int] = mapped_column(server_default="0", comment="coupons given in `minute`")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -147,6 +173,7 @@ class Coupon(Table):
     store_id: Mapped[UUID]
     code: Mapped[str] = mapped_column(Text, comment="80 random bits in Crockford base32, without the check character")
     state: Mapped[str] = mapped_column(Text, server_default="issued")
+    amount_fen: Mapped[int | None] = mapped_column(BigInteger, comment="its own, by distance; null: the campaign's")
     distance_band_m: Mapped[int | None] = mapped_column(comment="upper edge in metres of the band the viewer was in")
     claim_key: Mapped[str | None] = mapped_column(Text, comment="the claim's id: a retry finds this coupon")
     valid_from: Mapped[datetime]

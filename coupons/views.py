@@ -1,7 +1,7 @@
 """Bodies of requests and answers of the coupons' REST routes."""
 
-from datetime import datetime
-from typing import Annotated, Literal, Self
+from datetime import datetime, time
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import msgspec
@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
 )
 
 from coupons import cards, drops, funnel
@@ -28,6 +29,8 @@ MAX_STOCK = 100_000_000
 
 Fen = Annotated[int, Field(ge=0, le=MAX_FEN)]
 Stock = Annotated[int, Field(ge=1, le=MAX_STOCK)]
+Segment = Literal["new", "once", "often", "vip"]
+Doubt = Literal["allow", "refuse"]
 
 
 def _written(value: object) -> object:
@@ -44,6 +47,21 @@ def _in_calendar(value: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_calendar)]
+
+
+def _clock(value: object) -> object:
+    return f"{value:%H:%M}" if isinstance(value, time) else value
+
+
+Clock = Annotated[str, BeforeValidator(_clock), StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+"""A time of the brand's day, as `21:30`."""
+
+
+class DistanceTier(BaseModel):
+    """What is taken off for viewers up to so many metres away from their store."""
+
+    within_m: Annotated[int, Field(ge=1, le=100_000)]
+    amount_fen: Annotated[int, Field(ge=1, le=MAX_FEN)]
 
 
 class NewCampaign(BaseModel):
@@ -84,6 +102,20 @@ class NewCampaign(BaseModel):
     near_counts: bool = Field(True, description="Whether a fix at the edge of a store's reach counts as inside")
     min_tier: Annotated[int, Field(ge=0, le=3)] = 0
     holdout_percent: Annotated[int, Field(ge=0, le=50)] = Field(0, description="Share that gets none, to compare with")
+    per_day: Stock | None = Field(None, description="Coupons a day of the brand's calendar; null: no limit")
+    per_minute: Stock | None = Field(None, description="Coupons a minute of each push drop; null: no limit")
+    reserve_percent: Annotated[int, Field(ge=0, le=90)] = Field(
+        0, description="Share of a push drop that is kept for viewers who come into reach later"
+    )
+    segments: Annotated[list[Segment], Field(min_length=1, max_length=4)] | None = Field(
+        None, description="Who may have it, by purchases known here (`new`: none, `once`, `often`) and `vip` by tier"
+    )
+    doubt: Doubt = Field("allow", description="What a location that looks implausible does")
+    distance_tiers: Annotated[list[DistanceTier], Field(min_length=1, max_length=10)] | None = Field(
+        None, description="Amounts by distance, nearest first; farther away it is `amount_fen`"
+    )
+    usable_from: Clock | None = Field(None, description="Tills take the coupon only from this time of day…")
+    usable_until: Clock | None = Field(None, description="…until this one; may span midnight")
     claim_from: Moment | None = None
     claim_until: Moment | None = None
     valid_from: Moment | None = None
@@ -91,6 +123,14 @@ class NewCampaign(BaseModel):
     valid_days: Annotated[int, Field(ge=0, le=3650)] | None = Field(
         None, description="Whole days after the day of issue; the last ends at the brand's midnight"
     )
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the campaign's row."""
+        columns = self.model_dump(exclude={"store_codes"})
+        for name in ("usable_from", "usable_until"):
+            if columns[name] is not None:
+                columns[name] = time.fromisoformat(columns[name])
+        return columns
 
 
 class CampaignView(BaseModel):
@@ -118,6 +158,14 @@ class CampaignView(BaseModel):
                     "near_counts": True,
                     "min_tier": 0,
                     "holdout_percent": 0,
+                    "per_day": None,
+                    "per_minute": None,
+                    "reserve_percent": 0,
+                    "segments": None,
+                    "doubt": "allow",
+                    "distance_tiers": None,
+                    "usable_from": None,
+                    "usable_until": None,
                     "claim_from": None,
                     "claim_until": None,
                     "valid_from": None,
@@ -147,6 +195,14 @@ class CampaignView(BaseModel):
     near_counts: bool
     min_tier: int
     holdout_percent: int
+    per_day: int | None
+    per_minute: int | None
+    reserve_percent: int
+    segments: list[Segment] | None
+    doubt: Doubt
+    distance_tiers: list[DistanceTier] | None
+    usable_from: Clock | None
+    usable_until: Clock | None
     claim_from: datetime | None
     claim_until: datetime | None
     valid_from: datetime | None
@@ -223,13 +279,17 @@ class StoreViewers(BaseModel):
 
 
 class Preview(BaseModel):
-    """What a push drop would do now. ``reasons`` counts, by refusal code, those with a fix who would get none."""
+    """What a push drop would do now. ``reasons`` counts, by refusal code, those with a fix who would get none.
+
+    ``held_until`` (milliseconds since 1970) is the end of the brand's quiet hours, which a push drop waits for.
+    """
 
     located: int
     in_range: int
     eligible: int
     reasons: dict[str, int]
     stores: list[StoreViewers]
+    held_until: int | None
 
     @classmethod
     def of(cls, preview: drops.Preview) -> Self:

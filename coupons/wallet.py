@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coupons import codes, rules
 from coupons.cards import CouponCard
 from coupons.tables import Campaign, Coupon
+from coupons.terms import terms_of
 from geo.tables import Store
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
@@ -43,10 +44,12 @@ def _cards(now: datetime) -> Select[Any]:
             Coupon.drop_id,
             Campaign.title,
             Campaign.kind,
-            Campaign.amount_fen,
+            func.coalesce(Coupon.amount_fen, Campaign.amount_fen).label("amount_fen"),
             Campaign.threshold_fen,
             Campaign.percent_off,
             Campaign.gift,
+            Campaign.usable_from,
+            Campaign.usable_until,
             Store.code.label("store"),
             Store.name.label("store_name"),
             Store.address.label("store_address"),
@@ -57,11 +60,10 @@ def _cards(now: datetime) -> Select[Any]:
 
 
 def _card(row: Row[Any]) -> CouponCard:
-    terms = rules.Terms(row.kind, row.amount_fen, row.threshold_fen, row.percent_off, row.gift)
     return CouponCard(
         id=row.id,
         title=row.title,
-        terms=rules.describe(terms),
+        terms=rules.describe(terms_of(row)),
         code=codes.display(row.code),
         state=row.state,
         store=row.store,

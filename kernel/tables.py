@@ -3,7 +3,7 @@
 from datetime import datetime, time
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, Index, LargeBinary, SmallInteger, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, LargeBinary, SmallInteger, Text, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kernel.postgres import Table
@@ -13,12 +13,20 @@ class Brand(Table):
     """A tenant. Every row of every other table belongs to exactly one, directly or through its parent."""
 
     __tablename__ = "brands"
+    __table_args__ = (
+        CheckConstraint("(quiet_from IS NULL) = (quiet_until IS NULL) AND quiet_from <> quiet_until", name="quiet"),
+        CheckConstraint("(cap_coupons IS NULL) = (cap_days IS NULL)", name="cap"),
+    )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True, comment="short name in addresses and tokens")
     name: Mapped[str] = mapped_column(Text)
     timezone: Mapped[str] = mapped_column(Text, server_default="Asia/Shanghai")
     quiet_from: Mapped[time | None]
     quiet_until: Mapped[time | None]
+    quiet_claims: Mapped[bool] = mapped_column(server_default="false", comment="are claims refused then, too")
+    cap_coupons: Mapped[int | None] = mapped_column(SmallInteger, comment="a viewer's, of all campaigns, in `cap_days`")
+    cap_days: Mapped[int | None] = mapped_column(SmallInteger)
+    guide_drops_a_day: Mapped[int | None] = mapped_column(SmallInteger, comment="of each guide; null: no limit")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -81,18 +81,27 @@ class World:
         return who
 
     async def locate(
-        self, viewer: Principal, north_m: float, *, accuracy_m: float = 10, at: datetime | None = None
+        self,
+        viewer: Principal,
+        north_m: float,
+        *,
+        accuracy_m: float = 10,
+        at: datetime | None = None,
+        doubt: str | None = None,
     ) -> None:
         await self.execute(
-            "INSERT INTO locations (room_id, viewer_id, position, accuracy_m, fixed_at)"
-            " VALUES (:room, :viewer, ST_SetSRID(ST_MakePoint(121.47, CAST(:lat AS float8)), 4326), :accuracy, :at)"
+            "INSERT INTO locations (room_id, viewer_id, position, accuracy_m, fixed_at, doubt, doubted_at)"
+            " VALUES (:room, :viewer, ST_SetSRID(ST_MakePoint(121.47, CAST(:lat AS float8)), 4326), :accuracy, :at,"
+            "  CAST(:doubt AS text), CASE WHEN CAST(:doubt AS text) IS NOT NULL THEN CAST(:at AS timestamptz) END)"
             " ON CONFLICT (room_id, viewer_id) DO UPDATE SET position = excluded.position,"
-            " accuracy_m = excluded.accuracy_m, fixed_at = excluded.fixed_at",
+            " accuracy_m = excluded.accuracy_m, fixed_at = excluded.fixed_at, doubt = excluded.doubt,"
+            " doubted_at = excluded.doubted_at",
             room=self.room,
             viewer=viewer.subject,
             lat=31.23 + north_m / METRES_OF_LATITUDE,
             accuracy=accuracy_m,
             at=at or now(),
+            doubt=doubt,
         )
 
     async def campaign(self, **columns: Any) -> UUID:

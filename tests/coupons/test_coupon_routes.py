@@ -152,6 +152,69 @@ async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Caller, world: 
     assert (await api.ok(world.ops, "PATCH", path, {"current": 80, "target": 3}))["issued"] == 3
 
 
+async def test_a_campaign_keeps_its_rules(api: Caller, world: World) -> None:
+    chosen = {
+        "per_day": 20,
+        "per_minute": 5,
+        "reserve_percent": 30,
+        "segments": ["new", "vip"],
+        "doubt": "refuse",
+        "distance_tiers": [{"within_m": 500, "amount_fen": 1500}, {"within_m": 1000, "amount_fen": 1000}],
+        "usable_from": "22:00",
+        "usable_until": "02:00",
+    }
+    made = await api.ok(world.ops, "POST", "/campaigns", TERMS | chosen)
+    assert made == made | chosen
+    assert made["terms"] == "满30最高减15 限22:00–02:00"
+    assert await api.ok(world.guide, "GET", f"/campaigns/{made['id']}") == made
+
+
+async def test_rules_that_cannot_be_carried_out_are_refused(api: Caller, world: World) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"usable_from": "22:00"},
+        {"usable_from": "22:00", "usable_until": "22:00"},
+        {"usable_from": "24:00", "usable_until": "22:00"},
+        {"usable_from": 3, "usable_until": "22:00"},
+        {"segments": []},
+        {"segments": ["rich"]},
+        {"doubt": "perhaps"},
+        {"per_day": 0},
+        {"distance_tiers": []},
+        {"distance_tiers": [{"within_m": 500, "amount_fen": 3001}]},
+        {"distance_tiers": [{"within_m": 500, "amount_fen": 1}, {"within_m": 500, "amount_fen": 1}]},
+        {"kind": "percent", "percent_off": 10, "distance_tiers": [{"within_m": 500, "amount_fen": 1}]},
+    ]
+    for change in wrong:
+        assert await api.refused(world.ops, "POST", "/campaigns", TERMS | change) == "invalid", change
+
+
+async def test_ops_read_and_set_the_brands_limits(api: Caller, world: World) -> None:
+    none = {
+        "cap_coupons": None,
+        "cap_days": None,
+        "quiet_from": None,
+        "quiet_until": None,
+        "quiet_claims": False,
+        "guide_drops_a_day": None,
+    }
+    assert await api.ok(world.ops, "GET", "/ops/limits") == none
+    chosen = none | {"cap_coupons": 3, "cap_days": 7, "quiet_from": "22:00", "quiet_until": "08:00"}
+    assert await api.ok(world.ops, "PUT", "/ops/limits", chosen) == chosen
+    assert await api.ok(world.ops, "GET", "/ops/limits") == chosen
+    assert await world.execute("SELECT id FROM brands WHERE cap_coupons IS NULL") == [("other",)]
+    for half in ({"cap_days": 7}, {"quiet_from": "22:00"}, {"quiet_from": "22:00", "quiet_until": "22:00"}):
+        assert await api.refused(world.ops, "PUT", "/ops/limits", half) == "invalid"
+    for wrong in (
+        {"cap_coupons": 0, "cap_days": 1},
+        {"quiet_from": "9", "quiet_until": "10"},
+        {"guide_drops_a_day": 0},
+    ):
+        assert await api.refused(world.ops, "PUT", "/ops/limits", wrong) == "invalid"
+    assert await api.refused(world.guide, "GET", "/ops/limits") == "forbidden"
+    assert await api.refused(world.guide, "PUT", "/ops/limits", chosen) == "forbidden"
+    assert await api.ok(world.ops, "PUT", "/ops/limits", {}) == none
+
+
 # ---- drops and claims ----------------------------------------------------------------------------------------------
 
 

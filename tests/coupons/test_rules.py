@@ -1,10 +1,10 @@
 """Decisions about coupons: what they are worth, how long they hold, who may have them."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coupons import rules
@@ -197,3 +197,163 @@ def test_a_till_learns_why_not(state: str, same_store: bool, begin: int, end: in
         now=NOON,
     )
     assert found == reason
+
+
+# ---- hours and days ------------------------------------------------------------------------------------------------
+
+NIGHT = rules.Quiet(time(22), time(8), SHANGHAI)
+SIESTA = rules.Quiet(time(12), time(14, 30), SHANGHAI)
+
+
+def _at(day: int, hour: int, minute: int = 0) -> datetime:
+    return datetime(2026, 6, day, hour, minute, tzinfo=SHANGHAI)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "moment", "until"),
+    [
+        (NIGHT, _at(18, 21, 59), None),
+        (NIGHT, _at(18, 22), _at(19, 8)),
+        (NIGHT, _at(19, 0), _at(19, 8)),
+        (NIGHT, _at(19, 8), None),
+        (SIESTA, _at(18, 11, 59), None),
+        (SIESTA, _at(18, 12), _at(18, 14, 30)),
+        (SIESTA, _at(18, 14, 30), None),
+    ],
+)
+def test_quiet_hours_end_on_their_own_or_the_next_day(
+    quiet: rules.Quiet, moment: datetime, until: datetime | None
+) -> None:
+    assert quiet.until(moment.astimezone(UTC)) == until
+
+
+@pytest.mark.parametrize(
+    ("opens", "minutes", "runs"),
+    [
+        (_at(18, 20), 60, (_at(18, 20), _at(18, 21))),
+        (_at(18, 21, 30), 30, (_at(18, 21, 30), _at(18, 22))),
+        (_at(18, 21, 30), 60, (_at(18, 21, 30), _at(19, 8, 30))),
+        (_at(18, 23), 5, (_at(19, 8), _at(19, 8, 5))),
+        (_at(18, 23), 14 * 60 + 5, (_at(19, 8), _at(20, 8, 5))),
+    ],
+)
+def test_a_push_drop_loses_no_time_to_quiet_hours(
+    opens: datetime, minutes: int, runs: tuple[datetime, datetime]
+) -> None:
+    assert rules.window(opens, timedelta(minutes=minutes), NIGHT) == runs
+    assert rules.window(opens, timedelta(minutes=minutes), None) == (opens, opens + timedelta(minutes=minutes))
+
+
+@given(
+    st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)),
+    st.integers(1, 86_400),
+    st.times(),
+    st.times(),
+)
+def test_a_window_begins_and_ends_outside_quiet_hours_and_is_never_short(
+    naive: datetime, seconds: int, start: time, end: time
+) -> None:
+    start, end = start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)
+    assume(start != end)
+    quiet, opens = rules.Quiet(start, end, SHANGHAI), naive.replace(tzinfo=UTC)
+    begin, over = rules.window(opens, timedelta(seconds=seconds), quiet)
+    assert opens <= begin < over and over - begin >= timedelta(seconds=seconds)
+    assert quiet.until(begin) is None
+    assert quiet.until(over - timedelta(microseconds=1)) is None
+
+
+def test_a_day_gives_so_many_and_the_next_one_again() -> None:
+    today, tomorrow = date(2026, 6, 18), date(2026, 6, 19)
+    assert rules.left_of_day(None, counted_on=today, issued=9, today=today) is None
+    assert rules.left_of_day(10, counted_on=None, issued=0, today=today) == 10
+    assert rules.left_of_day(10, counted_on=today, issued=9, today=today) == 1
+    assert rules.left_of_day(10, counted_on=today, issued=12, today=today) == 0
+    assert rules.left_of_day(10, counted_on=today, issued=10, today=tomorrow) == 10
+
+
+def test_a_minute_of_a_drop_gives_so_many_and_the_next_one_again() -> None:
+    seconds = (-1, 0, 59, 60, 3600)
+    assert [rules.minute_of(NOON, NOON + timedelta(seconds=second)) for second in seconds] == [0, 0, 0, 1, 60]
+    assert rules.left_of_minute(None, counted_in=0, issued=9, minute=0) is None
+    assert rules.left_of_minute(10, counted_in=None, issued=0, minute=0) == 10
+    assert rules.left_of_minute(10, counted_in=3, issued=4, minute=3) == 6
+    assert rules.left_of_minute(10, counted_in=3, issued=10, minute=4) == 10
+
+
+def test_a_reserve_is_kept_until_everybody_was_matched() -> None:
+    assert rules.reserve(50, 20, matched=False) == 10
+    assert rules.reserve(50, 20, matched=True) == 0
+    assert rules.reserve(3, 20, matched=False) == 0
+
+
+def test_what_is_used_up_first_is_named() -> None:
+    assert rules.exhausted(0, left=1, left_today=None) is None
+    assert rules.exhausted(1, left=1, left_today=1) == "sold_out"
+    assert rules.exhausted(1, left=2, left_today=1) == "sold_out_today"
+    assert rules.exhausted(1, left=2, left_today=2) is None
+
+
+def test_a_till_takes_a_coupon_in_its_hours() -> None:
+    lunch = Terms("amount", 500, hours=(time(11), time(14)))
+    assert [rules.usable_at(lunch, time(hour)) for hour in (10, 11, 13, 14)] == [False, True, True, False]
+    late = Terms("amount", 500, hours=(time(21), time(2)))
+    assert [rules.usable_at(late, time(hour)) for hour in (20, 21, 1, 2)] == [False, True, True, False]
+    assert rules.usable_at(Terms("amount", 500), time(3))
+    assert rules.describe(lunch) == "无门槛减5 限11:00–14:00"
+
+
+# ---- who -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tier", "bought", "segments"),
+    [(0, 0, {"new"}), (0, 1, {"once"}), (2, 2, {"often"}), (3, 0, {"new", "vip"}), (3, 9, {"often", "vip"})],
+)
+def test_segments_follow_purchases_and_tier(tier: int, bought: int, segments: set[str]) -> None:
+    assert rules.segments_of(tier=tier, bought=bought) == segments
+
+
+def test_a_segment_of_several_is_enough() -> None:
+    limits = Limits(CAMPAIGN, 1, 0, 0, segments=frozenset({"once", "vip"}))
+    for tier, bought, reason in ((0, 0, "segment"), (0, 1, None), (2, 5, "segment"), (3, 5, None)):
+        assert rules.barred(limits, tier=tier, held=0, history=rules.History(bought=bought)) == reason
+
+
+def test_the_cap_counts_coupons_of_all_campaigns() -> None:
+    limits = Limits(CAMPAIGN, 5, 0, 0, cap=2)
+    assert rules.barred(limits, tier=0, held=0, history=rules.History(recent=1)) is None
+    assert rules.barred(limits, tier=0, held=0, history=rules.History(recent=2)) == "cap_reached"
+    assert rules.barred(Limits(CAMPAIGN, 5, 0, 0), tier=0, held=0, history=rules.History(recent=99)) is None
+
+
+def test_doubt_is_refused_only_where_the_campaign_says_so() -> None:
+    viewer = UUID(int=1)
+    assert rules.passed_over(Limits(CAMPAIGN, 1, 0, 0, doubt="allow"), viewer, "jumped") is None
+    assert rules.passed_over(Limits(CAMPAIGN, 1, 0, 0, doubt="refuse"), viewer, "jumped") == "suspect"
+    assert rules.passed_over(Limits(CAMPAIGN, 1, 0, 0, doubt="refuse"), viewer, None) is None
+
+
+# ---- distance ------------------------------------------------------------------------------------------------------
+
+TIERS = [(500, 3000), (1000, 2000)]
+
+
+@pytest.mark.parametrize(
+    ("distance", "amount"), [(0, 3000), (500, 3000), (500.1, 2000), (1000, 2000), (1000.1, 1000), (9e6, 1000)]
+)
+def test_who_is_nearer_gets_the_nearer_amount(distance: float, amount: int) -> None:
+    assert rules.amount_at(distance, TIERS, 1000) == amount
+    assert rules.amount_at(distance, [], 1000) == 1000
+
+
+def test_amounts_by_distance_must_be_sound() -> None:
+    assert rules.tiers_problem(Terms("amount", 1000, 3000), TIERS) is None
+    assert rules.tiers_problem(Terms("percent", percent_off=10), []) is None
+    assert rules.tiers_problem(Terms("percent", percent_off=10), TIERS)
+    assert rules.tiers_problem(Terms("amount", 1000, 2999), TIERS)
+    assert rules.tiers_problem(Terms("amount", 1000), TIERS[::-1])
+    assert rules.tiers_problem(Terms("amount", 1000), [TIERS[0], TIERS[0]])
+
+
+def test_the_best_of_several_amounts_is_called_so() -> None:
+    assert rules.describe(Terms("amount", 3000, 10_000, up_to=True)) == "满100最高减30"
