@@ -17,6 +17,7 @@ from app import relay
 from app.notifier import Notifier
 from app.processes import open_kernel, until_stopped
 from coupons import drops, ledger, push
+from coupons.deliveries import Courier
 from geo import locations
 from guides.notices import Notices
 from kernel.clock import now
@@ -108,6 +109,8 @@ async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
     """Do every duty until ``stopping`` is set."""
     async with AsyncExitStack() as optional:
         duties = _duties(kernel)
+        courier = await optional.enter_async_context(Courier(kernel.sessions, kernel.settings.webhook_hosts))
+        duties.append(("webhooks", courier.turn, 0.5))
         if template := kernel.settings.wechat_reminder_template:
             notices = await optional.enter_async_context(Notices(kernel.settings, kernel.sessions, template))
             notifier = Notifier(kernel.settings, notices)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kernel.ids import new_id
@@ -189,6 +190,44 @@ class Visit(Table):
     viewer_id: Mapped[UUID] = mapped_column(index=True)
     clerk_id: Mapped[UUID]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Webhook(Table):
+    """Where a brand's CRM hears of its coupons, how far it has heard, and who is calling it now.
+
+    ``cursor`` is the last ledger line that it answered for (or that was none of its business). Whoever calls holds
+    ``taken_by`` until ``taken_until``: one call at a time, so that events arrive in the order of the ledger.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        CheckConstraint("state IN ('active', 'paused')", name="state"),
+        CheckConstraint("(state = 'paused') = (pause_reason IS NOT NULL)", name="pause_reason"),
+        CheckConstraint("pause_reason IN ('ops', 'gone', 'failing')", name="why_paused"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), index=True)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    key_id: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text, comment="what a signature is made with, so it cannot be a hash")
+    old_key_id: Mapped[str | None] = mapped_column(Text)
+    old_secret: Mapped[str | None] = mapped_column(Text, comment="signs beside the new one until old_until")
+    old_until: Mapped[datetime | None]
+    state: Mapped[str] = mapped_column(Text, server_default="active")
+    pause_reason: Mapped[str | None] = mapped_column(Text)
+    cursor: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    delivered_at: Mapped[datetime | None] = mapped_column(comment="the last call that was answered with a success")
+    failures: Mapped[int] = mapped_column(server_default="0", comment="calls since then that were not")
+    failing_since: Mapped[datetime | None]
+    last_status: Mapped[int | None] = mapped_column(SmallInteger)
+    last_error: Mapped[str | None] = mapped_column(Text)
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now(), comment="not called before")
+    taken_by: Mapped[UUID | None]
+    taken_until: Mapped[datetime | None]
+    created_by: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class LedgerLine(Table):

@@ -100,6 +100,12 @@ class Settings(BaseSettings):
         43_200, gt=0, description="How long a push or playback address may be used to begin"
     )
 
+    webhook_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts, as JSON, that webhooks may call although they are not public, and by plain `http` too; "
+        "empty: only `https` to public addresses",
+    )
+
     database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")
     room_log_length: int = Field(10_000, gt=0, description="Certain events kept for resume, per room")
     log_level: str = Field("INFO", description="Level of the structured log on standard error")

@@ -1,0 +1,55 @@
+"""Webhooks: where a brand's CRM hears of its coupons"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0010"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def _moment(name: str, **more: object) -> sa.Column[object]:
+    return sa.Column(name, sa.DateTime(timezone=True), **{"nullable": True, **more})  # type: ignore[arg-type]
+
+
+def upgrade() -> None:
+    now = sa.text("now()")
+    op.create_table(
+        "webhooks",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("brand_id", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("events", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False, comment="what a signature is made with, so it cannot be a hash"),
+        sa.Column("old_key_id", sa.Text(), nullable=True),
+        sa.Column("old_secret", sa.Text(), nullable=True, comment="signs beside the new one until old_until"),
+        _moment("old_until"),
+        sa.Column("state", sa.Text(), server_default="active", nullable=False),
+        sa.Column("pause_reason", sa.Text(), nullable=True),
+        sa.Column("cursor", sa.BigInteger(), server_default="0", nullable=False),
+        _moment("delivered_at", comment="the last call that was answered with a success"),
+        sa.Column(
+            "failures", sa.Integer(), server_default="0", nullable=False, comment="calls since then that were not"
+        ),
+        _moment("failing_since"),
+        sa.Column("last_status", sa.SmallInteger(), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        _moment("due_at", server_default=now, nullable=False, comment="not called before"),
+        sa.Column("taken_by", sa.Uuid(), nullable=True),
+        _moment("taken_until"),
+        sa.Column("created_by", sa.Uuid(), nullable=False),
+        _moment("created_at", server_default=now, nullable=False),
+        sa.CheckConstraint("state IN ('active', 'paused')", name=op.f("ck_webhooks_state")),
+        sa.CheckConstraint("(state = 'paused') = (pause_reason IS NOT NULL)", name=op.f("ck_webhooks_pause_reason")),
+        sa.CheckConstraint("pause_reason IN ('ops', 'gone', 'failing')", name=op.f("ck_webhooks_why_paused")),
+        sa.ForeignKeyConstraint(["brand_id"], ["brands.id"], name=op.f("fk_webhooks_brand_id_brands")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+    )
+    op.create_index("ix_webhooks_brand_id", "webhooks", ["brand_id"], unique=False)
+
+
+def downgrade() -> None:
+    op.drop_table("webhooks")
