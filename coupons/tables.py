@@ -30,6 +30,7 @@ class Campaign(Table):
         CheckConstraint("kind IN ('amount', 'percent', 'gift')", name="kind"),
         CheckConstraint("state IN ('draft', 'running', 'paused', 'ended')", name="state"),
         CheckConstraint("issued BETWEEN 0 AND stock", name="stock"),
+        CheckConstraint("returned BETWEEN 0 AND issued", name="returned"),
         CheckConstraint("per_viewer BETWEEN 1 AND 100", name="per_viewer"),
         CheckConstraint("radius_m BETWEEN 50 AND 50000", name="radius"),
         CheckConstraint("holdout_percent BETWEEN 0 AND 50", name="holdout"),
@@ -44,8 +45,10 @@ class Campaign(Table):
     threshold_fen: Mapped[int] = mapped_column(BigInteger, server_default="0")
     percent_off: Mapped[int | None] = mapped_column(SmallInteger)
     gift: Mapped[str | None] = mapped_column(Text)
-    stock: Mapped[int]
+    stock: Mapped[int] = mapped_column(comment="coupons that may ever be issued; each that is returned adds one")
     issued: Mapped[int] = mapped_column(server_default="0")
+    return_expired: Mapped[bool] = mapped_column(server_default="false", comment="expired coupons may be given again")
+    returned: Mapped[int] = mapped_column(server_default="0")
     per_viewer: Mapped[int] = mapped_column(SmallInteger, server_default="1")
     store_quota: Mapped[int | None] = mapped_column(Integer, comment="coupons each store may give; null: no limit")
     all_stores: Mapped[bool] = mapped_column(server_default="true", comment="else only those in campaign_stores")
@@ -66,12 +69,16 @@ class CampaignStore(Table):
     """A store that takes part in a campaign, and how many coupons it has given."""
 
     __tablename__ = "campaign_stores"
-    __table_args__ = (CheckConstraint("issued >= 0 AND (quota IS NULL OR issued <= quota)", name="quota"),)
+    __table_args__ = (
+        CheckConstraint("issued >= 0 AND (quota IS NULL OR issued <= quota)", name="quota"),
+        CheckConstraint("returned BETWEEN 0 AND issued", name="returned"),
+    )
 
     campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
     store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"), primary_key=True, index=True)
-    quota: Mapped[int | None]
+    quota: Mapped[int | None] = mapped_column(comment="as a campaign's stock")
     issued: Mapped[int] = mapped_column(server_default="0")
+    returned: Mapped[int] = mapped_column(server_default="0")
 
 
 class Drop(Table):

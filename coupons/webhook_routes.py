@@ -11,7 +11,7 @@ from coupons import webhooks
 from coupons.deliveries import Name
 from coupons.tables import Webhook
 from kernel.clock import now
-from kernel.http import InKernel, InOnce, InSession, Ops, Page, refusals
+from kernel.http import PLAIN, InKernel, InOnce, InSession, Ops, Page, refusals
 
 router = APIRouter(prefix="/v1/ops/webhooks", tags=["webhooks"])
 
@@ -19,9 +19,7 @@ _SIGNED_IN = ("token_missing", "token_invalid", "token_expired", "forbidden", "u
 _ASKED = (*_SIGNED_IN, "not_found", "invalid")
 
 _EVENTS: list[Name] = ["issued", "redeemed", "reversed", "expired", "voided"]
-Url = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000, pattern=r"^[\x21-\U0010ffff]+$")
-]
+Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000, pattern=PLAIN)]
 Events = Annotated[list[Name], Field(min_length=1, max_length=5)]
 EventId = Annotated[int, Field(ge=0, le=webhooks.MAX_CURSOR)]
 

@@ -1,4 +1,4 @@
-"""Webhooks: where a brand's CRM hears of its coupons"""
+"""Webhooks: where a brand's CRM hears of its coupons; expired coupons that may be given again"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,11 @@ revision = "0010"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
+
+COMMENTS = (
+    ("campaigns", "stock", "coupons that may ever be issued; each that is returned adds one"),
+    ("campaign_stores", "quota", "as a campaign's stock"),
+)
 
 
 def _moment(name: str, **more: object) -> sa.Column[object]:
@@ -49,7 +54,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
     )
     op.create_index("ix_webhooks_brand_id", "webhooks", ["brand_id"], unique=False)
+    op.add_column(
+        "campaigns",
+        sa.Column(
+            "return_expired",
+            sa.Boolean(),
+            server_default="false",
+            nullable=False,
+            comment="expired coupons may be given again",
+        ),
+    )
+    for table in ("campaigns", "campaign_stores"):
+        op.add_column(table, sa.Column("returned", sa.Integer(), server_default="0", nullable=False))
+        op.create_check_constraint(op.f(f"ck_{table}_returned"), table, "returned BETWEEN 0 AND issued")
+    for table, column, comment in COMMENTS:
+        op.alter_column(table, column, comment=comment)
 
 
 def downgrade() -> None:
+    for table, column, _ in COMMENTS:
+        op.alter_column(table, column, comment=None)
+    for table in ("campaigns", "campaign_stores"):
+        op.drop_constraint(op.f(f"ck_{table}_returned"), table)
+        op.drop_column(table, "returned")
+    op.drop_column("campaigns", "return_expired")
     op.drop_table("webhooks")
