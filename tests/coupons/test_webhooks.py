@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -187,6 +188,27 @@ async def test_the_life_of_a_coupon_is_told_in_order_and_signed(world: World, cr
     assert headers["nearcast-signature"] == f"{kid}={expected.hexdigest()}"
     assert abs(int(headers["nearcast-timestamp"]) - now().timestamp()) < 300
     assert json.loads(body)["webhook"] == str(webhook)
+
+
+async def test_the_example_on_the_page_tells_our_calls_from_others(world: World, crm: Crm) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    example: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], example)
+    genuine = example["genuine"]
+    webhook = await hook(world, crm.url)
+    await push(world, 1)
+    async with working(world):
+        await crm.until(lambda: bool(crm.calls))
+    headers, body = crm.calls[0]
+    secrets = {await column(world, webhook, "key_id"): await column(world, webhook, "secret")}
+    assert genuine(headers, body, secrets)
+    assert not genuine(headers, body + b" ", secrets)
+    assert not genuine(headers, body, dict.fromkeys(secrets, "guess"))
+    old = str(int(headers["nearcast-timestamp"]) - 301)
+    resigned = callback.signed_headers(secrets, int(old), body)
+    assert not genuine({name.lower(): value for name, value in resigned.items()}, body, secrets)
+    assert not genuine(headers | {"nearcast-timestamp": old}, body, secrets)
+    assert not genuine({}, body, secrets)
 
 
 async def test_only_what_was_asked_for_and_only_of_ones_own_brand(world: World, crm: Crm) -> None:
@@ -380,10 +402,10 @@ async def test_a_worker_killed_between_sending_and_saving_sends_again(world: Wor
         await process.wait()
     assert await column(world, webhook, "cursor") == 0
     assert await column(world, webhook, "taken_until > now()"), "nobody else may call before the lease is over"
-    async with working(world) as courier:
-        await courier.turn()
-        assert len(crm.calls) == 1
+    async with Courier(world.kernel.sessions, HERE) as courier:
+        assert [await courier.turn() for _ in range(5)] == [0] * 5
         await world.execute("UPDATE webhooks SET taken_until = now()")
+        assert await courier.turn() == 1
         await until(lambda: _settled(world, webhook))
     assert crm.calls[0][1] == crm.calls[1][1] and len(crm.calls) == 2
 
