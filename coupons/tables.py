@@ -199,6 +199,25 @@ class Visit(Table):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class CouponReminder(Table):
+    """The owner of a coupon wants to be told before it expires. ``outcome`` is null until that was settled."""
+
+    __tablename__ = "coupon_reminders"
+    __table_args__ = (
+        CheckConstraint("outcome IN ('sent', 'refused', 'unknown', 'failed')", name="outcome"),
+        Index("ix_coupon_reminders_open", "due_at", postgresql_where="outcome IS NULL"),
+    )
+
+    coupon_id: Mapped[UUID] = mapped_column(ForeignKey("coupons.id", ondelete="CASCADE"), primary_key=True)
+    due_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    taken_until: Mapped[datetime | None] = mapped_column(
+        comment="a worker is sending it, or it is not to be tried before"
+    )
+    outcome: Mapped[str | None] = mapped_column(Text)
+    settled_at: Mapped[datetime | None]
+
+
 class Webhook(Table):
     """Where a brand's CRM hears of its coupons, how far it has heard, and who is calling it now.
 

@@ -9,13 +9,13 @@ from uuid import UUID
 
 import segno
 from geoalchemy2 import Geometry
-from sqlalchemy import ColumnElement, Row, Select, case, cast, func, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, case, cast, exists, func, null, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules
 from coupons.cards import CouponCard
 from coupons.directions import Directions, to_store
-from coupons.tables import Campaign, Coupon, LedgerLine, Redemption
+from coupons.tables import Campaign, Coupon, CouponReminder, LedgerLine, Redemption
 from geo.tables import Store
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
@@ -162,6 +162,7 @@ class Held:
     opens: time | None
     closes: time | None
     directions: Directions
+    reminded: bool
     away_m: float | None
     place: tuple[float | datetime, UUID]
 
@@ -182,9 +183,15 @@ async def held(
     away: ColumnElement[Any] = null()
     if here is not None:
         away = func.ST_Distance(Store.position, func.geography(func.ST_SetSRID(func.ST_MakePoint(*here), 4326)))
+    reminded = exists().where(CouponReminder.coupon_id == Coupon.id)
     order = away if nearest else Coupon.valid_until
     query = _cards(now).add_columns(
-        Store.opens, Store.closes, func.ST_X(point).label("x"), func.ST_Y(point).label("y"), away.label("away_m")
+        Store.opens,
+        Store.closes,
+        reminded.label("reminded"),
+        func.ST_X(point).label("x"),
+        func.ST_Y(point).label("y"),
+        away.label("away_m"),
     )
     query = query.where(
         Coupon.viewer_id == who.subject,
@@ -201,6 +208,7 @@ async def held(
             opens=row.opens,
             closes=row.closes,
             directions=to_store(row.x, row.y, row.store_name, row.store_address),
+            reminded=row.reminded,
             away_m=row.away_m,
             place=(row.away_m if nearest else row.valid_until, row.id),
         )

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from coupons import wallet
+from coupons import reminders, wallet
 from coupons.deliveries import TRANSITIONS, Name
 from coupons.views import CouponView
 from geo.datum import Datum, to_canonical
@@ -52,6 +52,7 @@ class HeldView(CouponView):
     opens: time | None
     closes: time | None
     directions: Directions
+    reminded: bool = Field(description="Whether its owner asked to be told before it expires")
     away_m: int | None = Field(description="From the point that was asked about; null if there was none")
     walk_minutes: int | None = Field(description="A guess")
 
@@ -63,6 +64,7 @@ class HeldView(CouponView):
             opens=held.opens,
             closes=held.closes,
             directions=Directions.model_validate(asdict(held.directions)),
+            reminded=held.reminded,
             away_m=None if held.away_m is None else round(held.away_m),
             walk_minutes=None if held.away_m is None else walk_minutes(held.away_m),
         )
@@ -121,3 +123,25 @@ async def my_coupon_history(coupon: UUID, session: InSession, who: Viewer) -> Pa
             for step in steps
         ]
     )
+
+
+@router.put(
+    "/coupons/{coupon}/reminder",
+    summary="Remind me",
+    status_code=204,
+    responses=refusals(*_SIGNED_IN, "not_found", "invalid", "already_redeemed", "coupon_expired", "coupon_voided"),
+)
+async def remind_of_coupon(coupon: UUID, session: InSession, who: Viewer) -> None:
+    """Once, a day before it expires. Ask after the viewer agreed to the template in the mini-program."""
+    await reminders.subscribe(session, who, coupon, now())
+
+
+@router.delete(
+    "/coupons/{coupon}/reminder",
+    summary="Do not remind me",
+    status_code=204,
+    responses=refusals(*_SIGNED_IN, "not_found", "invalid"),
+)
+async def do_not_remind_of_coupon(coupon: UUID, session: InSession, who: Viewer) -> None:
+    """Too late if that was done already."""
+    await reminders.unsubscribe(session, who, coupon)

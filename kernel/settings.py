@@ -76,6 +76,15 @@ class Settings(BaseSettings):
     wechat_reminder_page: str = Field(
         "pages/room/index?room={room}", description="Page of the mini-program that a reminder opens"
     )
+    wechat_expiry_template: str = Field(
+        "", description="Subscribe message that reminds of a coupon a day before it expires; empty: none is sent"
+    )
+    wechat_expiry_fields: tuple[str, str, str] = Field(
+        ("thing1", "time2", "thing3"), description="That template's fields for title, end and store, as JSON"
+    )
+    wechat_expiry_page: str = Field(
+        "pages/coupon/index?coupon={coupon}", description="Page of the mini-program that such a reminder opens"
+    )
 
     msg_sec_check: bool = Field(False, description="Ask WeChat's `msgSecCheck` about viewers' comments")
     msg_sec_check_down: Literal["pass", "refuse"] = Field(

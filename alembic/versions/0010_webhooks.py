@@ -1,4 +1,4 @@
-"""Webhooks: where a brand's CRM hears of its coupons; expired coupons that may be given again"""
+"""Webhooks: where a brand's CRM hears of its coupons; expired coupons that may be given again; reminders"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -54,6 +54,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
     )
     op.create_index("ix_webhooks_brand_id", "webhooks", ["brand_id"], unique=False)
+    op.create_table(
+        "coupon_reminders",
+        sa.Column("coupon_id", sa.Uuid(), nullable=False),
+        _moment("due_at", nullable=False),
+        sa.Column("attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        _moment("taken_until", comment="a worker is sending it, or it is not to be tried before"),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        _moment("settled_at"),
+        sa.CheckConstraint(
+            "outcome IN ('sent', 'refused', 'unknown', 'failed')", name=op.f("ck_coupon_reminders_outcome")
+        ),
+        sa.ForeignKeyConstraint(
+            ["coupon_id"], ["coupons.id"], name=op.f("fk_coupon_reminders_coupon_id_coupons"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("coupon_id", name=op.f("pk_coupon_reminders")),
+    )
+    op.create_index(
+        "ix_coupon_reminders_open",
+        "coupon_reminders",
+        ["due_at"],
+        unique=False,
+        postgresql_where=sa.text("outcome IS NULL"),
+    )
     op.add_column(
         "campaigns",
         sa.Column(
@@ -78,4 +101,5 @@ def downgrade() -> None:
         op.drop_constraint(op.f(f"ck_{table}_returned"), table)
         op.drop_column(table, "returned")
     op.drop_column("campaigns", "return_expired")
+    op.drop_table("coupon_reminders")
     op.drop_table("webhooks")
