@@ -351,6 +351,22 @@ async def test_one_that_is_down_or_silent_delays_nobody(world: World, crm: Crm) 
         assert await column(world, down, "last_error") == "connection"
 
 
+async def test_one_that_restarts_hears_what_it_missed(world: World) -> None:
+    async with listening() as before:
+        webhook = await hook(world, before.url)
+        await push(world, 1)
+        async with working(world):
+            await until(lambda: _settled(world, webhook))
+    await push(world, 2)
+    async with working(world):
+        await until(lambda: _failing(world, webhook))
+        async with listening(httpx.URL(before.url).port or 0) as after:
+            await soon(world)
+            await after.until(lambda: len(after.told) == 2)
+            await until(lambda: _settled(world, webhook))
+    assert before.told + after.told == await lines(world)
+
+
 async def test_a_call_takes_a_bounded_time(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callback, "CALL_SECONDS", 0.2)
     crm.answers = [None]
