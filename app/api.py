@@ -21,6 +21,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import coupons.routes
+import coupons.wallet_routes
+import coupons.webhook_routes
 import geo.routes
 import guides.routes
 import live.routes
@@ -78,7 +80,8 @@ def create_app(kernel: Kernel) -> FastAPI:
     app.state.signer = Signer.from_settings(kernel.settings)
     Studio.from_settings(kernel.settings)
     install_error_handlers(app)
-    for routes in (guides.routes, geo.routes, live.routes, coupons.routes):
+    coupon_routes = (coupons.routes, coupons.wallet_routes, coupons.webhook_routes)
+    for routes in (guides.routes, geo.routes, live.routes, *coupon_routes):
         app.include_router(routes.router)
     app.add_middleware(_Measured, policy=CONTENT_SECURITY_POLICY.format(_played_from(kernel.settings)))
     _add_health(app, kernel)

@@ -1,9 +1,11 @@
-"""``live.ports.Messenger`` on WeChat's subscribe messages."""
+"""``live.ports.Messenger``, and that of coupons, on WeChat's subscribe messages."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
+from coupons.reminders import Expiring
 from guides.notices import Notice, Notices
 from kernel.settings import Settings
 from live.ports import Outcome, Reminder
@@ -34,6 +36,28 @@ class Notifier:
         )
         page = self._page.replace("{room}", str(reminder.room))
         return Notice(reminder.viewer, dict(zip(self._fields, said, strict=True)), page)
+
+
+class CouponNotifier:
+    """Puts coupons that expire into the brand's template."""
+
+    def __init__(self, settings: Settings, notices: Notices) -> None:
+        self._notices = notices
+        self._fields = settings.wechat_expiry_fields
+        self._page = settings.wechat_expiry_page
+
+    async def remind(self, expiring: Sequence[Expiring]) -> AsyncGenerator[tuple[Expiring, Outcome]]:
+        """See ``coupons.reminders.Messenger``."""
+        async with aclosing(self._notices.send([self._notice(one) for one in expiring])) as sending:
+            async for place, outcome in sending:
+                yield expiring[place], outcome
+
+    def _notice(self, expiring: Expiring) -> Notice:
+        # The end is exclusive, and midnight would be read as the day after the last.
+        last = (expiring.until - timedelta(minutes=1)).astimezone(ZoneInfo(expiring.zone))
+        said = (_short(expiring.title), last.strftime("%Y-%m-%d %H:%M"), _short(expiring.store))
+        page = self._page.replace("{coupon}", str(expiring.coupon))
+        return Notice(expiring.viewer, dict(zip(self._fields, said, strict=True)), page)
 
 
 def _short(text: str) -> str:

@@ -14,9 +14,11 @@ from prometheus_client import REGISTRY, Counter
 from sqlalchemy import delete, func
 
 from app import relay
-from app.notifier import Notifier
+from app.notifier import CouponNotifier, Notifier
 from app.processes import open_kernel, until_stopped
 from coupons import drops, ledger, push
+from coupons import reminders as coupon_reminders
+from coupons.deliveries import Courier
 from geo import locations
 from guides.notices import Notices
 from kernel.clock import now
@@ -108,10 +110,16 @@ async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
     """Do every duty until ``stopping`` is set."""
     async with AsyncExitStack() as optional:
         duties = _duties(kernel)
+        courier = await optional.enter_async_context(Courier(kernel.sessions, kernel.settings.webhook_hosts))
+        duties.append(("webhooks", courier.turn, 0.5))
         if template := kernel.settings.wechat_reminder_template:
             notices = await optional.enter_async_context(Notices(kernel.settings, kernel.sessions, template))
             notifier = Notifier(kernel.settings, notices)
             duties.append(("remind", lambda: reminders.send_due(kernel.sessions, notifier), 2.0))
+        if template := kernel.settings.wechat_expiry_template:
+            about_coupons = await optional.enter_async_context(Notices(kernel.settings, kernel.sessions, template))
+            coupon_notifier = CouponNotifier(kernel.settings, about_coupons)
+            duties.append(("remind_coupons", lambda: coupon_reminders.send_due(kernel.sessions, coupon_notifier), 10.0))
         await _work(duties, stopping)
 
 

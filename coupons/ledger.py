@@ -36,6 +36,21 @@ _CHECKS: dict[str, str] = {
         WHERE coalesce(s.issued, 0) <> coalesce(k.n, 0)
     """,
     "store_quota": "SELECT store_id FROM campaign_stores WHERE issued > quota",
+    "campaign_returned": """
+        SELECT c.id FROM campaigns c
+        LEFT JOIN (
+            SELECT campaign_id, count(*) AS n FROM coupons WHERE state = 'expired' GROUP BY campaign_id
+        ) k ON k.campaign_id = c.id AND c.return_expired
+        WHERE c.returned <> coalesce(k.n, 0)
+    """,
+    "store_returned": """
+        SELECT s.store_id FROM campaign_stores s JOIN campaigns c ON c.id = s.campaign_id
+        LEFT JOIN (
+            SELECT campaign_id, store_id, count(*) AS n FROM coupons WHERE state = 'expired'
+            GROUP BY campaign_id, store_id
+        ) k ON k.campaign_id = s.campaign_id AND k.store_id = s.store_id AND c.return_expired
+        WHERE s.returned <> coalesce(k.n, 0)
+    """,
     "viewer_limit": """
         SELECT k.viewer_id FROM coupons k JOIN campaigns c ON c.id = k.campaign_id
         GROUP BY c.id, c.per_viewer, k.viewer_id
@@ -134,13 +149,30 @@ _TOTALS = """
     FROM coupons
 """
 
+# What is returned raises what may ever be given: granting need not know of it, and ``issued <= stock`` stays the one
+# rule. Campaigns are locked before their stores and in one order, as grants do it: no two wait in a circle.
 _EXPIRE = text(
     """
     WITH due AS (
         SELECT id FROM coupons WHERE state = 'issued' AND valid_until <= :now
         ORDER BY valid_until LIMIT :chunk FOR UPDATE SKIP LOCKED
     ), expired AS (
-        UPDATE coupons SET state = 'expired' FROM due WHERE coupons.id = due.id RETURNING coupons.id
+        UPDATE coupons SET state = 'expired' FROM due WHERE coupons.id = due.id
+        RETURNING coupons.id, coupons.campaign_id, coupons.store_id
+    ), back AS (
+        SELECT e.campaign_id, e.store_id, count(*) AS n
+        FROM expired e JOIN campaigns c ON c.id = e.campaign_id AND c.return_expired
+        GROUP BY e.campaign_id, e.store_id
+    ), locked AS MATERIALIZED (
+        SELECT id FROM campaigns WHERE id IN (SELECT campaign_id FROM back) ORDER BY id FOR NO KEY UPDATE
+    ), stock AS (
+        UPDATE campaigns c SET stock = c.stock + b.n, returned = c.returned + b.n
+        FROM (SELECT campaign_id, sum(n) AS n FROM back GROUP BY campaign_id) b JOIN locked l ON l.id = b.campaign_id
+        WHERE c.id = l.id
+    ), shares AS (
+        UPDATE campaign_stores s SET quota = s.quota + b.n, returned = s.returned + b.n
+        FROM back b JOIN locked l ON l.id = b.campaign_id
+        WHERE s.campaign_id = l.id AND s.store_id = b.store_id
     )
     INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'expire', :now FROM expired
     """
@@ -202,7 +234,8 @@ async def _waiting(session: AsyncSession) -> Finding | None:
 async def expire_due(sessions: Sessions, now: datetime, chunk: int = 1000) -> int:
     """Expire up to ``chunk`` coupons whose time is over, in a transaction of its own; returns how many.
 
-    Call it until it returns 0. Two sweeps at once take different coupons.
+    Call it until it returns 0. Two sweeps at once take different coupons. Where the campaign says so, its stock and the
+    store's quota get them back.
     """
     async with transaction(sessions) as session:
         done: Any = await session.execute(_EXPIRE, {"now": now, "chunk": chunk})

@@ -31,6 +31,7 @@ class Campaign(Table):
         CheckConstraint("kind IN ('amount', 'percent', 'gift')", name="kind"),
         CheckConstraint("state IN ('draft', 'running', 'paused', 'ended')", name="state"),
         CheckConstraint("issued BETWEEN 0 AND stock", name="stock"),
+        CheckConstraint("returned BETWEEN 0 AND issued", name="returned"),
         CheckConstraint("per_viewer BETWEEN 1 AND 100", name="per_viewer"),
         CheckConstraint("radius_m BETWEEN 50 AND 50000", name="radius"),
         CheckConstraint("holdout_percent BETWEEN 0 AND 50", name="holdout"),
@@ -50,8 +51,10 @@ class Campaign(Table):
     threshold_fen: Mapped[int] = mapped_column(BigInteger, server_default="0")
     percent_off: Mapped[int | None] = mapped_column(SmallInteger)
     gift: Mapped[str | None] = mapped_column(Text)
-    stock: Mapped[int]
+    stock: Mapped[int] = mapped_column(comment="coupons that may ever be issued; each that is returned adds one")
     issued: Mapped[int] = mapped_column(server_default="0")
+    return_expired: Mapped[bool] = mapped_column(server_default="false", comment="expired coupons may be given again")
+    returned: Mapped[int] = mapped_column(server_default="0")
     per_viewer: Mapped[int] = mapped_column(SmallInteger, server_default="1")
     store_quota: Mapped[int | None] = mapped_column(Integer, comment="coupons each store may give; null: no limit")
     all_stores: Mapped[bool] = mapped_column(server_default="true", comment="else only those in campaign_stores")
@@ -87,12 +90,16 @@ class CampaignStore(Table):
     """A store that takes part in a campaign, and how many coupons it has given."""
 
     __tablename__ = "campaign_stores"
-    __table_args__ = (CheckConstraint("issued >= 0 AND (quota IS NULL OR issued <= quota)", name="quota"),)
+    __table_args__ = (
+        CheckConstraint("issued >= 0 AND (quota IS NULL OR issued <= quota)", name="quota"),
+        CheckConstraint("returned BETWEEN 0 AND issued", name="returned"),
+    )
 
     campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
     store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"), primary_key=True, index=True)
-    quota: Mapped[int | None]
+    quota: Mapped[int | None] = mapped_column(comment="as a campaign's stock")
     issued: Mapped[int] = mapped_column(server_default="0")
+    returned: Mapped[int] = mapped_column(server_default="0")
 
 
 class Drop(Table):
@@ -216,6 +223,63 @@ class Visit(Table):
     viewer_id: Mapped[UUID] = mapped_column(index=True)
     clerk_id: Mapped[UUID]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CouponReminder(Table):
+    """The owner of a coupon wants to be told before it expires. ``outcome`` is null until that was settled."""
+
+    __tablename__ = "coupon_reminders"
+    __table_args__ = (
+        CheckConstraint("outcome IN ('sent', 'refused', 'unknown', 'failed')", name="outcome"),
+        Index("ix_coupon_reminders_open", "due_at", postgresql_where="outcome IS NULL"),
+    )
+
+    coupon_id: Mapped[UUID] = mapped_column(ForeignKey("coupons.id", ondelete="CASCADE"), primary_key=True)
+    due_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    taken_until: Mapped[datetime | None] = mapped_column(
+        comment="a worker is sending it, or it is not to be tried before"
+    )
+    outcome: Mapped[str | None] = mapped_column(Text)
+    settled_at: Mapped[datetime | None]
+
+
+class Webhook(Table):
+    """Where a brand's CRM hears of its coupons, how far it has heard, and who is calling it now.
+
+    ``cursor`` is the last ledger line that it answered for (or that was none of its business). Whoever calls holds
+    ``taken_by`` until ``taken_until``: one call at a time, so that events arrive in the order of the ledger.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        CheckConstraint("state IN ('active', 'paused')", name="state"),
+        CheckConstraint("(state = 'paused') = (pause_reason IS NOT NULL)", name="pause_reason"),
+        CheckConstraint("pause_reason IN ('ops', 'gone', 'failing')", name="why_paused"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), index=True)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    key_id: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text, comment="what a signature is made with, so it cannot be a hash")
+    old_key_id: Mapped[str | None] = mapped_column(Text)
+    old_secret: Mapped[str | None] = mapped_column(Text, comment="signs beside the new one until old_until")
+    old_until: Mapped[datetime | None]
+    state: Mapped[str] = mapped_column(Text, server_default="active")
+    pause_reason: Mapped[str | None] = mapped_column(Text)
+    cursor: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    delivered_at: Mapped[datetime | None] = mapped_column(comment="the last call that was answered with a success")
+    failures: Mapped[int] = mapped_column(server_default="0", comment="calls since then that were not")
+    failing_since: Mapped[datetime | None]
+    last_status: Mapped[int | None] = mapped_column(SmallInteger)
+    last_error: Mapped[str | None] = mapped_column(Text)
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now(), comment="not called before")
+    taken_by: Mapped[UUID | None]
+    taken_until: Mapped[datetime | None]
+    created_by: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class LedgerLine(Table):

@@ -95,6 +95,9 @@ class NewCampaign(BaseModel):
     stock: Stock
     per_viewer: Annotated[int, Field(ge=1, le=100)] = 1
     store_quota: Stock | None = Field(None, description="Coupons each store may give; null: no limit")
+    return_expired: bool = Field(
+        False, description="Whether expired coupons go back: each adds one to the stock and to its store's quota"
+    )
     store_codes: Annotated[list[Code], Field(min_length=1, max_length=5000)] | None = Field(
         None, description="The stores that take part; null: every store of the brand"
     )
@@ -153,6 +156,8 @@ class CampaignView(BaseModel):
                     "issued": 120,
                     "per_viewer": 1,
                     "store_quota": None,
+                    "return_expired": False,
+                    "returned": 0,
                     "store_codes": None,
                     "radius_m": 3000,
                     "near_counts": True,
@@ -190,6 +195,8 @@ class CampaignView(BaseModel):
     issued: int
     per_viewer: int
     store_quota: int | None
+    return_expired: bool
+    returned: int = Field(description="Expired coupons that went back into the stock")
     store_codes: list[str] | None
     radius_m: int
     near_counts: bool

@@ -3,17 +3,19 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, time
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import segno
-from sqlalchemy import Row, Select, case, func, select, tuple_, update
+from geoalchemy2 import Geometry
+from sqlalchemy import ColumnElement, Row, Select, case, cast, exists, func, null, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules
 from coupons.cards import CouponCard
-from coupons.tables import Campaign, Coupon
+from coupons.directions import Directions, to_store
+from coupons.tables import Campaign, Coupon, CouponReminder, LedgerLine, Redemption
 from coupons.terms import terms_of
 from geo.tables import Store
 from kernel.clock import milliseconds
@@ -148,3 +150,92 @@ async def seen(session: AsyncSession, viewer: UUID, coupons: Sequence[UUID]) -> 
         .returning(Coupon.id)
     )
     return len((await session.scalars(shown)).all()) if coupons else 0
+
+
+# ---- the wallet with the way to each store -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A coupon in the wallet. ``away_m``: from where the viewer said that they are; None if they did not.
+    ``place`` is where the list goes on behind it."""
+
+    card: CouponCard
+    opens: time | None
+    closes: time | None
+    directions: Directions
+    reminded: bool
+    away_m: float | None
+    place: tuple[float | datetime, UUID]
+
+
+async def held(
+    session: AsyncSession,
+    who: Principal,
+    now: datetime,
+    *,
+    here: tuple[float, float] | None = None,
+    nearest: bool = False,
+    after: tuple[float | datetime, UUID] | None = None,
+    limit: int = 50,
+) -> list[Held]:
+    """What the viewer can still use, nearest expiry first, or nearest store first if ``nearest`` (needs ``here``, a
+    point in the canonical frame, which is not kept); behind ``after``, a ``place`` of the same order."""
+    point = cast(Store.position, Geometry("POINT", 4326))
+    away: ColumnElement[Any] = null()
+    if here is not None:
+        away = func.ST_Distance(Store.position, func.geography(func.ST_SetSRID(func.ST_MakePoint(*here), 4326)))
+    reminded = exists().where(CouponReminder.coupon_id == Coupon.id)
+    order = away if nearest else Coupon.valid_until
+    query = _cards(now).add_columns(
+        Store.opens,
+        Store.closes,
+        reminded.label("reminded"),
+        func.ST_X(point).label("x"),
+        func.ST_Y(point).label("y"),
+        away.label("away_m"),
+    )
+    query = query.where(
+        Coupon.viewer_id == who.subject,
+        Coupon.brand_id == who.brand,
+        Coupon.state == "issued",
+        Coupon.valid_until > now,
+    )
+    if after is not None:
+        query = query.where(tuple_(order, Coupon.id) > after)
+    rows = (await session.execute(query.order_by(order, Coupon.id).limit(limit))).all()
+    return [
+        Held(
+            card=_card(row),
+            opens=row.opens,
+            closes=row.closes,
+            directions=to_store(row.x, row.y, row.store_name, row.store_address),
+            reminded=row.reminded,
+            away_m=row.away_m,
+            place=(row.away_m if nearest else row.valid_until, row.id),
+        )
+        for row in rows
+    ]
+
+
+class Step(NamedTuple):
+    """One thing that happened to a coupon; ``discount_fen`` where it was redeemed or that was taken back."""
+
+    transition: str
+    at: datetime
+    discount_fen: int | None
+
+
+async def history(session: AsyncSession, who: Principal, coupon: UUID) -> list[Step]:
+    """What happened to one of the viewer's coupons, oldest first; Refusal ``not_found`` for anybody else's."""
+    query = (
+        select(LedgerLine.transition, LedgerLine.at, Redemption.discount_fen)
+        .join(Coupon, Coupon.id == LedgerLine.coupon_id)
+        .outerjoin(Redemption, Redemption.id == LedgerLine.redemption_id)
+        .where(Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+        .order_by(LedgerLine.id)
+    )
+    steps = [Step(*row) for row in await session.execute(query)]
+    if not steps:
+        raise Refusal("not_found", what=str(coupon))
+    return steps

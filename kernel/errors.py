@@ -71,6 +71,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "below_threshold": (409, "The order is below the amount this coupon needs."),
     "not_redeemed": (409, "This coupon is not redeemed, so there is nothing to reverse."),
     "reversal_too_late": (409, "A redemption can be reversed within one hour only."),
+    "webhooks_full": (409, "This brand has as many webhooks as it may have."),
 }
 """Code → (HTTP status, sentence for a person). The codes are a contract: never renamed, only added."""
 

@@ -76,6 +76,15 @@ class Settings(BaseSettings):
     wechat_reminder_page: str = Field(
         "pages/room/index?room={room}", description="Page of the mini-program that a reminder opens"
     )
+    wechat_expiry_template: str = Field(
+        "", description="Subscribe message that reminds of a coupon a day before it expires; empty: none is sent"
+    )
+    wechat_expiry_fields: tuple[str, str, str] = Field(
+        ("thing1", "time2", "thing3"), description="That template's fields for title, end and store, as JSON"
+    )
+    wechat_expiry_page: str = Field(
+        "pages/coupon/index?coupon={coupon}", description="Page of the mini-program that such a reminder opens"
+    )
 
     msg_sec_check: bool = Field(False, description="Ask WeChat's `msgSecCheck` about viewers' comments")
     msg_sec_check_down: Literal["pass", "refuse"] = Field(
@@ -98,6 +107,12 @@ class Settings(BaseSettings):
     )
     stream_ttl_seconds: int = Field(
         43_200, gt=0, description="How long a push or playback address may be used to begin"
+    )
+
+    webhook_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts, as JSON, that webhooks may call although they are not public, and by plain `http` too; "
+        "empty: only `https` to public addresses",
     )
 
     database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")

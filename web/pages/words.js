@@ -486,4 +486,5 @@ export const REFUSALS = {
   below_threshold: ['订单金额没有达到使用门槛', 'The order is below what this coupon needs'],
   not_redeemed: ['这张券没有被核销，不用撤销', 'This coupon is not redeemed, so there is nothing to undo'],
   reversal_too_late: ['超过一小时，不能撤销了', 'More than an hour has passed; it cannot be undone'],
+  webhooks_full: ['回调地址的数量已达上限', 'This brand has as many webhooks as it may have'],
 };
