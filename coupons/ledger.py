@@ -59,13 +59,16 @@ _CHECKS: dict[str, str] = {
     # Lines in the order they were written: issue first, then only steps that the state before allows.
     "ledger_order": """
         SELECT coupon_id FROM (
-            SELECT coupon_id, transition,
+            SELECT coupon_id, transition, told_at,
                    lag(transition) OVER (PARTITION BY coupon_id ORDER BY id) AS former
             FROM ledger
         ) AS l
         WHERE NOT CASE transition
             WHEN 'issue' THEN former IS NULL
             WHEN 'reverse' THEN coalesce(former = 'redeem', false)
+            -- A till without a network may have used it before it expired, and told so afterwards.
+            WHEN 'redeem' THEN
+                coalesce(former IN ('issue', 'reverse') OR (former = 'expire' AND told_at IS NOT NULL), false)
             ELSE coalesce(former IN ('issue', 'reverse'), false)
         END
     """,
