@@ -35,11 +35,14 @@ function draw(queue, tell) {
   place.hidden = !sales.length;
   if (!sales.length) return void place.replaceChildren();
   const button = h('button', {class: 'button', type: 'button', id: 'tellNow', onclick: () => during(button, tell)}, icon('send'), h('span', {t: 'tellNow'}));
-  const rows = sales.map((sale) => (sale.refusal ? conflict(sale, () => { queue.drop(sale.key); draw(queue, tell); }) : row(sale, h('span', {class: 'badge', t: 'waits'}))));
+  const refused = sales.filter((sale) => sale.refusal).map((sale) => conflict(sale, () => { queue.drop(sale.key); draw(queue, tell); }));
+  // Folded: an evening without a network must not push the next customer's form off the screen.
+  const list = h('details', {open: Boolean(place.querySelector('details')?.open)}, h('summary', {class: 'small', id: 'waitingCount', t: ['nWaiting', {n: waiting.length}]}),
+    h('ul', {class: 'stack'}, ...waiting.map((sale) => row(sale, h('span', {class: 'badge', t: 'waits'})))));
   place.replaceChildren(...[
-    waiting.length > 0 && h('p', {class: 'small', id: 'waitingCount', t: ['nWaiting', {n: waiting.length}]}),
-    sales.length > waiting.length && h('p', {class: 'small', role: 'alert', style: 'color: var(--no)', t: ['nConflicts', {n: sales.length - waiting.length}]}),
-    h('ul', {class: 'stack'}, ...rows),
+    refused.length > 0 && h('p', {class: 'small', role: 'alert', style: 'color: var(--no)', t: ['nConflicts', {n: refused.length}]}),
+    refused.length > 0 && h('ul', {class: 'stack'}, ...refused),
+    waiting.length > 0 && list,
     waiting.length > 0 && button,
   ].filter((child) => child instanceof Node));
 }
