@@ -147,8 +147,11 @@ async def till_keys(signer: InSigner, answer: Response) -> till_views.TillKeys:
 )
 async def till_sync(body: till_views.Sync, kernel: InKernel, who: Clerk, signer: InSigner) -> till_views.Outcomes:
     """Up to 100, each with the key it had at the till, and each with its own outcome. The same may be told for ever."""
-    told = [await offline.tell(kernel.sessions, who, one.sale_told(now()), one.qr, signer) for one in body.redemptions]
-    return till_views.Outcomes.of(told)
+    # In the order of the sales: of two with one coupon the earlier one counts, however they were sent.
+    told = {}
+    for place, one in sorted(enumerate(body.redemptions), key=lambda placed: placed[1].at):
+        told[place] = await offline.tell(kernel.sessions, who, one.sale_told(now()), one.qr, signer)
+    return till_views.Outcomes.of(told[place] for place in range(len(told)))
 
 
 # ---- one order, several coupons ------------------------------------------------------------------------------------

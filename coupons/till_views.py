@@ -176,7 +176,7 @@ class OfflineRedemption(BaseModel):
 
 
 class Sync(BaseModel):
-    """What a till redeemed without a network, oldest first."""
+    """What a till redeemed without a network."""
 
     redemptions: Annotated[list[OfflineRedemption], Field(min_length=1, max_length=100)]
 

@@ -154,7 +154,18 @@ def test_without_a_network_the_till_goes_on_and_says_later_what_was_refused(
     clerk.picture("conflicts")
     clerk.taps("#tabToday")
     clerk.until(lambda: len(clerk.driver.find_elements("css selector", "[data-redemption]")) == 4, "four stand")
-    clerk.sees("[data-redemption]", "¥42.50")
+    clerk.sees("[data-redemption]", "¥42.50 · −¥8 · A-17 · 离线")
+    # The day's sheet, caught where the browser would keep it.
+    clerk.script(
+        "let blob; const make = URL.createObjectURL;"
+        "URL.createObjectURL = (what) => make.call(URL, blob = what);"
+        "HTMLAnchorElement.prototype.click = function () {"
+        " blob.text().then((text) => { window.sheet = [this.download, text]; }); };"
+    )
+    clerk.taps("#closing")
+    name, sheet = clerk.until(lambda: clerk.script("return window.sheet"), "the sheet")
+    assert name.startswith("closing-20") and name.endswith(".csv")
+    assert sheet.count("redemption,满30减8") == 4 and "A-17,42.50,8.00" in sheet
     assert asyncio.run(_findings(stack)) == []
 
     # A conflict stays, also on a reloaded page, until somebody has seen it.

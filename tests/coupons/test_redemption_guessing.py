@@ -13,7 +13,7 @@ from coupons import codes, guessing
 from coupons.codes import Signer
 from kernel.clock import now
 from kernel.identity import Principal
-from kernel.redis import create_client
+from kernel.redis import create_client, slot_of
 
 PATHS = ("/redemptions", "/redemptions/check")
 
@@ -105,6 +105,10 @@ async def test_forged_qr_codes_count_and_live_ones_pass(tills: Tills, world: Wor
     tried = [(await tills.refused(clerk, "POST", PATHS[1], forged))["code"] for _ in range(guessing.OF_CLERK + 1)]
     assert Counter(tried) == {"code_mistyped": guessing.OF_CLERK, "too_fast": 1}
     assert await tills.ok(clerk, "POST", PATHS[1], {"qr": tills.qr(code)})
+
+
+async def test_the_counts_of_a_brand_share_a_slot_of_a_cluster(world: World) -> None:
+    assert len({slot_of(key) for key in guessing._keys(world.clerk())}) == 1
 
 
 async def test_without_redis_the_till_goes_on(world: World, signer: Signer) -> None:

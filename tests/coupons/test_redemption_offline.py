@@ -91,6 +91,21 @@ async def test_each_of_many_has_its_own_outcome(tills: Tills, world: World) -> N
     assert await world.scalar("SELECT count(*) FROM redemptions") == 2
 
 
+async def test_the_earlier_sale_counts_however_they_are_sent(tills: Tills, world: World) -> None:
+    one, two = await tills.coupon(), await tills.coupon()
+    await grown_old(world)
+    order = {"order": "A-1"}
+    outcomes = await tell(
+        tills,
+        world.clerk(),
+        sold(tills, one, "late", ago_s=600),
+        sold(tills, two, "same order", ago_s=900) | order,
+        sold(tills, one, "early", ago_s=1800) | order,
+    )
+    assert [outcomes[0], outcomes[1]] == ["already_redeemed", "stacking"]
+    assert outcomes[2]["order"] == "A-1"
+
+
 async def test_what_was_told_may_be_told_for_ever(tills: Tills, world: World) -> None:
     one = sold(tills, await tills.coupon())
     await grown_old(world)

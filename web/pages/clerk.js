@@ -9,6 +9,7 @@ import {canScan, Scanner} from './scanner.js';
 import {askTwice, complain, toast} from './sheet.js';
 import {ticket} from './ticket.js';
 import {Attempt} from './attempt.js';
+import {saveClosing} from './clerk-closing.js';
 import {codeIn, Keys} from './clerk-keys.js';
 import {Queue} from './clerk-queue.js';
 import {attend} from './clerk-waiting.js';
@@ -54,6 +55,7 @@ async function open() {
   document.addEventListener('keydown', (event) => {
     if (event.key.length === 1 && document.activeElement === document.body && !by('redeem').hidden) by('code').focus();
   });
+  by('closing').addEventListener('click', () => during(by('closing'), () => saveClosing(session)).catch(complain));
   onLanguage(() => by('today').hidden || today());
   ready();
   by('clerk').textContent = session.me.name;
@@ -256,7 +258,7 @@ function done(one) {
   const {coupon} = one;
   return h('li', {class: `card done ${reversed ? 'reversed' : ''}`, 'data-redemption': one.id},
     h('b', {}, coupon.title),
-    h('span', {class: 'small dim num'}, [clock(one.at), coupon.viewer_name, one.order_fen != null && yuan(one.order_fen), one.discount_fen > 0 && `−${yuan(one.discount_fen)}`].filter(Boolean).join(' · ')),
+    h('span', {class: 'small dim num'}, [clock(one.at), coupon.viewer_name, one.order_fen != null && yuan(one.order_fen), one.discount_fen > 0 && `−${yuan(one.discount_fen)}`, one.order, one.told_at && t('toldLater')].filter(Boolean).join(' · ')),
     h('span', {class: 'small faint num'}, grouped(coupon.code)),
     h('span', {class: 'act'}, reversed ? h('span', {class: 'badge', t: 'reversed'}) : late ? h('span', {class: 'badge yes', t: 'redeemedBadge'}) : back));
 }

@@ -242,6 +242,8 @@ export const WORDS = {
   reverseSure: ['确定？', 'Sure?'],
   reversed: ['已撤销', 'Undone'],
   reversedDone: ['已撤销，这张券可以再用', 'Undone; the coupon can be used again'],
+  closing: ['下载今日日结（CSV）', 'Download today’s closing (CSV)'],
+  toldLater: ['离线', 'Offline'],
   orderName: ['单号', 'Order no.'],
   orderHint: ['选填，同一单限用一张优惠券、一张礼品券', 'Optional; one discount and one gift per order'],
   tryAgainIn: ['可再试', 'Try again'],
