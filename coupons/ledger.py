@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coupons import rules
 from kernel.postgres import Sessions, transaction
 
 EXAMPLES = 10
@@ -93,13 +94,16 @@ _CHECKS: dict[str, str] = {
     # Lines in the order they were written: issue first, then only steps that the state before allows.
     "ledger_order": """
         SELECT coupon_id FROM (
-            SELECT coupon_id, transition,
+            SELECT coupon_id, transition, told_at,
                    lag(transition) OVER (PARTITION BY coupon_id ORDER BY id) AS former
             FROM ledger
         ) AS l
         WHERE NOT CASE transition
             WHEN 'issue' THEN former IS NULL
             WHEN 'reverse' THEN coalesce(former = 'redeem', false)
+            -- A till without a network may have used it before it expired, and told so afterwards.
+            WHEN 'redeem' THEN
+                coalesce(former IN ('issue', 'reverse') OR (former = 'expire' AND told_at IS NOT NULL), false)
             ELSE coalesce(former IN ('issue', 'reverse'), false)
         END
     """,
@@ -150,12 +154,15 @@ _TOTALS = """
 """
 
 # What is returned raises what may ever be given: granting need not know of it, and ``issued <= stock`` stays the one
-# rule. Campaigns are locked before their stores and in one order, as grants do it: no two wait in a circle.
+# rule. A till without a network may still tell that it used a coupon on its last day: what it used must not be given
+# again, so those that go back wait until nobody can tell. Campaigns are locked before their stores and in one order,
+# as grants do it: no two wait in a circle.
 _EXPIRE = text(
     """
     WITH due AS (
-        SELECT id FROM coupons WHERE state = 'issued' AND valid_until <= :now
-        ORDER BY valid_until LIMIT :chunk FOR UPDATE SKIP LOCKED
+        SELECT k.id FROM coupons k JOIN campaigns c ON c.id = k.campaign_id
+        WHERE k.state = 'issued' AND k.valid_until <= :now AND (k.valid_until <= :settled OR NOT c.return_expired)
+        ORDER BY k.valid_until LIMIT :chunk FOR UPDATE OF k SKIP LOCKED
     ), expired AS (
         UPDATE coupons SET state = 'expired' FROM due WHERE coupons.id = due.id
         RETURNING coupons.id, coupons.campaign_id, coupons.store_id
@@ -235,9 +242,9 @@ async def expire_due(sessions: Sessions, now: datetime, chunk: int = 1000) -> in
     """Expire up to ``chunk`` coupons whose time is over, in a transaction of its own; returns how many.
 
     Call it until it returns 0. Two sweeps at once take different coupons. Where the campaign says so, its stock and the
-    store's quota get them back.
+    store's quota get them back, and they expire ``rules.TELLABLE`` later.
     """
     async with transaction(sessions) as session:
-        done: Any = await session.execute(_EXPIRE, {"now": now, "chunk": chunk})
+        done: Any = await session.execute(_EXPIRE, {"now": now, "settled": now - rules.TELLABLE, "chunk": chunk})
         expired: int = done.rowcount
         return expired

@@ -1,7 +1,7 @@
 """At the till: a coupon is used exactly once, however often and from however many tills it is tried.
 
 A redemption is a compare-and-set on the coupon's row, a row of its own and a ledger line, in one transaction. Locks are
-taken in the order coupon, redemption. The till's key makes a retry find the same redemption.
+taken in the order order, coupon, redemption. The till's key makes a retry find the same redemption.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sqlalchemy import Row, Select, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import codes, rules
+from coupons import codes, rules, stacking
 from coupons.tables import Campaign, Coupon, LedgerLine, Redemption, Visit
 from coupons.terms import terms_of as _terms
 from geo.tables import Store
@@ -33,6 +33,21 @@ class Presented(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Sale:
+    """A try to redeem: the till's key for it, what is bought, and when.
+
+    ``order`` names the order at the store, ``order_fen`` is what it comes to before discounts. ``told_at`` is set where
+    the till had no network ``at`` the time, and says so only now.
+    """
+
+    key: str
+    at: datetime
+    order_fen: int | None = None
+    order: str | None = None
+    told_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """A redemption as the till shows it."""
 
@@ -43,9 +58,11 @@ class Used:
     viewer_name: str | None
     store_code: str
     store_name: str
+    order: str | None
     order_fen: int | None
     discount_fen: int
     at: datetime
+    told_at: datetime | None
     reversible_until: datetime
     replayed: bool
     reversed_at: datetime | None
@@ -106,9 +123,11 @@ _COUPON: Select[*tuple[Any, ...]] = (
 _USED = (
     _COUPON.add_columns(
         Redemption.id.label("redemption_id"),
+        Redemption.order_ref,
         Redemption.order_fen,
         Redemption.discount_fen,
         Redemption.at,
+        Redemption.told_at,
         Redemption.reversed_at,
         Redemption.key,
     )
@@ -137,9 +156,11 @@ def _used(row: Row[Any], *, replayed: bool) -> Used:
         viewer_name=row.viewer_name,
         store_code=row.store_code,
         store_name=row.store_name,
+        order=row.order_ref,
         order_fen=row.order_fen,
         discount_fen=row.discount_fen,
         at=row.at,
+        told_at=row.told_at,
         reversible_until=row.at + rules.REVERSIBLE,
         replayed=replayed,
         reversed_at=row.reversed_at,
@@ -165,14 +186,22 @@ async def _coupon(session: AsyncSession, who: Principal, code: str) -> Row[Any]:
     return row
 
 
-async def _former(session: AsyncSession, store: UUID, key: str, code: str, order_fen: int | None) -> Used | None:
+async def _former(session: AsyncSession, store: UUID, code: str, sale: Sale) -> Used | None:
     """The redemption that this key made before. Refusal ``idempotency_mismatch`` if it was of something else."""
-    row = (await session.execute(_USED.where(Redemption.store_id == store, Redemption.key == key))).one_or_none()
+    of_key = _USED.where(Redemption.store_id == store, Redemption.key == sale.key)
+    row = (await session.execute(of_key)).one_or_none()
     if row is None:
         return None
-    if (row.code, row.order_fen) != (code, order_fen):
+    if (row.code, row.order_fen, row.order_ref) != (code, sale.order_fen, sale.order):
         raise Refusal("idempotency_mismatch")
     return _used(row, replayed=True)
+
+
+async def former(
+    session: AsyncSession, who: Principal, presented: Presented, sale: Sale, signer: codes.Signer
+) -> Used | None:
+    """What this very request led to before, if it was carried out. Raises what ``use_up`` does for the code and key."""
+    return await _former(session, _store_of(who), _read(presented, signer)[0], sale)
 
 
 async def redeem(
@@ -183,54 +212,82 @@ async def redeem(
     key: str,
     signer: codes.Signer,
     now: datetime,
+    *,
+    order: str | None = None,
 ) -> Used:
-    """Use a coupon up at the clerk's till. The same ``key`` finds the same redemption, with ``replayed``.
+    """``use_up`` for a till that asks as it sells."""
+    return await use_up(session, who, presented, Sale(key, now, order_fen, order), signer)
+
+
+async def use_up(session: AsyncSession, who: Principal, presented: Presented, sale: Sale, signer: codes.Signer) -> Used:
+    """Use a coupon up at the clerk's till. The same ``sale.key`` finds the same redemption, with ``replayed``.
+
+    A sale with ``told_at`` is judged as of the time it was made: also a coupon that has expired since is used.
 
     Raises Refusal: ``code_mistyped``, ``code_unknown``, ``qr_expired``, ``wrong_store``, ``already_redeemed`` (with
     ``redeemed_at`` and ``store``), ``coupon_expired``, ``coupon_not_yet_valid``, ``coupon_voided``,
-    ``below_threshold``, ``outside_hours``, ``idempotency_mismatch``, ``forbidden``, ``invalid``.
+    ``below_threshold``, ``outside_hours``, ``stacking``, ``told_too_late``, ``idempotency_mismatch``, ``forbidden``,
+    ``invalid``.
     """
     store = _store_of(who)
     code, shown = _read(presented, signer)
-    # Before the QR code's age: a till that retries for an hour must still learn that its first try had worked.
-    if (former := await _former(session, store, key, code, order_fen)) is not None:
+    # Before any age: a till that retries for an hour, or tells it two days later, must still learn that it had worked.
+    if (former := await _former(session, store, code, sale)) is not None:
         return former
+    if sale.told_at is not None and sale.at < sale.told_at - rules.TELLABLE:
+        raise Refusal("told_too_late")
     if shown is not None:
-        shown.require_fresh(now.timestamp())
+        shown.require_fresh(sale.at.timestamp())
+    if sale.order is not None:
+        await stacking.hold(session, store, sale.order)
+        # Perhaps this very request, sent twice, has just let go of the order.
+        if (former := await _former(session, store, code, sale)) is not None:
+            return former
     coupon = await _coupon(session, who, code)
-    if coupon.store_id != store:
-        raise _refusal(coupon, "wrong_store")
-    off = rules.discount(_terms(coupon), order_fen)
-    if off is None:
-        raise await _why_not(session, coupon, store, now, otherwise="below_threshold")
-    if not _in_hours(coupon, now):
-        raise await _why_not(session, coupon, store, now, otherwise="outside_hours")
+    off = await _off(session, who, coupon, store, sale)
+    usable = ("issued",) if sale.told_at is None else ("issued", "expired")
     taken = await session.scalar(
         update(Coupon)
-        .where(Coupon.id == coupon.id, Coupon.state == "issued", Coupon.valid_from <= now, Coupon.valid_until > now)
-        .values(state="redeemed", redeemed_at=now)
+        .where(Coupon.id == coupon.id, Coupon.state.in_(usable))
+        .where(Coupon.valid_from <= sale.at, Coupon.valid_until > sale.at)
+        .values(state="redeemed", redeemed_at=sale.at)
         .returning(Coupon.id)
     )
     if taken is None:
         # Perhaps this very request, sent twice, has just won on another connection.
-        if (former := await _former(session, store, key, code, order_fen)) is not None:
+        if (former := await _former(session, store, code, sale)) is not None:
             return former
         # Otherwise the row as the winner left it says why; if it is free again, it was reversed just now.
-        raise await _why_not(session, await _coupon(session, who, code), store, now, otherwise="busy")
-    await _record(session, who, coupon.id, store, key, order_fen, off, now)
-    row = (await session.execute(_USED.where(Redemption.store_id == store, Redemption.key == key))).one()
+        raise await _why_not(session, await _coupon(session, who, code), store, sale, otherwise="busy")
+    await _record(session, who, coupon.id, store, sale, off)
+    row = (await session.execute(_USED.where(Redemption.store_id == store, Redemption.key == sale.key))).one()
     return _used(row, replayed=False)
 
 
+async def _off(session: AsyncSession, who: Principal, coupon: Row[Any], store: UUID, sale: Sale) -> int:
+    """Fen that ``coupon`` takes off this sale; Refusal if it is another store's, or the order does not take it."""
+    if coupon.store_id != store:
+        raise _refusal(coupon, "wrong_store")
+    house = await stacking.rules_of(session, who.brand)
+    if sale.order is None and house.order_required:
+        raise Refusal("invalid", "This brand wants to know the order of every coupon.", field="order")
+    off = rules.discount(_terms(coupon), sale.order_fen)
+    if off is None:
+        raise await _why_not(session, coupon, store, sale, otherwise="below_threshold")
+    if not _in_hours(coupon, sale.at):
+        raise await _why_not(session, coupon, store, sale, otherwise="outside_hours")
+    if sale.order is None:
+        return off
+    if sale.order_fen is None:
+        raise Refusal("invalid", "Say what the order comes to.", field="order_fen")
+    fitting = await stacking.fits(session, house, store, sale.order, coupon.kind, off, sale.order_fen)
+    if fitting is None:
+        raise await _why_not(session, coupon, store, sale, otherwise="stacking")
+    return fitting
+
+
 async def _record(
-    session: AsyncSession,
-    who: Principal,
-    coupon: UUID,
-    store: UUID,
-    key: str,
-    order_fen: int | None,
-    discount_fen: int,
-    now: datetime,
+    session: AsyncSession, who: Principal, coupon: UUID, store: UUID, sale: Sale, discount_fen: int
 ) -> None:
     redemption = new_id()
     recorded = await session.scalar(
@@ -240,29 +297,31 @@ async def _record(
             coupon_id=coupon,
             store_id=store,
             clerk_id=who.subject,
-            key=key,
-            order_fen=order_fen,
+            key=sale.key,
+            order_ref=sale.order,
+            order_fen=sale.order_fen,
             discount_fen=discount_fen,
-            at=now,
+            at=sale.at,
+            told_at=sale.told_at,
         )
         .on_conflict_do_nothing(index_elements=["store_id", "key"])
         .returning(Redemption.id)
     )
     if recorded is None:  # the key was used for another coupon at this very moment; ours stays unused
         raise Refusal("idempotency_mismatch")
-    line = insert(LedgerLine).values(
-        coupon_id=coupon, transition="redeem", at=now, actor=who.subject, redemption_id=redemption
-    )
-    await session.execute(line)
+    line = {"coupon_id": coupon, "transition": "redeem", "actor": who.subject, "redemption_id": redemption}
+    await session.execute(insert(LedgerLine).values(line | {"at": sale.at, "told_at": sale.told_at}))
 
 
-def _unusable(coupon: Row[Any], store: UUID, now: datetime) -> str | None:
+def _unusable(coupon: Row[Any], store: UUID, sale: Sale) -> str | None:
+    # The sweep has been there since; what counts is whether it was valid when the till used it.
+    late = sale.told_at is not None and coupon.state == "expired"
     return rules.unusable(
-        coupon.state,
+        "issued" if late else coupon.state,
         same_store=coupon.store_id == store,
         valid_from=coupon.valid_from,
         valid_until=coupon.valid_until,
-        now=now,
+        now=sale.at,
     )
 
 
@@ -286,10 +345,10 @@ def _refusal(coupon: Row[Any], reason: str, redeemed_at: datetime | None = None)
     return Refusal(reason)
 
 
-async def _why_not(session: AsyncSession, coupon: Row[Any], store: UUID, now: datetime, *, otherwise: str) -> Refusal:
+async def _why_not(session: AsyncSession, coupon: Row[Any], store: UUID, sale: Sale, *, otherwise: str) -> Refusal:
     """Why ``coupon`` cannot be used; ``otherwise`` if its row gives no reason."""
     at = (await session.execute(_STANDING, {"coupon": coupon.id})).scalar_one_or_none()
-    return _refusal(coupon, _unusable(coupon, store, now) or otherwise, at)
+    return _refusal(coupon, _unusable(coupon, store, sale) or otherwise, at)
 
 
 async def look(
@@ -300,14 +359,15 @@ async def look(
     signer: codes.Signer,
     now: datetime,
 ) -> Looked:
-    """What a code is, without using it. Raises the Refusal that ``redeem`` would, but for ``below_threshold``."""
+    """What a code is, without using it. Raises the Refusal that ``use_up`` would, but for ``below_threshold``."""
     store = _store_of(who)
     code, shown = _read(presented, signer)
     if shown is not None:
         shown.require_fresh(now.timestamp())
     coupon = await _coupon(session, who, code)
-    if _unusable(coupon, store, now) is not None:
-        raise await _why_not(session, coupon, store, now, otherwise="busy")
+    asked = Sale("", now, order_fen)
+    if _unusable(coupon, store, asked) is not None:
+        raise await _why_not(session, coupon, store, asked, otherwise="busy")
     if not _in_hours(coupon, now):
         raise _refusal(coupon, "outside_hours")
     return Looked(

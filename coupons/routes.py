@@ -1,24 +1,19 @@
-"""REST: campaigns, drops and figures for guides and ops, the wallet for viewers, the till for clerks."""
+"""REST: campaigns, drops and figures for guides and ops, the wallet for viewers. The till is in ``till_routes``."""
 
-import base64
-from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Query, Request
-from sqlalchemy import select, text
+from fastapi import APIRouter, Query
+from sqlalchemy import text
 
-from coupons import campaigns, codes, drops, funnel, limit_routes, redemption, rules, till_views, views, wallet
-from coupons.issuing import Issuer
+from coupons import campaigns, drops, funnel, limit_routes, rules, till_routes, views, wallet
+from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InIssuer, InSigner, Key, Limit, behind, required
 from coupons.tables import Campaign
 from coupons.terms import offer_of
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.http import (
-    PLAIN,
-    Clerk,
     GuideOrOps,
     InKernel,
     InOnce,
@@ -31,31 +26,13 @@ from kernel.http import (
     refusals,
 )
 from kernel.postgres import transaction
-from kernel.tables import Brand
 
 router = APIRouter(prefix="/v1")
 router.include_router(limit_routes.router)
+router.include_router(till_routes.router)
 
-_SIGNED_IN = ("token_missing", "token_invalid", "token_expired", "forbidden", "unavailable")
-_ASKED = (*_SIGNED_IN, "not_found", "invalid")
-_MADE = (*_ASKED, "bad_request", "idempotency_mismatch")
-_PRESENTED = (
-    *_SIGNED_IN,
-    "invalid",
-    "bad_request",
-    "code_mistyped",
-    "code_unknown",
-    "qr_expired",
-    "wrong_store",
-    "already_redeemed",
-    "coupon_expired",
-    "coupon_not_yet_valid",
-    "coupon_voided",
-    "outside_hours",
-    "busy",
-)
 _CLAIMED = (
-    *_ASKED,
+    *ASKED,
     "idempotency_key_missing",
     "not_in_room",
     "banned",
@@ -91,41 +68,6 @@ _PRESENT = text(
     """
 )
 
-Limit = Annotated[int, Query(ge=1, le=200)]
-Cursor = Annotated[str | None, Query(max_length=500)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern=PLAIN)]
-
-
-def _issuer(request: Request) -> Issuer:
-    issuer: Issuer = request.app.state.issuer
-    return issuer
-
-
-def _signer(request: Request) -> codes.Signer:
-    signer: codes.Signer = request.app.state.signer
-    return signer
-
-
-InIssuer = Annotated[Issuer, Depends(_issuer)]
-InSigner = Annotated[codes.Signer, Depends(_signer)]
-
-
-def _behind(cursor: str | None) -> tuple[datetime, UUID] | None:
-    """The place of a list ordered by a time and an id, from its cursor."""
-    if cursor is None:
-        return None
-    at, identity = decode_cursor(cursor, tuple[datetime, UUID])
-    if at.tzinfo is None:
-        raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
-    return at, identity
-
-
-def _required(key: str | None) -> str:
-    if key is None:
-        raise Refusal("idempotency_key_missing")
-    return key
-
-
 # ---- campaigns -----------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +81,7 @@ async def _campaign_views(session: InSession, found: list[Campaign]) -> list[vie
     ]
 
 
-@router.post("/campaigns", tags=["campaigns"], summary="Make a campaign", status_code=201, responses=refusals(*_MADE))
+@router.post("/campaigns", tags=["campaigns"], summary="Make a campaign", status_code=201, responses=refusals(*MADE))
 async def create_campaign(body: views.NewCampaign, session: InSession, who: Ops, once: InOnce) -> views.CampaignView:
     """A draft; it gives coupons once it runs. Takes an `Idempotency-Key`."""
 
@@ -150,17 +92,17 @@ async def create_campaign(body: views.NewCampaign, session: InSession, who: Ops,
     return await once(views.CampaignView, work)
 
 
-@router.get("/campaigns", tags=["campaigns"], summary="Campaigns", responses=refusals(*_SIGNED_IN, "invalid"))
+@router.get("/campaigns", tags=["campaigns"], summary="Campaigns", responses=refusals(*SIGNED_IN, "invalid"))
 async def list_campaigns(
     session: InSession, who: GuideOrOps, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[views.CampaignView]:
     """The brand's campaigns, newest first."""
-    found = await campaigns.newest(session, who.brand, limit, _behind(cursor))
+    found = await campaigns.newest(session, who.brand, limit, behind(cursor))
     last = encode_cursor(found[-1].created_at, found[-1].id) if len(found) == limit else None
     return Page(items=await _campaign_views(session, found), next=last)
 
 
-@router.get("/campaigns/{campaign}", tags=["campaigns"], summary="A campaign", responses=refusals(*_ASKED))
+@router.get("/campaigns/{campaign}", tags=["campaigns"], summary="A campaign", responses=refusals(*ASKED))
 async def get_campaign(campaign: UUID, session: InSession, who: GuideOrOps) -> views.CampaignView:
     """One campaign and how many of its coupons are issued."""
     return (await _campaign_views(session, [await campaigns.get(session, who.brand, campaign)]))[0]
@@ -171,7 +113,7 @@ async def _move(session: InSession, who: Ops, campaign: UUID, action: str) -> vi
 
 
 @router.post(
-    "/campaigns/{campaign}/run", tags=["campaigns"], summary="Run", responses=refusals(*_ASKED, "campaign_state")
+    "/campaigns/{campaign}/run", tags=["campaigns"], summary="Run", responses=refusals(*ASKED, "campaign_state")
 )
 async def run_campaign(campaign: UUID, session: InSession, who: Ops) -> views.CampaignView:
     """From draft or paused to running: guides can release its coupons."""
@@ -179,7 +121,7 @@ async def run_campaign(campaign: UUID, session: InSession, who: Ops) -> views.Ca
 
 
 @router.post(
-    "/campaigns/{campaign}/pause", tags=["campaigns"], summary="Pause", responses=refusals(*_ASKED, "campaign_state")
+    "/campaigns/{campaign}/pause", tags=["campaigns"], summary="Pause", responses=refusals(*ASKED, "campaign_state")
 )
 async def pause_campaign(campaign: UUID, session: InSession, who: Ops) -> views.CampaignView:
     """No coupon is issued until it runs again, beginning with the next batch of claims."""
@@ -187,7 +129,7 @@ async def pause_campaign(campaign: UUID, session: InSession, who: Ops) -> views.
 
 
 @router.post(
-    "/campaigns/{campaign}/end", tags=["campaigns"], summary="End", responses=refusals(*_ASKED, "campaign_state")
+    "/campaigns/{campaign}/end", tags=["campaigns"], summary="End", responses=refusals(*ASKED, "campaign_state")
 )
 async def end_campaign(campaign: UUID, session: InSession, who: Ops) -> views.CampaignView:
     """For good. Coupons that were issued stay valid; open drops end within a second."""
@@ -198,7 +140,7 @@ async def end_campaign(campaign: UUID, session: InSession, who: Ops) -> views.Ca
     "/campaigns/{campaign}/stock",
     tags=["campaigns"],
     summary="Change the stock",
-    responses=refusals(*_ASKED, "bad_request", "budget_conflict"),
+    responses=refusals(*ASKED, "bad_request", "budget_conflict"),
 )
 async def change_stock(campaign: UUID, body: views.StockChange, session: InSession, who: Ops) -> views.CampaignView:
     """Compare and set: refused with what it is now, if it is no longer `current`."""
@@ -214,7 +156,7 @@ async def change_stock(campaign: UUID, body: views.StockChange, session: InSessi
     tags=["drops"],
     summary="Release coupons",
     status_code=201,
-    responses=refusals(*_MADE, "room_not_live", "campaign_state", "ended", "sold_out", "drop_limit"),
+    responses=refusals(*MADE, "room_not_live", "campaign_state", "ended", "sold_out", "drop_limit"),
 )
 async def open_drop(
     room: UUID, body: views.NewDrop, session: InSession, who: GuideOrOps, once: InOnce
@@ -233,20 +175,20 @@ async def open_drop(
     "/rooms/{room}/drops/preview",
     tags=["drops"],
     summary="Whom it would reach",
-    responses=refusals(*_ASKED, "bad_request"),
+    responses=refusals(*ASKED, "bad_request"),
 )
 async def preview_drop(room: UUID, body: views.PreviewOf, session: InSession, who: GuideOrOps) -> views.Preview:
     """How many viewers are in reach now, how many of them would get one, and why not the others."""
     return views.Preview.of(await drops.preview(session, who, room, body.campaign))
 
 
-@router.get("/rooms/{room}/drops", tags=["drops"], summary="Drops of a room", responses=refusals(*_ASKED))
+@router.get("/rooms/{room}/drops", tags=["drops"], summary="Drops of a room", responses=refusals(*ASKED))
 async def list_drops(room: UUID, session: InSession, who: GuideOrOps) -> Page[views.DropView]:
     """The newest 200, newest first."""
     return Page(items=[views.DropView.of(drop) for drop in await drops.list_drops(session, who, room)])
 
 
-@router.post("/drops/{drop}/end", tags=["drops"], summary="Stop a drop", responses=refusals(*_ASKED))
+@router.post("/drops/{drop}/end", tags=["drops"], summary="Stop a drop", responses=refusals(*ASKED))
 async def end_drop(drop: UUID, session: InSession, who: GuideOrOps) -> views.DropView:
     """At once; what was issued stays issued."""
     return views.DropView.of(await drops.end_drop(session, who, drop))
@@ -261,7 +203,7 @@ async def claim(
     key: Key = None,
 ) -> views.CouponView:
     """First come, first served. The `Idempotency-Key` is the claim's id: a retry gets the same coupon."""
-    claim_id = _required(key)
+    claim_id = required(key)
     async with transaction(kernel.sessions) as session:  # closed before the claim waits in its queue
         found = (await session.execute(_PRESENT, {"drop": drop, "viewer": who.subject, "moment": now()})).one_or_none()
     if found is None:
@@ -276,7 +218,7 @@ async def claim(
 # ---- the viewer's wallet -------------------------------------------------------------------------------------------
 
 
-@router.get("/me/coupons", tags=["wallet"], summary="My coupons", responses=refusals(*_SIGNED_IN, "invalid"))
+@router.get("/me/coupons", tags=["wallet"], summary="My coupons", responses=refusals(*SIGNED_IN, "invalid"))
 async def my_coupons(
     session: InSession,
     who: Viewer,
@@ -285,12 +227,12 @@ async def my_coupons(
     limit: Limit = 50,
 ) -> Page[views.CouponView]:
     """Nearest expiry first."""
-    found = await wallet.coupons_of(session, who, now(), state=state, after=_behind(cursor), limit=limit)
+    found = await wallet.coupons_of(session, who, now(), state=state, after=behind(cursor), limit=limit)
     last = encode_cursor(found[-1][1], found[-1][0].id) if len(found) == limit else None
     return Page(items=[views.CouponView.of(card) for card, _ in found], next=last)
 
 
-@router.get("/me/coupons/{coupon}", tags=["wallet"], summary="My coupon", responses=refusals(*_ASKED))
+@router.get("/me/coupons/{coupon}", tags=["wallet"], summary="My coupon", responses=refusals(*ASKED))
 async def my_coupon(coupon: UUID, session: InSession, who: Viewer) -> views.CouponView:
     """One of the viewer's own coupons."""
     return views.CouponView.of(await wallet.coupon_of(session, who, coupon, now()))
@@ -300,109 +242,37 @@ async def my_coupon(coupon: UUID, session: InSession, who: Viewer) -> views.Coup
     "/me/coupons/{coupon}/qr",
     tags=["wallet"],
     summary="Its QR code",
-    responses=refusals(*_ASKED, "already_redeemed", "coupon_expired", "coupon_voided"),
+    responses=refusals(*ASKED, "already_redeemed", "coupon_expired", "coupon_voided"),
 )
 async def my_coupon_qr(coupon: UUID, session: InSession, who: Viewer, signer: InSigner) -> views.QrView:
     """Signed, and another one every 30 s, so that a screenshot ages."""
     return views.QrView.of(await wallet.coupon_qr(session, who, coupon, signer, now()))
 
 
-@router.get("/me/qr", tags=["wallet"], summary="My member code", responses=refusals(*_SIGNED_IN))
+@router.get("/me/qr", tags=["wallet"], summary="My member code", responses=refusals(*SIGNED_IN))
 async def my_qr(who: Viewer, signer: InSigner) -> views.QrView:
     """For a visit without a coupon."""
     return views.QrView.of(wallet.member_qr(who, signer, now()))
 
 
-@router.get("/coupon-key", tags=["till"], summary="Public key of the QR codes")
-async def coupon_key(signer: InSigner) -> views.CouponKey:
-    """With it a till can check QR codes without a network."""
-    return views.CouponKey(key=base64.b64encode(signer.public_key).decode(), step_seconds=codes.STEP_SECONDS)
-
-
-# ---- the till ------------------------------------------------------------------------------------------------------
-
-
-@router.post(
-    "/redemptions",
-    tags=["till"],
-    summary="Redeem a coupon",
-    responses=refusals(*_PRESENTED, "below_threshold", "idempotency_key_missing", "idempotency_mismatch"),
-)
-async def redeem(
-    body: till_views.Redeem, session: InSession, who: Clerk, signer: InSigner, key: Key = None
-) -> till_views.RedemptionView:
-    """Exactly once. The `Idempotency-Key` is the till's: with it the same request may be repeated for ever."""
-    used = await redemption.redeem(session, who, body.presented(), body.order_fen, _required(key), signer, now())
-    return till_views.RedemptionView.of(used)
-
-
-@router.post("/redemptions/check", tags=["till"], summary="Look at a coupon", responses=refusals(*_PRESENTED))
-async def check(body: till_views.Redeem, session: InSession, who: Clerk, signer: InSigner) -> till_views.CheckView:
-    """What it is, without using it; refused with the reason for which redeeming would be."""
-    looked = await redemption.look(session, who, body.presented(), body.order_fen, signer, now())
-    return till_views.CheckView.of(looked)
-
-
-@router.post(
-    "/redemptions/{redemption_id}/reverse",
-    tags=["till"],
-    summary="Take a redemption back",
-    responses=refusals(*_ASKED, "wrong_store", "reversal_too_late"),
-)
-async def reverse(redemption_id: UUID, session: InSession, who: Clerk) -> till_views.RedemptionView:
-    """Within an hour and at the same store; the coupon can be used again. Repeating it changes nothing."""
-    return till_views.RedemptionView.of(await redemption.reverse(session, who, redemption_id, now()))
-
-
-@router.get("/redemptions", tags=["till"], summary="Today at this till", responses=refusals(*_SIGNED_IN, "invalid"))
-async def redemptions(
-    session: InSession, who: Clerk, cursor: Cursor = None, limit: Limit = 50
-) -> Page[till_views.RedemptionView]:
-    """Redemptions of the clerk's store since the brand's midnight, newest first."""
-    zone = ZoneInfo(await session.scalar(select(Brand.timezone).where(Brand.id == who.brand)) or "Asia/Shanghai")
-    midnight = now().astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    found = await redemption.newest(session, who, midnight, limit, _behind(cursor))
-    last = encode_cursor(found[-1].at, found[-1].id) if len(found) == limit else None
-    return Page(items=[till_views.RedemptionView.of(used) for used in found], next=last)
-
-
-@router.post(
-    "/visits",
-    tags=["till"],
-    summary="Record a visit",
-    status_code=201,
-    responses=refusals(*_MADE, "code_mistyped", "qr_expired"),
-)
-async def visit(
-    body: till_views.NewVisit, session: InSession, who: Clerk, signer: InSigner, once: InOnce
-) -> till_views.VisitView:
-    """A member came and showed their code. Takes an `Idempotency-Key`."""
-
-    async def work() -> till_views.VisitView:
-        visited = await redemption.visit(session, who, body.qr, signer, now())
-        return till_views.VisitView(id=visited.id, at=visited.at, name=visited.name)
-
-    return await once(till_views.VisitView, work)
-
-
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
-@router.get("/rooms/{room}/funnel", tags=["figures"], summary="Funnel of a room", responses=refusals(*_ASKED))
+@router.get("/rooms/{room}/funnel", tags=["figures"], summary="Funnel of a room", responses=refusals(*ASKED))
 async def room_funnel(room: UUID, session: InSession, who: GuideOrOps) -> views.Funnel:
     """From in the room to redeemed, for the room's guide and for ops."""
     await drops.require_host(session, who, room)
     return views.Funnel.of(await funnel.of_room(session, who.brand, room))
 
 
-@router.get("/ops/funnel", tags=["figures"], summary="Funnels", responses=refusals(*_SIGNED_IN, "invalid"))
+@router.get("/ops/funnel", tags=["figures"], summary="Funnels", responses=refusals(*SIGNED_IN, "invalid"))
 async def ops_funnel(session: InSession, who: Ops, by: Annotated[funnel.By, Query()] = "room") -> Page[views.FunnelRow]:
     """By room, store, guide or drop: the 200 with the most coupons."""
     return Page(items=[views.FunnelRow.of_row(row) for row in await funnel.by(session, who.brand, by)])
 
 
 @router.get(
-    "/ops/stores", tags=["figures"], summary="Stores and their coupons", responses=refusals(*_SIGNED_IN, "invalid")
+    "/ops/stores", tags=["figures"], summary="Stores and their coupons", responses=refusals(*SIGNED_IN, "invalid")
 )
 async def ops_stores(
     session: InSession, who: Ops, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=5000)] = 1000

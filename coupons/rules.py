@@ -12,6 +12,8 @@ Kind = Literal["amount", "percent", "gift"]
 
 BANDS_M = (500, 1000, 2000, 3000, 5000, 10_000, 20_000, 50_000, 100_000)
 """Upper edges of the distance bands that a coupon keeps instead of a position."""
+TELLABLE = timedelta(hours=24)
+"""How late a redemption may be told that a till made without a network."""
 REVERSIBLE = timedelta(hours=1)
 """How long a redemption can be taken back."""
 VIP_TIER = 3

@@ -198,6 +198,15 @@ class Redemption(Table):
         UniqueConstraint("store_id", "key"),
         # Whatever the code does, one coupon has at most one standing redemption.
         Index("uq_redemptions_standing", "coupon_id", unique=True, postgresql_where="reversed_at IS NULL"),
+        # Which coupons an order has already; a store's day, by what happened in it.
+        Index(
+            "ix_redemptions_order",
+            "store_id",
+            "order_ref",
+            postgresql_where="order_ref IS NOT NULL AND reversed_at IS NULL",
+        ),
+        Index("ix_redemptions_day", "store_id", "at"),
+        Index("ix_redemptions_reversed", "store_id", "reversed_at", postgresql_where="reversed_at IS NOT NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -205,11 +214,24 @@ class Redemption(Table):
     store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"))
     clerk_id: Mapped[UUID]
     key: Mapped[str] = mapped_column(Text)
+    order_ref: Mapped[str | None] = mapped_column(Text, comment="the order, as the store names it")
     order_fen: Mapped[int | None] = mapped_column(BigInteger)
     discount_fen: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(comment="when it happened at the till")
+    told_at: Mapped[datetime | None] = mapped_column(comment="null: at once; else the till had no network")
     reversed_at: Mapped[datetime | None]
     reversed_by: Mapped[UUID | None]
+
+
+class TillRules(Table):
+    """How many coupons one order of a brand may take; without a row, one discount and one gift."""
+
+    __tablename__ = "till_rules"
+
+    brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), primary_key=True)
+    discounts: Mapped[int] = mapped_column(SmallInteger)
+    gifts: Mapped[int] = mapped_column(SmallInteger)
+    order_required: Mapped[bool]
 
 
 class Visit(Table):
@@ -297,3 +319,4 @@ class LedgerLine(Table):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     actor: Mapped[UUID | None] = mapped_column(comment="null: the system")
     redemption_id: Mapped[UUID | None]
+    told_at: Mapped[datetime | None] = mapped_column(comment="null: at once; else the till had no network")

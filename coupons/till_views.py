@@ -1,20 +1,24 @@
 """Bodies of requests and answers of the till's REST routes."""
 
-from datetime import datetime
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from coupons import redemption
-from coupons.views import Fen
+from coupons import closing, codes, offline, redemption, rules, stacking
+from coupons.views import Fen, Moment
 from kernel.http import PLAIN
 
 Typed = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=PLAIN)]
 Scanned = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=PLAIN)]
 
 
-class Redeem(BaseModel):
+Order = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=PLAIN)]
+
+
+class Check(BaseModel):
     """What the clerk typed or scanned: exactly one of ``code`` and ``qr``."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"code": "7ZQ4-M0KD-X9T2-5RHC-8", "order_fen": 4200}]})
@@ -26,6 +30,16 @@ class Redeem(BaseModel):
     def presented(self) -> redemption.Presented:
         """For the use case."""
         return redemption.Presented(self.code, self.qr)
+
+
+class Redeem(Check):
+    """What is redeemed, and on which order."""
+
+    order: Order | None = Field(None, description="The order as the store names it; then `order_fen` is needed too")
+
+    def sale(self, key: str, at: datetime) -> redemption.Sale:
+        """For the use case."""
+        return redemption.Sale(key, at, self.order_fen, self.order)
 
 
 class Place(BaseModel):
@@ -50,9 +64,11 @@ class RedemptionView(BaseModel):
     id: UUID
     coupon: UsedCoupon
     store: Place
+    order: str | None
     order_fen: int | None
     discount_fen: int
     at: datetime
+    told_at: datetime | None = Field(description="When it was told, if the till had no network")
     reversible_until: datetime
     replayed: bool
     reversed_at: datetime | None
@@ -64,9 +80,11 @@ class RedemptionView(BaseModel):
             id=used.id,
             coupon=UsedCoupon(title=used.title, terms=used.terms, code=used.code, viewer_name=used.viewer_name),
             store=Place(code=used.store_code, name=used.store_name),
+            order=used.order,
             order_fen=used.order_fen,
             discount_fen=used.discount_fen,
             at=used.at,
+            told_at=used.told_at,
             reversible_until=used.reversible_until,
             replayed=used.replayed,
             reversed_at=used.reversed_at,
@@ -121,3 +139,145 @@ class VisitView(BaseModel):
     id: UUID
     at: datetime
     name: str
+
+
+class TillKey(BaseModel):
+    """A public key that signs QR codes."""
+
+    algorithm: Literal["Ed25519"] = "Ed25519"
+    key: str = Field(description="32 bytes in base64")
+
+
+class TillKeys(BaseModel):
+    """With which a till checks by itself.
+
+    A code is live while `begin - skew <= now < begin + 2 * step + skew`; `begin` is its time step times `step_seconds`.
+    """
+
+    keys: list[TillKey]
+    step_seconds: int = codes.STEP_SECONDS
+    skew_seconds: int = codes.SKEW_SECONDS
+    tell_within_seconds: int = int(rules.TELLABLE.total_seconds())
+    now: datetime
+
+
+class OfflineRedemption(BaseModel):
+    """A redemption as the till made it."""
+
+    key: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=PLAIN)]
+    qr: Scanned
+    order_fen: Fen | None = None
+    order: Order | None = None
+    at: Moment = Field(description="When it was scanned, by the clock of `GET /v1/till/keys`")
+
+    def sale_told(self, told_at: datetime) -> redemption.Sale:
+        """For the use case."""
+        return redemption.Sale(self.key, self.at, self.order_fen, self.order, told_at)
+
+
+class Sync(BaseModel):
+    """What a till redeemed without a network."""
+
+    redemptions: Annotated[list[OfflineRedemption], Field(min_length=1, max_length=100)]
+
+
+class Outcome(BaseModel):
+    """What became of one: `redemption` where it stands (also from before: `replayed`), else `refusal`, a problem.
+
+    A `busy` one is to be told again; every other refusal is final.
+    """
+
+    key: str
+    redemption: RedemptionView | None
+    refusal: dict[str, Any] | None
+
+
+class Outcomes(BaseModel):
+    """One for each that was told, in the same order."""
+
+    outcomes: list[Outcome]
+
+    @classmethod
+    def of(cls, told: Iterable[offline.Told]) -> Self:
+        """From the use case's answers."""
+        return cls(
+            outcomes=[
+                Outcome(
+                    key=one.key,
+                    redemption=None if one.used is None else RedemptionView.of(one.used),
+                    refusal=None if one.refusal is None else one.refusal.problem(),
+                )
+                for one in told
+            ]
+        )
+
+
+class StackingRules(BaseModel):
+    """How many coupons that take money off, and how many gifts, one order takes."""
+
+    discounts: Annotated[int, Field(ge=0, le=100)] = 1
+    gifts: Annotated[int, Field(ge=0, le=100)] = 1
+    order_required: bool = Field(False, description="Every redemption must name its order")
+
+    @classmethod
+    def of(cls, rules: stacking.Rules) -> Self:
+        """From the use case's answer."""
+        return cls(discounts=rules.discounts, gifts=rules.gifts, order_required=rules.order_required)
+
+    def rules(self) -> stacking.Rules:
+        """For the use case."""
+        return stacking.Rules(self.discounts, self.gifts, self.order_required)
+
+
+class ClosingSum(BaseModel):
+    """How many, and what they come to; a named order counts once."""
+
+    count: int
+    order_fen: int
+    discount_fen: int
+
+
+class ClosingLine(BaseModel):
+    """Something that happened that day."""
+
+    what: closing.What
+    at: datetime
+    told_at: datetime | None
+    id: UUID
+    title: str | None
+    clerk: str | None
+    order: str | None
+    order_fen: int | None
+    discount_fen: int | None
+
+
+class ClosingView(BaseModel):
+    """A store's day."""
+
+    store: Place
+    date: date
+    timezone: str
+    redemptions: ClosingSum
+    reversals: ClosingSum
+    visits: int
+    told_late: int = Field(description="Redemptions made without a network")
+    lines: list[ClosingLine]
+
+    @classmethod
+    def of(cls, day: closing.Day) -> Self:
+        """From the use case's answer."""
+
+        def total(what: closing.What) -> ClosingSum:
+            found = day.sum(what)
+            return ClosingSum(count=found.count, order_fen=found.order_fen, discount_fen=found.discount_fen)
+
+        return cls(
+            store=Place(code=day.store_code, name=day.store_name),
+            date=day.day,
+            timezone=day.timezone,
+            redemptions=total("redemption"),
+            reversals=total("reversal"),
+            visits=day.sum("visit").count,
+            told_late=day.told_late,
+            lines=[ClosingLine(**line._asdict()) for line in day.lines],
+        )

@@ -96,7 +96,8 @@ class NewCampaign(BaseModel):
     per_viewer: Annotated[int, Field(ge=1, le=100)] = 1
     store_quota: Stock | None = Field(None, description="Coupons each store may give; null: no limit")
     return_expired: bool = Field(
-        False, description="Whether expired coupons go back: each adds one to the stock and to its store's quota"
+        False,
+        description="Whether expired coupons go back, a day later: each adds one to the stock and its store's quota",
     )
     store_codes: Annotated[list[Code], Field(min_length=1, max_length=5000)] | None = Field(
         None, description="The stores that take part; null: every store of the brand"

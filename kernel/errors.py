@@ -69,6 +69,8 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "coupon_voided": (409, "This coupon was withdrawn."),
     "outside_hours": (409, "This coupon can be used at certain hours only."),
     "below_threshold": (409, "The order is below the amount this coupon needs."),
+    "stacking": (409, "This order already has as many coupons of this sort as it may have."),
+    "told_too_late": (409, "This was redeemed without a network more than a day ago, which is too late to tell."),
     "not_redeemed": (409, "This coupon is not redeemed, so there is nothing to reverse."),
     "reversal_too_late": (409, "A redemption can be reversed within one hour only."),
     "webhooks_full": (409, "This brand has as many webhooks as it may have."),

@@ -17,7 +17,7 @@ PAGES = HERE.parents[1] / "web/pages"
 CLIENT = HERE.parents[1] / "web/client"
 EVERYWHERE = tuple(f"{name}.test.js" for name in ("client", "clock", "outbox", "reconnect", "storm", "wechat"))
 """What needs no page runs in Node too: a mini-program has no page either."""
-SUITES = (*EVERYWHERE, "pages.test.js")
+SUITES = (*EVERYWHERE, "pages.test.js", "till.test.js")
 RUN = """
 const done = arguments[arguments.length - 1];
 (async () => {

@@ -1,6 +1,9 @@
 """The world of the coupons' tests."""
 
+from collections.abc import AsyncIterator
+
 import pytest
+from tills import Tills, open_tills
 from world import SIGNER_SEED, World, make_world
 
 from coupons.codes import Signer
@@ -15,3 +18,9 @@ async def world(kernel: Kernel) -> World:
 @pytest.fixture
 def signer() -> Signer:
     return Signer(SIGNER_SEED)
+
+
+@pytest.fixture
+async def tills(world: World, signer: Signer) -> AsyncIterator[Tills]:
+    async with open_tills(world, signer) as opened:
+        yield opened

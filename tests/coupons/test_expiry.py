@@ -22,9 +22,9 @@ async def audited(world: World) -> set[str]:
 
 
 async def make_due(world: World, campaign: UUID, n: int | None = None) -> None:
-    """The oldest ``n`` issued coupons of a campaign are over."""
+    """The oldest ``n`` issued coupons of a campaign are over, and no till can tell any more that it used one."""
     await world.execute(
-        "UPDATE coupons SET valid_until = now() - interval '1 minute' WHERE id IN"
+        "UPDATE coupons SET valid_until = now() - interval '25 hours' WHERE id IN"
         " (SELECT id FROM coupons WHERE campaign_id = :campaign AND state = 'issued' ORDER BY id LIMIT :n)",
         campaign=campaign,
         n=n,
@@ -102,6 +102,19 @@ async def test_a_budget_that_changed_through_expiry_is_told_to_whoever_edits_it(
         async with transaction(world.kernel.sessions) as session:
             await campaigns.change_stock(session, world.ops, campaign, 10, 20)
     assert refused.value.code == "budget_conflict" and refused.value.fields["stock"] == 11
+
+
+async def test_what_a_till_may_still_tell_of_is_not_given_again(world: World) -> None:
+    campaign, kept = await world.campaign(return_expired=True), await world.campaign()
+    await world.viewers(1)
+    for each in (campaign, kept):
+        await run_push(world.kernel.sessions, await world.drop(each, "push", 1))
+    await world.execute("UPDATE coupons SET valid_until = now() - interval '23 hours'")
+    assert await ledger.expire_due(world.kernel.sessions, now()) == 1
+    assert (await counters(world, campaign))[0][2] == 0
+    assert await ledger.expire_due(world.kernel.sessions, now() + timedelta(hours=2)) == 1
+    assert (await counters(world, campaign))[0][2] == 1
+    assert await audited(world) == set()
 
 
 @pytest.mark.parametrize("table", ["campaigns", "campaign_stores"])

@@ -35,11 +35,12 @@ class Till:
         order: int | None = 15_000,
         key: str = "",
         late_s: float = 0,
+        on: str | None = None,
     ) -> Used:
         moment = now() + timedelta(seconds=late_s)
         async with transaction(self.world.kernel.sessions) as session:
             return await redemption.redeem(
-                session, self.clerk, Presented(code, qr), order, key or str(uuid4()), self.signer, moment
+                session, self.clerk, Presented(code, qr), order, key or str(uuid4()), self.signer, moment, order=on
             )
 
     async def reverse(self, one: UUID, *, late_s: float = 0) -> Used:

@@ -6,11 +6,11 @@ It prints ``ready`` when it is connected, starts when a line comes on standard i
 import asyncio
 import json
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from coupons import drops, push, redemption
+from coupons import drops, ledger, push, redemption
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
@@ -58,6 +58,29 @@ async def redeem(sessions: Sessions, task: dict[str, Any]) -> list[str]:
     return list(await asyncio.gather(*map(one, task["keys"])))
 
 
+async def take_back(sessions: Sessions, task: dict[str, Any]) -> list[str]:
+    """Reverse one redemption several times at once: when it was taken back, or the refusal's code."""
+
+    async def one() -> str:
+        clerk = _who(Role.CLERK, str(uuid4()), task["store"])
+        try:
+            async with transaction(sessions) as session:
+                used = await redemption.reverse(session, clerk, UUID(task["redemption"]), now())
+        except Refusal as refusal:
+            return refusal.code
+        return str(used.reversed_at)
+
+    await _start()
+    return list(await asyncio.gather(*(one() for _ in range(task["times"]))))
+
+
+async def expire(sessions: Sessions, task: dict[str, Any]) -> list[str]:
+    """Sweep as of a moment, several times at once: how many coupons expired."""
+    await _start()
+    moment = datetime.fromisoformat(task["moment"])
+    return [str(n) for n in await asyncio.gather(*(ledger.expire_due(sessions, moment) for _ in range(task["times"])))]
+
+
 async def run_push(sessions: Sessions, task: dict[str, Any]) -> list[str]:
     """Run a push drop in small chunks: how many coupons this process granted."""
     push.CHUNK = task["chunk"]
@@ -75,7 +98,8 @@ async def main() -> None:
     engine = create_engine(Settings())
     async with engine.connect():
         pass
-    got = await {"claim": claim, "redeem": redeem, "push": run_push}[task["do"]](create_sessions(engine), task)
+    do = {"claim": claim, "redeem": redeem, "reverse": take_back, "expire": expire, "push": run_push}[task["do"]]
+    got = await do(create_sessions(engine), task)
     await engine.dispose()
     print(json.dumps(got), flush=True)
 

@@ -13,9 +13,13 @@ from uuid import uuid4
 import pytest
 from world import SIGNER_SEED, World, make_world
 
-from coupons import drops, ledger
+from coupons import drops, ledger, redemption
+from coupons.cards import CouponCard
+from coupons.codes import Signer
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
+from kernel.clock import now
+from kernel.postgres import transaction
 from kernel.process import Kernel
 
 ROOT = Path(__file__).parent.parent.parent
@@ -125,6 +129,52 @@ async def test_of_16_tills_in_4_processes_one_redeems(world: World, race: Race, 
         assert answers == [redemption] * 16, "a repeated request must learn that it worked"
     else:
         assert sorted(answers) == sorted([redemption] + ["already_redeemed"] * 15)
+
+
+async def _card(world: World) -> CouponCard:
+    drop = await world.drop(await world.campaign())
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
+        return await issuer.claim((await world.viewers(1))[0], world.room, drop, "c")
+
+
+async def _states(world: World) -> tuple[str, list[str]]:
+    """The coupon's state, and what the ledger says of it."""
+    lines = await world.execute("SELECT transition FROM ledger ORDER BY id")
+    return await world.scalar("SELECT state FROM coupons"), [row[0] for row in lines]
+
+
+async def test_a_coupon_that_is_taken_back_and_used_at_once_is_one_of_both(world: World, race: Race) -> None:
+    card = await _card(world)
+    clerk = world.clerk()
+    async with transaction(world.kernel.sessions) as session:
+        used = await redemption.redeem(
+            session, clerk, redemption.Presented(card.code, None), 20_000, "first", Signer(SIGNER_SEED), now()
+        )
+    till = {"store": world.stores["S1"], "seed": SIGNER_SEED.hex(), "code": card.code}
+    await race.enter({"do": "reverse", "redemption": used.id, "times": 4} | till)
+    await race.enter({"do": "redeem", "keys": [str(uuid4()) for _ in range(8)]} | till)
+    backs, uses = await race.go()
+    assert len(set(backs)) == 1 and backs[0] != "reversal_too_late", "taken back once, and all are told the same time"
+    again = [answer for answer in uses if answer not in ("already_redeemed", "busy")]
+    expected = (
+        ("redeemed", ["issue", "redeem", "reverse", "redeem"]) if again else ("issued", ["issue", "redeem", "reverse"])
+    )
+    assert len(again) <= 1 and await _states(world) == expected
+
+
+async def test_a_coupon_expires_or_is_used_and_never_both(world: World, race: Race) -> None:
+    card = await _card(world)
+    late = await world.scalar("SELECT valid_until + interval '1 second' FROM coupons")
+    till = {"store": world.stores["S1"], "seed": SIGNER_SEED.hex(), "code": card.code}
+    await race.enter({"do": "expire", "moment": late.isoformat(), "times": 3})
+    await race.enter({"do": "redeem", "keys": [str(uuid4()) for _ in range(4)]} | till)
+    swept, uses = await race.go()
+    if sum(map(int, swept)):
+        assert uses == ["coupon_expired"] * 4
+        assert await _states(world) == ("expired", ["issue", "expire"])
+    else:
+        assert uses.count("already_redeemed") == 3
+        assert await _states(world) == ("redeemed", ["issue", "redeem"])
 
 
 async def test_two_push_workers_grant_everybody_once(world: World, race: Race) -> None:

@@ -1,23 +1,34 @@
 /** The till: a code in, a clear yes or no out; today's list, where a yes can be taken back. */
 
-import {newId} from '/client/nearcast.js';
+import {newId, Refused} from '/client/nearcast.js';
 import {by, during, h, hangIcons, icon} from './dom.js';
 import {clock, day, grouped, yuan} from './format.js';
 import {adopt, onLanguage, refusal, t} from './i18n.js';
-import {all, signIn} from './login.js';
+import {all, brand, signIn} from './login.js';
 import {canScan, Scanner} from './scanner.js';
 import {askTwice, complain, toast} from './sheet.js';
 import {ticket} from './ticket.js';
 import {Attempt} from './attempt.js';
+import {saveClosing} from './clerk-closing.js';
+import {codeIn, Keys} from './clerk-keys.js';
+import {Queue} from './clerk-queue.js';
+import {attend} from './clerk-waiting.js';
 import {verdict} from './verdict.js';
 
 const MEMBER = 'NM1.';
 const COUPON = 'NC1.';
+const PLACE = 'nearcast.till.place';
+const KEYS_EVERY_MS = 600_000;
 
 adopt();
 hangIcons();
 const session = await signIn('clerk', 'clerk-01');
 const attempt = new Attempt(session);
+const keys = new Keys(session.call);
+/** What was redeemed without a network; null until we know which store this is. @type {Queue|null} */
+let queue = null;
+/** @type {{show: () => void, tell: () => Promise<void>}|null} */
+let waiting = null;
 const scanner = new Scanner(by('camera'), (text) => take(text));
 await open();
 
@@ -44,13 +55,32 @@ async function open() {
   document.addEventListener('keydown', (event) => {
     if (event.key.length === 1 && document.activeElement === document.body && !by('redeem').hidden) by('code').focus();
   });
+  by('closing').addEventListener('click', () => during(by('closing'), () => saveClosing(session)).catch(complain));
   onLanguage(() => by('today').hidden || today());
   ready();
-  const me = await session.call('GET', '/v1/me').catch((error) => complain(error));
-  by('store').textContent = me?.store?.name ?? '';
   by('clerk').textContent = session.me.name;
+  await stand();
+  const learn = () => keys.refresh().catch(() => {});
+  void learn();
+  setInterval(learn, KEYS_EVERY_MS);
+  addEventListener('online', learn);
   const left = attempt.unfinished();
   if (left) confirm(left.what, left.found);
+}
+
+/** Whose till this is: as the server says, or as it said before the network was lost. */
+async function stand() {
+  try {
+    const {store} = await session.call('GET', '/v1/me');
+    sessionStorage.setItem(PLACE, JSON.stringify(store));
+  } catch (error) {
+    complain(error);
+  }
+  const store = JSON.parse(sessionStorage.getItem(PLACE) ?? 'null');
+  by('store').textContent = store?.name ?? '';
+  if (!store) return;
+  queue = new Queue(session, `${brand}/${store.code}`);
+  waiting = attend(queue);
 }
 
 function ready() {
@@ -70,35 +100,89 @@ async function take(text) {
   scanner.stop();
   if (text.trim().toUpperCase().startsWith(MEMBER)) return visit(text.trim());
   const what = meaning(text);
+  const at = keys.now();
   await during(by('look'), async () => {
     by('found').replaceChildren(h('div', {class: 'empty'}, h('span', {class: 'spinner'})));
     try {
-      confirm(what, await session.call('POST', '/v1/redemptions/check', {body: what}));
+      // A network that is known to be gone need not be waited for.
+      if (!navigator.onLine) throw new Refused('offline');
+      confirm(what, {...await session.call('POST', '/v1/redemptions/check', {body: what}), scanned_at: at});
     } catch (error) {
       by('found').replaceChildren();
-      if (error.code === 'offline') complain(error);
+      if (error.code === 'offline') await alone(what, at);
       else no(error);
     }
   });
 }
 
+/** Without a network: a QR code can be checked by itself, a typed code cannot. */
+async function alone(what, at) {
+  try {
+    if (!what.qr) throw new Refused('typed_offline');
+    await keys.check(what.qr, at);
+    if (!queue) throw new Refused('cannot_check');
+    if (queue.waiting().some(({qr}) => codeIn(qr) === codeIn(what.qr))) throw new Refused('queued_already');
+    confirmAlone(what.qr, at);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    no(error);
+  }
+}
+
+/** The order's amount and name, as both forms ask for them. */
+function orderFields(threshold = 0) {
+  const amount = h('input', {class: 'input', id: 'amount', inputmode: 'decimal', placeholder: 'optional', autocomplete: 'off', pattern: '[0-9]{1,7}([.][0-9]{1,2})?'});
+  const order = h('input', {class: 'input', id: 'order', maxlength: 64, autocomplete: 'off', placeholder: 'orderHint'});
+  // A named order is held against what it comes to.
+  order.addEventListener('input', () => { amount.required = order.value.trim() !== ''; });
+  const fields = [
+    h('div', {class: 'field'}, h('label', {for: 'amount', t: 'orderAmount'}), h('div', {class: 'amount'}, h('span', {}, '¥'), amount),
+      threshold > 0 && h('p', {class: 'small dim', t: ['needs', {amount: yuan(threshold)}]})),
+    h('div', {class: 'field'}, h('label', {for: 'order', t: 'orderName'}), order),
+  ];
+  const read = () => ({
+    ...(amount.value.trim() && {order_fen: Math.round(Number(amount.value.trim()) * 100)}),
+    ...(order.value.trim() && {order: order.value.trim()}),
+  });
+  return {fields, read, amount};
+}
+
+function confirmAlone(qr, at) {
+  const {fields, read, amount} = orderFields();
+  const form = h('form', {class: 'card stack'},
+    h('span', {class: 'badge', t: 'noNetwork'}),
+    h('h2', {t: 'offlineGenuine'}), h('p', {class: 'num'}, grouped(codeIn(qr))), h('p', {class: 'small dim', t: 'offlineUnknown'}),
+    ...fields, h('button', {class: 'button main wide tall', id: 'confirmAlone'}, icon('check'), h('span', {t: 'redeemOffline'})),
+    h('button', {class: 'button quiet wide', type: 'button', t: 'cancel', onclick: ready}));
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    keep({key: newId(), qr, at, ...read()});
+  });
+  by('found').replaceChildren(form);
+  amount.focus({preventScroll: true});
+}
+
+/** Note a redemption that the server is told later. @param {import('./clerk-queue.js').Sale} sale */
+function keep(sale) {
+  queue?.put(sale);
+  waiting?.show();
+  verdict('yes', 'queuedYes', [t('queuedNote')], [['code', grouped(codeIn(sale.qr))], sale.order_fen != null && ['orderAmount', yuan(sale.order_fen)]], ready);
+}
+
 /** The coupon as it is, the order's amount, and the button that counts. */
 function confirm(what, found) {
   const coupon = found.coupon ?? found;
-  const amount = h('input', {class: 'input', id: 'amount', inputmode: 'decimal', placeholder: 'optional', autocomplete: 'off', pattern: '[0-9]{1,7}([.][0-9]{1,2})?'});
+  const {fields, read, amount} = orderFields(found.threshold_fen);
   const go = h('button', {class: 'button main wide tall', id: 'confirm'}, icon('check'), h('span', {t: 'confirmRedeem'}));
   const form = h('form', {class: 'card stack'},
     ticket({...coupon, store_name: found.store?.name ?? coupon.store_name}),
     h('dl', {class: 'facts', style: 'display: grid; grid-template-columns: auto 1fr; gap: .25rem 1rem'},
       coupon.viewer_name && h('dt', {class: 'faint', t: 'customer'}), coupon.viewer_name && h('dd', {}, coupon.viewer_name),
       h('dt', {class: 'faint', t: 'code'}), h('dd', {class: 'num'}, grouped(coupon.code))),
-    h('div', {class: 'field'}, h('label', {for: 'amount', t: 'orderAmount'}), h('div', {class: 'amount'}, h('span', {}, '¥'), amount),
-      found.threshold_fen > 0 && h('p', {class: 'small dim', t: ['needs', {amount: yuan(found.threshold_fen)}]})),
-    go, h('button', {class: 'button quiet wide', type: 'button', t: 'cancel', onclick: () => { attempt.forget(); ready(); }}));
+    ...fields, go, h('button', {class: 'button quiet wide', type: 'button', t: 'cancel', onclick: () => { attempt.forget(); ready(); }}));
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    const typed = amount.value.trim();
-    void during(go, () => use({...what, ...(typed && {order_fen: Math.round(Number(typed) * 100)})}, found));
+    void during(go, () => use({...what, ...read()}, found));
   });
   by('found').replaceChildren(form);
   amount.focus({preventScroll: true});
@@ -109,8 +193,13 @@ async function use(what, found) {
   try {
     yes(await attempt.redeem(what, found));
   } catch (error) {
-    // Nobody knows whether it went through: the same key asks again, and can only ever redeem once.
-    if (['offline', 'unavailable', 'busy'].includes(error.code)) complain(error);
+    // Nobody knows whether it went through: the same key asks again, and can only ever redeem once. What was scanned
+    // asks by itself, when the network is back.
+    const left = attempt.unfinished();
+    if (error.code === 'offline' && what.qr && queue && left) {
+      attempt.forget();
+      keep({...what, key: left.key, at: found.scanned_at ?? keys.now()});
+    } else if (['offline', 'unavailable', 'busy'].includes(error.code)) complain(error);
     else no(error);
   }
 }
@@ -126,10 +215,12 @@ function yes({coupon, discount_fen: discount, order_fen: order, reversible_until
 }
 
 function no(error) {
+  if (error.code === 'too_fast') error = new Refused('too_many_codes', '', {retryAfter: error.retryAfter});
   const {redeemed_at: at, store} = error.fields ?? {};
   const name = store?.name ?? (typeof store === 'string' ? store : '');
   verdict('no', 'redeemedNo', [refusal(error)], [
     at && ['usedAt', `${day(at)} ${clock(at)}`],
+    error.retryAfter > 0 && ['tryAgainIn', clock(Date.now() + error.retryAfter * 1000)],
     name && [error.code === 'wrong_store' ? 'belongsTo' : 'usedWhere', name],
   ], ready);
 }
@@ -167,7 +258,7 @@ function done(one) {
   const {coupon} = one;
   return h('li', {class: `card done ${reversed ? 'reversed' : ''}`, 'data-redemption': one.id},
     h('b', {}, coupon.title),
-    h('span', {class: 'small dim num'}, [clock(one.at), coupon.viewer_name, one.order_fen != null && yuan(one.order_fen), one.discount_fen > 0 && `−${yuan(one.discount_fen)}`].filter(Boolean).join(' · ')),
+    h('span', {class: 'small dim num'}, [clock(one.at), coupon.viewer_name, one.order_fen != null && yuan(one.order_fen), one.discount_fen > 0 && `−${yuan(one.discount_fen)}`, one.order, one.told_at && t('toldLater')].filter(Boolean).join(' · ')),
     h('span', {class: 'small faint num'}, grouped(coupon.code)),
     h('span', {class: 'act'}, reversed ? h('span', {class: 'badge', t: 'reversed'}) : late ? h('span', {class: 'badge yes', t: 'redeemedBadge'}) : back));
 }
