@@ -1,15 +1,18 @@
 """REST: stores, stores near a point, and a viewer's consent to the use of their location."""
 
 import json
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Annotated, Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from fastapi import Path as PathPart
+from msgspec import Meta
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import RowMapping
 
-from geo import consents, stores
+from geo import consents, hours, stores
 from geo.datum import Datum
 from geo.store_file import MAX_LENGTH, RADIUS_M, BadValue, StoreLine, check
 from kernel.clock import now
@@ -28,6 +31,8 @@ from kernel.http import (
 )
 
 router = APIRouter(prefix="/v1")
+
+LONGEST_CLOSING = timedelta(days=731)
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, description="Degrees east")]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, description="Degrees north")]
@@ -60,6 +65,7 @@ _STORE: dict[str, Any] = {
     "radius_m": 3000,
     "opens": "09:00:00",
     "closes": "22:00:00",
+    "closed_until": None,
 }
 
 
@@ -79,23 +85,28 @@ class StoreView(BaseModel):
     datum: Datum
     canonical: Canonical
     radius_m: int | None = Field(description="null: the campaign's radius")
-    opens: time | None
-    closes: time | None
+    opens: time | None = Field(description="Time of day in the brand's time zone; null: not told")
+    closes: time | None = Field(description="Before `opens`: the next day. The same: open day and night")
+    closed_until: datetime | None = Field(description="Closed for the time being, if that lies ahead")
 
 
 class NearbyStore(StoreView):
-    """A store and how far it is."""
+    """A store, how far it is, and whether it is open."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_STORE | {"distance_m": 412, "walk_minutes": 8}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                _STORE | {"distance_m": 412, "walk_minutes": 8, "state": "open", "state_until": "2026-11-22T14:00:00Z"}
+            ]
+        }
+    )
 
     distance_m: int = Field(description="As the crow flies")
     walk_minutes: int = Field(description="A guess")
-
-
-class NearbyStores(BaseModel):
-    """Stores near a point, nearest first."""
-
-    items: list[NearbyStore]
+    state: hours.State = Field(
+        description="`closed` by its hours, `closed_for_now` by a temporary closing, `unknown` where no hours are told"
+    )
+    state_until: datetime | None = Field(description="When it closes, or opens again; null: nobody knows, or never")
 
 
 class StoreGiven(BaseModel):
@@ -124,6 +135,12 @@ class StoreGiven(BaseModel):
     trade_area: dict[str, Any] | None = Field(
         None, description="GeoJSON Polygon or MultiPolygon in `datum`: the catchment, instead of a circle"
     )
+
+
+class Closing(BaseModel):
+    """Until when a store is closed."""
+
+    until: AwareDatetime = Field(examples=["2026-12-01T02:00:00Z"], description="In the past: it is open again")
 
 
 class ConsentGiven(BaseModel):
@@ -166,25 +183,39 @@ async def list_stores(
     return Page(items=[StoreView.model_validate(_view(row)) for row in rows], next=more)
 
 
-@router.get("/stores/nearby", tags=["stores"], responses=refusals("token_missing", "invalid"))
+_DISTANCE = Annotated[float, Meta(ge=0, le=4e7)]
+_CODE = Annotated[str, Meta(max_length=MAX_LENGTH["code"], pattern=PLAIN)]
+
+
+@router.get("/stores/nearby", tags=["stores"], responses=refusals("token_missing", "not_found", "invalid"))
 async def list_nearby_stores(
     session: InSession,
     who: Anyone,
     lng: Annotated[Longitude, Query(examples=[121.45])],
     lat: Annotated[Latitude, Query(examples=[31.22])],
     datum: Annotated[Datum, Query(description="The frame of `lng` and `lat`; there is no default to get wrong")],
+    cursor: Annotated[str | None, Query(max_length=400, description="`next` of the page before, same point")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> NearbyStores:
-    """The brand's stores within 50 km of a point, nearest first. The point is not kept."""
-    rows = await stores.nearby(session, who.brand, lng, lat, datum, limit)
-    return NearbyStores(
-        items=[
-            NearbyStore.model_validate(
-                _view(row)
-                | {"distance_m": round(row["distance_m"]), "walk_minutes": stores.walk_minutes(row["distance_m"])}
-            )
-            for row in rows
-        ]
+) -> Page[NearbyStore]:
+    """The brand's stores within 50 km of a point, nearest first, open or not. The point is not kept."""
+    after = None if cursor is None else stores.Place(*decode_cursor(cursor, tuple[_DISTANCE, _CODE]))
+    zone, at = await stores.zone_of(session, who.brand), now()
+    rows = await stores.nearby(session, who.brand, lng, lat, datum, limit, after)
+    # The distance to the last bit: where the next page begins is decided by the number that ordered this one.
+    more = encode_cursor(rows[-1]["distance_m"], rows[-1]["code"]) if len(rows) == limit else None
+    return Page(items=[_nearby_view(row, at, zone) for row in rows], next=more)
+
+
+def _nearby_view(row: RowMapping, at: datetime, zone: ZoneInfo) -> NearbyStore:
+    stands = hours.standing(row["opens"], row["closes"], row["closed_until"], at, zone)
+    return NearbyStore.model_validate(
+        _view(row)
+        | {
+            "distance_m": round(row["distance_m"]),
+            "walk_minutes": stores.walk_minutes(row["distance_m"]),
+            "state": stands.state,
+            "state_until": stands.until,
+        }
     )
 
 
@@ -218,6 +249,34 @@ async def put_store(session: InSession, who: Ops, once: InOnce, given: StoreGive
         return StoreView.model_validate(_view(row))
 
     return await once(StoreView, work)
+
+
+_StoreCode = Annotated[str, PathPart(min_length=1, max_length=MAX_LENGTH["code"], pattern=PLAIN)]
+
+
+@router.put(
+    "/stores/{store_code}/closing",
+    status_code=204,
+    tags=["stores"],
+    responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
+)
+async def close_store(session: InSession, who: Ops, store_code: _StoreCode, closing: Closing) -> None:
+    """Close a store for the time being: until then drops give none of its coupons. Those it gave stay good."""
+    at = now()
+    if closing.until > at + LONGEST_CLOSING:
+        raise Refusal("invalid", "A store that stays closed for more than two years is none.", field="until")
+    await stores.close_until(session, who.brand, store_code, closing.until if closing.until > at else None)
+
+
+@router.delete(
+    "/stores/{store_code}/closing",
+    status_code=204,
+    tags=["stores"],
+    responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
+)
+async def open_store(session: InSession, who: Ops, store_code: _StoreCode) -> None:
+    """Take a temporary closing back."""
+    await stores.close_until(session, who.brand, store_code, None)
 
 
 @router.put(
