@@ -1,8 +1,8 @@
-"""REST: stores, stores near a point, and a viewer's consent to the use of their location."""
+"""REST: stores, stores near a point, a viewer's consent to the use of their location, and doubts about it."""
 
 import json
-from datetime import datetime, time, timedelta
-from typing import Annotated, Any
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, Any, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -12,7 +12,7 @@ from msgspec import Meta
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import RowMapping
 
-from geo import consents, hours, stores
+from geo import consents, doubt, hours, stores
 from geo.datum import Datum
 from geo.store_file import MAX_LENGTH, RADIUS_M, BadValue, StoreLine, check
 from kernel.clock import now
@@ -33,6 +33,8 @@ from kernel.http import (
 router = APIRouter(prefix="/v1")
 
 LONGEST_CLOSING = timedelta(days=731)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, description="Degrees east")]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, description="Degrees north")]
@@ -158,6 +160,48 @@ class Consent(BaseModel):
 
     version: str
     given_at: datetime
+
+
+class SignView(BaseModel):
+    """A sign that a viewer is not where their fixes say."""
+
+    sign: Literal["jumped", "frozen", "shared"] = Field(
+        description="Impossibly fast; the very same digits again and again; the very same digits as many others"
+    )
+    strong: bool = Field(description="Enough by itself; weak ones count in twos")
+    first_at: datetime
+    last_at: datetime
+
+
+class DoubtView(BaseModel):
+    """A viewer with signs against their fixes in a room. Says nothing of where they are."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "viewer": "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f",
+                    "name": "小满",
+                    "room": "019c2f6e-2b3c-7d4e-9f50-6b7c8d9e0f1a",
+                    "last_at": "2026-11-22T12:10:00Z",
+                    "signs": [
+                        {
+                            "sign": "jumped",
+                            "strong": True,
+                            "first_at": "2026-11-22T12:01:00Z",
+                            "last_at": "2026-11-22T12:10:00Z",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    viewer: UUID
+    name: str
+    room: UUID
+    last_at: datetime
+    signs: list[SignView]
 
 
 def _view(row: RowMapping) -> dict[str, Any]:
@@ -303,3 +347,31 @@ async def read_location_consent(session: InSession, who: Viewer) -> Consent:
 async def withdraw_location_consent(session: InSession, who: Viewer) -> None:
     """Withdraw it. Every fix is erased before this answers; nothing is wrong if there was none."""
     await consents.withdraw(session, who.subject, now())
+
+
+_Microseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_000_000)]
+
+
+@router.get("/ops/doubts", tags=["ops"], responses=refusals("token_missing", "forbidden", "invalid"))
+async def list_doubts(
+    session: InSession,
+    who: Ops,
+    cursor: Annotated[str | None, Query(max_length=500, description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+) -> Page[DoubtView]:
+    """Viewers whose fixes look implausible, of the last seven days, and why; the latest first. No positions."""
+    before = None
+    if cursor is not None:
+        at, viewer, room = decode_cursor(cursor, tuple[_Microseconds, UUID, UUID])
+        before = (_EPOCH + at * _MICROSECOND, viewer, room)
+    found = await doubt.listed(session, who.brand, before, limit)
+    more = None
+    if len(found) == limit:
+        more = encode_cursor((found[-1].last_at - _EPOCH) // _MICROSECOND, found[-1].viewer, found[-1].room)
+    return Page(
+        items=[
+            DoubtView.model_validate({**one._asdict(), "signs": [sign._asdict() for sign in one.signs]})
+            for one in found
+        ],
+        next=more,
+    )

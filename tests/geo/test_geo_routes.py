@@ -184,7 +184,7 @@ async def test_consent_is_given_read_and_withdrawn_with_its_fixes(
     assert given.status_code == 200
     assert (await rest.get(path, headers=me)).json() == given.json()
     async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments) as desk:
-        await desk.locate("tea", viewer, UUID(int=1), 121.47, 31.23, "gcj02", 20.0, now())
+        await desk.locate("tea", viewer, UUID(int=1), 121.4737, 31.2304, "gcj02", 20.0, now())
         assert (await rest.delete(path, headers=me)).status_code == 204
         async with kernel.engine.connect() as connection:
             assert (await connection.exec_driver_sql("SELECT count(*) FROM locations")).scalar() == 0
@@ -294,3 +294,29 @@ async def test_pages_of_nearby_follow_each_other_also_among_stores_of_one_house(
         codes += [item["code"] for item in page["items"]]
         cursor = page["next"]
     assert codes == [item["code"] for item in at_once["items"]] == ["north", "east", "mall-1", "mall-2"]
+
+
+async def test_ops_read_who_is_doubted_and_why_and_nothing_of_where(
+    kernel: Kernel, rest: httpx.AsyncClient, as_: As, make_members: Members
+) -> None:
+    viewers = await make_members(2)
+    at = now()
+    async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments) as desk:
+        for place, viewer in enumerate(viewers):
+            for second, lng in enumerate((121.4711, 121.9711)):
+                then = at + timedelta(seconds=10 * place + second)
+                await desk.locate("tea", viewer, UUID(int=1), lng, 31.2304, "gcj02", 10.0, then)
+    assert (await rest.get("/v1/ops/doubts", headers=as_("guide"))).status_code == 403
+    foreign = await rest.get("/v1/ops/doubts", headers=as_("ops", brand="other"))
+    assert foreign.json() == {"items": [], "next": None}
+    first = (await rest.get("/v1/ops/doubts?limit=1", headers=as_("ops"))).json()
+    rest_of_it = (await rest.get(f"/v1/ops/doubts?cursor={first['next']}", headers=as_("ops"))).json()
+    assert rest_of_it["next"] is None
+    items = first["items"] + rest_of_it["items"]
+    assert [item["viewer"] for item in items] == [str(viewers[1]), str(viewers[0])]
+    for item in items:
+        assert item["room"] == str(UUID(int=1))
+        assert [(sign["sign"], sign["strong"]) for sign in item["signs"]] == [("jumped", True)]
+        assert "121." not in str(item)
+    bad = await rest.get("/v1/ops/doubts?cursor=WzFd", headers=as_("ops"))
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid")
