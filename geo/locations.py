@@ -38,6 +38,8 @@ BATCH = 1_000
 """Fixes a statement."""
 ARRIVALS = 50_000
 """Viewers whose arrival is not yet told; a viewer beyond that is told of with their next fix."""
+TELL_PAUSE_SECONDS = 0.1
+"""Between two tellings of arrivals: what comes meanwhile is told together."""
 ROUNDED = 2
 """Decimals of a degree; a fix that has no more in either number is a region (``getFuzzyLocation``), not a place."""
 STILL_M = (15, 50)
@@ -333,6 +335,8 @@ class Locations:
             except Exception:
                 # Those viewers are told of again with their next fix; the others must not suffer.
                 log.exception("arrivals_not_told", arrivals=len(arrivals))
+            # Groups of fixes may follow each other every few milliseconds; whoever listens asks the database each time.
+            await asyncio.sleep(TELL_PAUSE_SECONDS)
 
 
 def check_fix(lng: float, lat: float, datum: str, accuracy: float | None) -> None:
