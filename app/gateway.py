@@ -1,7 +1,6 @@
 """The gateway process: plugs geography and coupons into the room service."""
 
 import asyncio
-from collections import defaultdict
 from contextlib import AsyncExitStack
 from datetime import datetime
 from uuid import UUID
@@ -88,11 +87,7 @@ class Arrivals:
 
     async def __call__(self, arrivals: list[Arrival]) -> None:
         """Grant the open push drops of the rooms that ``arrivals`` are in."""
-        viewers: dict[UUID, list[UUID]] = defaultdict(list)
-        for _, room, viewer in arrivals:
-            viewers[room].append(viewer)
-        for room, here in viewers.items():
-            await push.grant_arrivals(self._sessions, room, here)
+        await push.grant_everywhere(self._sessions, [(room, viewer) for _, room, viewer in arrivals])
 
 
 async def serve(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""``nearcast stores import`` and ``nearcast datum``."""
+"""``nearcast stores import``, ``nearcast stores areas`` and ``nearcast datum``."""
 
 import asyncio
 import csv
@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.dialects.postgresql import insert
 
 from app import embedded, migrations
+from geo import area_file, areas
 from geo import stores as geo_stores
+from geo.areas import AreaReport
 from geo.datum import DATUMS, Datum, convert
 from geo.store_file import Unreadable, examine
 from geo.stores import ImportReport
@@ -27,12 +29,6 @@ PLAIN_EVERY = 10_000
 """Lines between two lines of progress where there is no terminal."""
 
 stores = typer.Typer(help="The brand's stores.", no_args_is_help=True)
-
-
-@stores.callback()
-def _stores() -> None:
-    # With a callback, `import` stays a word of its own although it is the only command.
-    return
 
 
 class UnknownBrand(Exception):
@@ -67,6 +63,60 @@ def import_stores(
         raise typer.Exit(2) from problem
     _tell(report, brand)
     raise typer.Exit(1 if report.errors else 0)
+
+
+@stores.command("areas")
+def import_areas(
+    file: Annotated[
+        Path, typer.Argument(help="GeoJSON, UTF-8: a FeatureCollection, or a Feature a line, with the property `code`.")
+    ],
+    datum: Annotated[
+        str | None,
+        typer.Option(help=f"Of features without a property `datum`: one of {', '.join(DATUMS)}. There is no default."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")] = False,
+    brand: Annotated[str, typer.Option(help="Whose stores these are.")] = DEFAULT_BRAND,
+) -> None:
+    """Give stores the trade areas in FILE, which replace their circles. A geometry of null takes one away.
+
+    Rings that are open or cross themselves are mended where that is no guess, and named; others are refused, and named.
+    Exit code 0: every feature was good. 1: some were refused. 2: the file or the brand is not usable at all.
+    """
+    frame = None if datum is None else _frame("--datum", datum)
+    try:
+        report = asyncio.run(_areas(Settings(), file, brand, frame, dry_run))
+    except (Unreadable, UnknownBrand) as problem:
+        typer.echo(f"{file.name}: {problem}", err=True)
+        raise typer.Exit(2) from problem
+    except (embedded.MissingServer, embedded.AlreadyRunning, embedded.ServerFailed) as problem:
+        typer.echo(str(problem), err=True)
+        raise typer.Exit(2) from problem
+    for bad in report.errors:
+        typer.echo(str(bad), err=True)
+    for mended in report.repaired:
+        typer.echo(f"{mended} (loaded)", err=True)
+    verb = "would be " if dry_run else ""
+    typer.echo(
+        f"{report.features} areas read for {brand}: {report.changed} {verb}set, {report.removed} {verb}taken away, "
+        f"{report.unchanged} unchanged, {len(report.errors)} refused"
+        + (" (dry run, nothing was changed)" if dry_run else "")
+    )
+    raise typer.Exit(1 if report.errors else 0)
+
+
+async def _areas(given: Settings, file: Path, brand: str, datum: Datum | None, dry_run: bool) -> AreaReport:
+    for _ in area_file.read(file):  # a file that is none must not cost the start of a server
+        break
+    async with embedded.servers(given) as settings:
+        engine = create_engine(settings)
+        try:
+            await migrations.upgrade(engine)
+            async with transaction(create_sessions(engine)) as session:
+                if not await geo_stores.brand_exists(session, brand):
+                    raise UnknownBrand(f"there is no brand {brand!r}; import its stores first")
+                return await areas.import_areas(session, brand, file, datum, dry_run=dry_run)
+        finally:
+            await engine.dispose()
 
 
 async def _import(
@@ -139,10 +189,7 @@ def datum(
 
     A bad line is named on standard error and left out; the exit code is 1 if there was one.
     """
-    frames: dict[str, Datum] = {name: name for name in get_args(Datum)}
-    for option, name in (("--from", source), ("--to", target)):
-        if name not in frames:
-            raise typer.BadParameter(f"{name!r} is not one of {', '.join(DATUMS)}", param_hint=option)
+    given, wanted = _frame("--from", source), _frame("--to", target)
     # Bytes that are no text cannot be a number either, so they surface as a bad line and not as a traceback.
     sys.stdin.reconfigure(errors="replace", encoding="utf-8-sig")  # type: ignore[union-attr]
     bad = 0
@@ -160,9 +207,16 @@ def datum(
             bad += 1
             typer.echo(f"line {number}: {problem}", err=True)
             continue
-        moved = convert(lng, lat, frames[source], frames[target])
+        moved = convert(lng, lat, given, wanted)
         writer.writerow([f"{moved[0]:.9f}", f"{moved[1]:.9f}", *fields[2:]])
     raise typer.Exit(1 if bad else 0)
+
+
+def _frame(option: str, name: str) -> Datum:
+    frames: dict[str, Datum] = {frame: frame for frame in get_args(Datum)}
+    if name not in frames:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(DATUMS)}", param_hint=option)
+    return frames[name]
 
 
 def _pair(fields: list[str]) -> tuple[float, float]:

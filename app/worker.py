@@ -19,7 +19,7 @@ from app.processes import open_kernel, until_stopped
 from coupons import drops, ledger, push
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
-from geo import locations
+from geo import doubt, locations
 from guides.notices import Notices
 from kernel.clock import now
 from kernel.postgres import transaction
@@ -92,6 +92,7 @@ async def _notice_silence(kernel: Kernel) -> None:
 async def _forget_fixes(kernel: Kernel) -> None:
     async with transaction(kernel.sessions) as session:
         await locations.expire(session, now())
+        await doubt.forget(session, now())
 
 
 async def _expire_coupons(kernel: Kernel) -> None:

@@ -6,6 +6,7 @@ has a decision in ``drop_viewers`` is never matched again, so a worker that was 
 once only share the work.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -53,6 +54,17 @@ _OPEN_HERE = text(
     SELECT id FROM drops
     WHERE room_id = :room AND state = 'open' AND mode = 'push' AND opens_at <= clock_timestamp()
     ORDER BY opens_at, id
+    """
+)
+# Asked after every group of fixes, so one question for all rooms: without an open drop it is over after the index
+# `ix_drops_open`. Whoever a drop has decided about is not looked at again, however often they come and go.
+_WAITING = text(
+    """
+    SELECT DISTINCT w.room, w.viewer
+    FROM unnest(CAST(CAST(:rooms AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[])) AS w (room, viewer)
+    JOIN drops d ON d.room_id = w.room
+    WHERE d.state = 'open' AND d.mode = 'push' AND d.opens_at <= clock_timestamp()
+      AND NOT EXISTS (SELECT FROM drop_viewers v WHERE v.drop_id = d.id AND v.viewer_id = w.viewer)
     """
 )
 _MATCHED = text(
@@ -136,6 +148,18 @@ async def grant_arrivals(sessions: Sessions, room: UUID, viewers: Sequence[UUID]
             async with transaction(sessions) as session:
                 await session.execute(_MATCH_AGAIN, {"drop": drop})
     return granted
+
+
+async def grant_everywhere(sessions: Sessions, arrivals: Sequence[tuple[UUID, UUID]]) -> int:
+    """Grant the open push drops to ``arrivals`` (room, viewer), whose fixes were just written; returns how many."""
+    if not arrivals:
+        return 0
+    values = {"rooms": array_of(room for room, _ in arrivals), "viewers": array_of(viewer for _, viewer in arrivals)}
+    waiting: dict[UUID, list[UUID]] = defaultdict(list)
+    async with sessions() as session:
+        for room, viewer in await session.execute(_WAITING, values):
+            waiting[room].append(viewer)
+    return sum([await grant_arrivals(sessions, room, viewers) for room, viewers in waiting.items()])
 
 
 async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Done:

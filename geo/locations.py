@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy import ARRAY, Uuid, any_, delete, literal, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from geo import doubt
 from geo.catchments import Catchments
 from geo.datum import DATUMS, Datum, Floats, to_canonical
 from geo.matching import FRESH, MAX_ACCURACY_M
@@ -37,53 +38,108 @@ BATCH = 1_000
 """Fixes a statement."""
 ARRIVALS = 50_000
 """Viewers whose arrival is not yet told; a viewer beyond that is told of with their next fix."""
-TOP_SPEED = 70
-"""Metres a second; who is faster, after both accuracies are allowed for, has ``jumped``."""
-FROZEN_AFTER = 20
-"""Fixes in a row with the very same digits; a phone at rest still trembles in the last ones."""
+TELL_PAUSE_SECONDS = 0.1
+"""Between two tellings of arrivals: what comes meanwhile is told together."""
+ROUNDED = 2
+"""Decimals of a degree; a fix that has no more in either number is a region (``getFuzzyLocation``), not a place."""
+STILL_M = (15, 50)
+"""A fix that is no farther from the kept one than its own accuracy, within these bounds, says nothing of a move."""
+
+_LIMITS = {
+    "fresh": FRESH,
+    "still_from": STILL_M[0],
+    "still_to": STILL_M[1],
+    "top_speed": doubt.TOP_SPEED,
+    "frozen_after": doubt.FROZEN_AFTER,
+    "shared_by": doubt.SHARED_BY,
+    "shared_within": doubt.SHARED_WITHIN,
+    "doubt_lasts": doubt.LASTS,
+    "strong": list(doubt.STRONG),
+}
 
 Key = tuple[UUID, UUID]
 """Room and viewer."""
+_Kept = tuple[float, float, float]
+"""Longitude, latitude (canonical) and accuracy of what is kept."""
 Arrival = tuple[str, UUID, UUID]
 """Brand, room and viewer."""
 
 # Locked FOR SHARE, a consent cannot be withdrawn between this look at it and the commit, and a withdrawal that came
 # first is seen: a fix of somebody who has withdrawn is never written. Sorted, so that two gateways lock in one order.
+#
+# `still`: the new fix could be the kept one, seen through its own error. Then the kept position stays, and a viewer who
+# sits at the edge of a catchment does not fall in and out of it with every tremble: of any catchment, and for whoever
+# asks (claims, push drops, the count in the answer). Not if the kept fix was much vaguer or is stale. The speed is
+# taken from the kept position, so what that may be off is allowed for.
 _WRITE = text(
     """
     WITH consented AS (
-        SELECT new.* FROM unnest(CAST(:room AS uuid[]), CAST(:viewer AS uuid[]), CAST(:x AS float8[]),
-            CAST(:y AS float8[]), CAST(:accuracy AS float4[]), CAST(:at AS timestamptz[]))
-            AS new (room, viewer, x, y, accuracy, at)
+        SELECT new.* FROM unnest(CAST(:room AS uuid[]), CAST(:viewer AS uuid[]), CAST(:brand AS text[]),
+            CAST(:x AS float8[]), CAST(:y AS float8[]), CAST(:accuracy AS float4[]), CAST(:digits AS bigint[]),
+            CAST(:at AS timestamptz[])) AS new (room, viewer, brand, x, y, accuracy, digits, at)
         JOIN location_consents ON location_consents.viewer_id = new.viewer
         WHERE location_consents.withdrawn_at IS NULL
         FOR SHARE OF location_consents
+    ), crowded AS (
+        SELECT room, digits FROM (
+            SELECT room, digits, viewer FROM consented
+            UNION
+            SELECT asked.room, asked.digits, others.viewer_id
+            FROM (SELECT room, digits, max(at) AS at FROM consented GROUP BY room, digits) AS asked
+            CROSS JOIN LATERAL (
+                SELECT viewer_id FROM locations
+                WHERE room_id = asked.room AND digits = asked.digits
+                  AND fixed_at > asked.at - CAST(:shared_within AS interval)
+                LIMIT :shared_by -- so many are enough, however many there are
+            ) AS others
+        ) AS senders
+        GROUP BY room, digits HAVING count(*) >= :shared_by
+    ), judged AS (
+        SELECT new.room, new.viewer, new.brand, new.accuracy, new.digits, new.at, new.position, old.position AS kept,
+            old.accuracy_m AS kept_accuracy,
+            CASE WHEN old.digits = new.digits THEN least(old.repeats + 1, 30000) ELSE 0 END AS repeats,
+            coalesce(old.fixed_at > new.at - CAST(:fresh AS interval) AND old.accuracy_m <= 2 * new.accuracy
+                AND ST_DWithin(old.position, new.position,
+                    least(greatest(new.accuracy, CAST(:still_from AS float8)), CAST(:still_to AS float8))),
+                false) AS still,
+            ST_Distance(old.position, new.position) - old.accuracy_m - new.accuracy - CAST(:still_to AS float8)
+                > :top_speed * greatest(extract(epoch FROM new.at - old.fixed_at), 1) AS jumped
+        FROM (SELECT *, ST_MakePoint(x, y)::geography AS position FROM consented) AS new
+        LEFT JOIN locations AS old ON old.room_id = new.room AND old.viewer_id = new.viewer
+        WHERE old.fixed_at IS NULL OR old.fixed_at <= new.at
+    ), signs AS (
+        SELECT room, viewer, brand, at, sign FROM judged LEFT JOIN crowded USING (room, digits)
+        CROSS JOIN LATERAL (VALUES ('jumped', jumped), ('frozen', repeats >= :frozen_after),
+                                   ('shared', crowded IS NOT NULL)) AS seen (sign, there)
+        WHERE there
+    ), noted AS (
+        INSERT INTO doubts AS kept (room_id, viewer_id, sign, brand_id, first_at, last_at)
+        SELECT room, viewer, sign, brand, at, at FROM signs ORDER BY room, viewer, sign
+        ON CONFLICT (room_id, viewer_id, sign) DO UPDATE SET last_at = greatest(kept.last_at, excluded.last_at)
+    ), doubted AS (
+        SELECT room, viewer, string_agg(DISTINCT sign, '+' ORDER BY sign) AS doubt, max(at) AS at
+        FROM (
+            SELECT room, viewer, sign, at FROM signs
+            UNION ALL
+            SELECT room, viewer, sign, last_at FROM judged JOIN doubts ON room_id = room AND viewer_id = viewer
+            WHERE last_at > at - CAST(:doubt_lasts AS interval)
+        ) AS standing
+        GROUP BY room, viewer HAVING count(DISTINCT sign) > 1 OR bool_or(sign = ANY(CAST(:strong AS text[])))
     ), written AS (
-        INSERT INTO locations AS old (room_id, viewer_id, position, accuracy_m, fixed_at)
-        SELECT room, viewer, ST_MakePoint(x, y)::geography, accuracy, at FROM consented ORDER BY room, viewer
+        INSERT INTO locations AS old
+            (room_id, viewer_id, position, accuracy_m, fixed_at, digits, repeats, doubt, doubted_at)
+        SELECT room, viewer, CASE WHEN still THEN kept ELSE position END,
+            CASE WHEN still THEN least(accuracy, kept_accuracy) ELSE accuracy END, judged.at, digits, repeats, doubt,
+            doubted.at
+        FROM judged LEFT JOIN doubted USING (room, viewer) ORDER BY room, viewer
         ON CONFLICT (room_id, viewer_id) DO UPDATE SET
-            position = excluded.position, accuracy_m = excluded.accuracy_m, fixed_at = excluded.fixed_at,
-            (repeats, doubt, doubted_at) = (
-                SELECT seen.repeats,
-                    CASE WHEN seen.sign IS NOT NULL THEN seen.sign
-                         WHEN old.doubted_at > excluded.fixed_at - CAST(:doubt_lasts AS interval) THEN old.doubt END,
-                    CASE WHEN seen.sign IS NOT NULL THEN excluded.fixed_at
-                         WHEN old.doubted_at > excluded.fixed_at - CAST(:doubt_lasts AS interval) THEN old.doubted_at
-                    END
-                FROM (
-                    SELECT same.repeats, CASE
-                        WHEN ST_Distance(old.position, excluded.position) - old.accuracy_m - excluded.accuracy_m
-                             > :top_speed * greatest(extract(epoch FROM excluded.fixed_at - old.fixed_at), 1)
-                        THEN 'jumped'
-                        WHEN same.repeats >= :frozen_after THEN 'frozen' END AS sign
-                    FROM (SELECT CASE WHEN ST_AsBinary(old.position) = ST_AsBinary(excluded.position)
-                                      THEN least(old.repeats + 1, 30000) ELSE 0 END AS repeats) AS same
-                ) AS seen
-            )
+            (position, accuracy_m, fixed_at, digits, repeats, doubt, doubted_at) =
+            (excluded.position, excluded.accuracy_m, excluded.fixed_at, excluded.digits, excluded.repeats,
+             excluded.doubt, excluded.doubted_at)
         WHERE old.fixed_at <= excluded.fixed_at
-        RETURNING room_id, viewer_id
+        RETURNING room_id, viewer_id, ST_X(position::geometry) AS x, ST_Y(position::geometry) AS y, accuracy_m
     )
-    SELECT consented.room, consented.viewer, written.viewer_id IS NOT NULL AS written
+    SELECT consented.room, consented.viewer, written.x, written.y, written.accuracy_m
     FROM consented LEFT JOIN written ON written.room_id = consented.room AND written.viewer_id = consented.viewer
     """
 )
@@ -208,7 +264,7 @@ class Locations:
         try:
             lng, lat = _canonical(group)
             written = await self._write(group, lng, lat)
-            near = await self._count_near(group, lng, lat)
+            near = await self._count_near(group, lng, lat, written)
         except asyncio.CancelledError:
             for waiting in group:
                 waiting.say(Refusal("unavailable", retry_after=1))
@@ -224,8 +280,8 @@ class Locations:
             waiting.say(stores if waiting.key in written else Refusal("consent_missing"))
         self._note_arrivals(dict.fromkeys((w.brand, *w.key) for w in group if written.get(w.key)))
 
-    async def _write(self, group: list[_Waiting], lng: Floats, lat: Floats) -> dict[Key, bool]:
-        """Write each viewer's newest fix of the group. Who consented → whether theirs was news."""
+    async def _write(self, group: list[_Waiting], lng: Floats, lat: Floats) -> dict[Key, _Kept | None]:
+        """Write each viewer's newest fix of the group. Who consented → what is kept now, None if theirs was no news."""
         newest: dict[Key, int] = {}
         for index, waiting in enumerate(group):
             if waiting.key not in newest or waiting.at >= group[newest[waiting.key]].at:
@@ -234,22 +290,29 @@ class Locations:
         columns = {
             "room": [group[i].key[0] for i in chosen],
             "viewer": [group[i].key[1] for i in chosen],
+            "brand": [group[i].brand for i in chosen],
             "x": lng[chosen].tolist(),
             "y": lat[chosen].tolist(),
             "accuracy": [group[i].accuracy for i in chosen],
+            # As given: the same place converted in another company may differ in the last bit.
+            "digits": [doubt.digits(group[i].lng, group[i].lat, group[i].datum) for i in chosen],
             "at": [group[i].at for i in chosen],
         }
-        limits = {"top_speed": TOP_SPEED, "frozen_after": FROZEN_AFTER, "doubt_lasts": FRESH}
         async with transaction(self._sessions) as session:
             # A crash may forget the last fixes (the table is unlogged anyway), so nobody waits for the disk.
             await session.execute(text("SET LOCAL synchronous_commit TO off"))
-            rows = await session.execute(_WRITE, columns | limits)
-            return {(row.room, row.viewer): row.written for row in rows}
+            rows = await session.execute(_WRITE, columns | _LIMITS)
+            return {(row.room, row.viewer): None if row.x is None else (row.x, row.y, row.accuracy_m) for row in rows}
 
-    async def _count_near(self, group: list[_Waiting], lng: Floats, lat: Floats) -> list[int]:
-        """In how many catchments each fix of the group lies."""
+    async def _count_near(
+        self, group: list[_Waiting], lng: Floats, lat: Floats, written: dict[Key, _Kept | None]
+    ) -> list[int]:
+        """In how many catchments each viewer of the group is, by what is kept of them: a claim will see the same."""
         counts = np.zeros(len(group), np.int64)
         accuracy = np.array([waiting.accuracy for waiting in group])
+        for index, waiting in enumerate(group):
+            if (kept := written.get(waiting.key)) is not None:
+                lng[index], lat[index], accuracy[index] = kept
         brands = np.array([waiting.brand for waiting in group])
         for brand in set(brands.tolist()):
             mine = np.flatnonzero(brands == brand)
@@ -272,6 +335,8 @@ class Locations:
             except Exception:
                 # Those viewers are told of again with their next fix; the others must not suffer.
                 log.exception("arrivals_not_told", arrivals=len(arrivals))
+            # Groups of fixes may follow each other every few milliseconds; whoever listens asks the database each time.
+            await asyncio.sleep(TELL_PAUSE_SECONDS)
 
 
 def check_fix(lng: float, lat: float, datum: str, accuracy: float | None) -> None:
@@ -280,6 +345,9 @@ def check_fix(lng: float, lat: float, datum: str, accuracy: float | None) -> Non
         raise Refusal("invalid", "This is not a position.", field="position")
     if accuracy is None or math.isnan(accuracy) or accuracy > MAX_ACCURACY_M:
         raise Refusal("location_uncertain")
+    if round(lng, ROUNDED) == lng and round(lat, ROUNDED) == lat:
+        # Blurred on purpose by the device: half a kilometre off whatever accuracy it claims.
+        raise Refusal("location_uncertain", "Your location is rounded; allow the exact one.")
     if accuracy < 0:
         raise Refusal("invalid", "An accuracy is not negative.", field="accuracy")
 

@@ -1,15 +1,18 @@
-"""REST: stores, stores near a point, and a viewer's consent to the use of their location."""
+"""REST: stores, stores near a point, a viewer's consent to the use of their location, and doubts about it."""
 
 import json
-from datetime import datetime, time
-from typing import Annotated, Any
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, Any, Literal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from fastapi import Path as PathPart
+from msgspec import Meta
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import RowMapping
 
-from geo import consents, stores
+from geo import consents, doubt, hours, stores
 from geo.datum import Datum
 from geo.store_file import MAX_LENGTH, RADIUS_M, BadValue, StoreLine, check
 from kernel.clock import now
@@ -28,6 +31,10 @@ from kernel.http import (
 )
 
 router = APIRouter(prefix="/v1")
+
+LONGEST_CLOSING = timedelta(days=731)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, description="Degrees east")]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, description="Degrees north")]
@@ -60,6 +67,7 @@ _STORE: dict[str, Any] = {
     "radius_m": 3000,
     "opens": "09:00:00",
     "closes": "22:00:00",
+    "closed_until": None,
 }
 
 
@@ -79,23 +87,28 @@ class StoreView(BaseModel):
     datum: Datum
     canonical: Canonical
     radius_m: int | None = Field(description="null: the campaign's radius")
-    opens: time | None
-    closes: time | None
+    opens: time | None = Field(description="Time of day in the brand's time zone; null: not told")
+    closes: time | None = Field(description="Before `opens`: the next day. The same: open day and night")
+    closed_until: datetime | None = Field(description="Closed for the time being, if that lies ahead")
 
 
 class NearbyStore(StoreView):
-    """A store and how far it is."""
+    """A store, how far it is, and whether it is open."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_STORE | {"distance_m": 412, "walk_minutes": 8}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                _STORE | {"distance_m": 412, "walk_minutes": 8, "state": "open", "state_until": "2026-11-22T14:00:00Z"}
+            ]
+        }
+    )
 
     distance_m: int = Field(description="As the crow flies")
     walk_minutes: int = Field(description="A guess")
-
-
-class NearbyStores(BaseModel):
-    """Stores near a point, nearest first."""
-
-    items: list[NearbyStore]
+    state: hours.State = Field(
+        description="`closed` by its hours, `closed_for_now` by a temporary closing, `unknown` where no hours are told"
+    )
+    state_until: datetime | None = Field(description="When it closes, or opens again; null: nobody knows, or never")
 
 
 class StoreGiven(BaseModel):
@@ -126,6 +139,12 @@ class StoreGiven(BaseModel):
     )
 
 
+class Closing(BaseModel):
+    """Until when a store is closed."""
+
+    until: AwareDatetime = Field(examples=["2026-12-01T02:00:00Z"], description="In the past: it is open again")
+
+
 class ConsentGiven(BaseModel):
     """Which text the viewer agreed to."""
 
@@ -141,6 +160,48 @@ class Consent(BaseModel):
 
     version: str
     given_at: datetime
+
+
+class SignView(BaseModel):
+    """A sign that a viewer is not where their fixes say."""
+
+    sign: Literal["jumped", "frozen", "shared"] = Field(
+        description="Impossibly fast; the very same digits again and again; the very same digits as many others"
+    )
+    strong: bool = Field(description="Enough by itself; weak ones count in twos")
+    first_at: datetime
+    last_at: datetime
+
+
+class DoubtView(BaseModel):
+    """A viewer with signs against their fixes in a room. Says nothing of where they are."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "viewer": "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f",
+                    "name": "小满",
+                    "room": "019c2f6e-2b3c-7d4e-9f50-6b7c8d9e0f1a",
+                    "last_at": "2026-11-22T12:10:00Z",
+                    "signs": [
+                        {
+                            "sign": "jumped",
+                            "strong": True,
+                            "first_at": "2026-11-22T12:01:00Z",
+                            "last_at": "2026-11-22T12:10:00Z",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    viewer: UUID
+    name: str
+    room: UUID
+    last_at: datetime
+    signs: list[SignView]
 
 
 def _view(row: RowMapping) -> dict[str, Any]:
@@ -166,25 +227,39 @@ async def list_stores(
     return Page(items=[StoreView.model_validate(_view(row)) for row in rows], next=more)
 
 
-@router.get("/stores/nearby", tags=["stores"], responses=refusals("token_missing", "invalid"))
+_DISTANCE = Annotated[float, Meta(ge=0, le=4e7)]
+_CODE = Annotated[str, Meta(max_length=MAX_LENGTH["code"], pattern=PLAIN)]
+
+
+@router.get("/stores/nearby", tags=["stores"], responses=refusals("token_missing", "not_found", "invalid"))
 async def list_nearby_stores(
     session: InSession,
     who: Anyone,
     lng: Annotated[Longitude, Query(examples=[121.45])],
     lat: Annotated[Latitude, Query(examples=[31.22])],
     datum: Annotated[Datum, Query(description="The frame of `lng` and `lat`; there is no default to get wrong")],
+    cursor: Annotated[str | None, Query(max_length=400, description="`next` of the page before, same point")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> NearbyStores:
-    """The brand's stores within 50 km of a point, nearest first. The point is not kept."""
-    rows = await stores.nearby(session, who.brand, lng, lat, datum, limit)
-    return NearbyStores(
-        items=[
-            NearbyStore.model_validate(
-                _view(row)
-                | {"distance_m": round(row["distance_m"]), "walk_minutes": stores.walk_minutes(row["distance_m"])}
-            )
-            for row in rows
-        ]
+) -> Page[NearbyStore]:
+    """The brand's stores within 50 km of a point, nearest first, open or not. The point is not kept."""
+    after = None if cursor is None else stores.Place(*decode_cursor(cursor, tuple[_DISTANCE, _CODE]))
+    zone, at = await stores.zone_of(session, who.brand), now()
+    rows = await stores.nearby(session, who.brand, lng, lat, datum, limit, after)
+    # The distance to the last bit: where the next page begins is decided by the number that ordered this one.
+    more = encode_cursor(rows[-1]["distance_m"], rows[-1]["code"]) if len(rows) == limit else None
+    return Page(items=[_nearby_view(row, at, zone) for row in rows], next=more)
+
+
+def _nearby_view(row: RowMapping, at: datetime, zone: ZoneInfo) -> NearbyStore:
+    stands = hours.standing(row["opens"], row["closes"], row["closed_until"], at, zone)
+    return NearbyStore.model_validate(
+        _view(row)
+        | {
+            "distance_m": round(row["distance_m"]),
+            "walk_minutes": stores.walk_minutes(row["distance_m"]),
+            "state": stands.state,
+            "state_until": stands.until,
+        }
     )
 
 
@@ -220,6 +295,34 @@ async def put_store(session: InSession, who: Ops, once: InOnce, given: StoreGive
     return await once(StoreView, work)
 
 
+_StoreCode = Annotated[str, PathPart(min_length=1, max_length=MAX_LENGTH["code"], pattern=PLAIN)]
+
+
+@router.put(
+    "/stores/{store_code}/closing",
+    status_code=204,
+    tags=["stores"],
+    responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
+)
+async def close_store(session: InSession, who: Ops, store_code: _StoreCode, closing: Closing) -> None:
+    """Close a store for the time being: until then drops give none of its coupons. Those it gave stay good."""
+    at = now()
+    if closing.until > at + LONGEST_CLOSING:
+        raise Refusal("invalid", "A store that stays closed for more than two years is none.", field="until")
+    await stores.close_until(session, who.brand, store_code, closing.until if closing.until > at else None)
+
+
+@router.delete(
+    "/stores/{store_code}/closing",
+    status_code=204,
+    tags=["stores"],
+    responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
+)
+async def open_store(session: InSession, who: Ops, store_code: _StoreCode) -> None:
+    """Take a temporary closing back."""
+    await stores.close_until(session, who.brand, store_code, None)
+
+
 @router.put(
     "/me/consents/location",
     tags=["me"],
@@ -244,3 +347,31 @@ async def read_location_consent(session: InSession, who: Viewer) -> Consent:
 async def withdraw_location_consent(session: InSession, who: Viewer) -> None:
     """Withdraw it. Every fix is erased before this answers; nothing is wrong if there was none."""
     await consents.withdraw(session, who.subject, now())
+
+
+_Microseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_000_000)]
+
+
+@router.get("/ops/doubts", tags=["ops"], responses=refusals("token_missing", "forbidden", "invalid"))
+async def list_doubts(
+    session: InSession,
+    who: Ops,
+    cursor: Annotated[str | None, Query(max_length=500, description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+) -> Page[DoubtView]:
+    """Viewers whose fixes look implausible, of the last seven days, and why; the latest first. No positions."""
+    before = None
+    if cursor is not None:
+        at, viewer, room = decode_cursor(cursor, tuple[_Microseconds, UUID, UUID])
+        before = (_EPOCH + at * _MICROSECOND, viewer, room)
+    found = await doubt.listed(session, who.brand, before, limit)
+    more = None
+    if len(found) == limit:
+        more = encode_cursor((found[-1].last_at - _EPOCH) // _MICROSECOND, found[-1].viewer, found[-1].room)
+    return Page(
+        items=[
+            DoubtView.model_validate({**one._asdict(), "signs": [sign._asdict() for sign in one.signs]})
+            for one in found
+        ],
+        next=more,
+    )

@@ -3,16 +3,20 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from geoalchemy2 import Geometry
-from sqlalchemy import RowMapping, Select, cast, func, select, text
+from sqlalchemy import RowMapping, Select, cast, func, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from geo.datum import Datum, to_canonical
 from geo.store_file import BadLine, StoreLine, examine, read
 from geo.tables import Store
+from kernel.errors import Refusal
 from kernel.ids import new_id
 from kernel.tables import Brand
 
@@ -168,6 +172,7 @@ def _columns() -> list[Any]:
         Store.radius_m,
         Store.opens,
         Store.closes,
+        Store.closed_until,
     ]
 
 
@@ -188,25 +193,80 @@ async def by_code(session: AsyncSession, brand: str, code: str) -> RowMapping | 
     return (await session.execute(query)).mappings().one_or_none()
 
 
-def nearby_query(brand: str, lng: float, lat: float, limit: int) -> Select[Any]:
-    """The nearest stores of ``brand`` to a canonical point, with ``distance_m``. Walks ``ix_stores_position``."""
+class Place(NamedTuple):
+    """A place in the list of stores near a point: how far the last store of a page was, and its code."""
+
+    distance_m: float
+    code: str
+
+
+def nearby_query(brand: str, lng: float, lat: float, limit: int, after: Place | None = None) -> Select[Any]:
+    """The nearest stores of ``brand`` to a canonical point, behind ``after``, with ``distance_m``.
+
+    Walks ``ix_stores_position`` twice: in order of distance, as far as ``limit`` stores, and then for whatever is not
+    farther than the farthest of those. The index orders by distance on a sphere, up to 0.6 % off; the second walk makes
+    the order exactly the one that is shown, so that pages neither repeat nor skip a store. A page far behind passes
+    over all stores before it.
+    """
     # The point is cast, never the column: the index is on the column as it is.
     here = func.geography(func.ST_SetSRID(func.ST_MakePoint(lng, lat), 4326))
-    nearest = (
-        select(*_columns(), func.ST_Distance(Store.position, here).label("distance_m"))
-        .where(Store.brand_id == brand, func.ST_DWithin(Store.position, here, NEARBY_WITHIN_M))
+    distance = func.ST_Distance(Store.position, here)
+    wanted = [Store.brand_id == brand]
+    if after is not None:
+        wanted.append(tuple_(distance, Store.code) > tuple_(literal(after.distance_m), literal(after.code)))
+    walked = (
+        select(distance.label("distance_m"))
+        .where(*wanted, func.ST_DWithin(Store.position, here, NEARBY_WITHIN_M))
         .order_by(Store.position.op("<->")(here))
         .limit(limit)
-        .subquery("nearest")
+        .subquery("walked")
     )
-    # The index orders by distance on a sphere; what is shown is ordered by the distance that is shown.
-    return select(nearest).order_by(nearest.c.distance_m, nearest.c.code)
+    farthest = select(func.max(walked.c.distance_m)).scalar_subquery()
+    return (
+        select(*_columns(), distance.label("distance_m"))
+        # A metre more: within exactly its own distance a store need not be, to the last bit.
+        .where(*wanted, func.ST_DWithin(Store.position, here, farthest + 1))
+        .order_by("distance_m", Store.code)
+        .limit(limit)
+    )
 
 
 async def nearby(
-    session: AsyncSession, brand: str, lng: float, lat: float, datum: Datum, limit: int = 20
+    session: AsyncSession,
+    brand: str,
+    lng: float,
+    lat: float,
+    datum: Datum,
+    limit: int = 20,
+    after: Place | None = None,
 ) -> Sequence[RowMapping]:
-    """Up to ``limit`` stores of ``brand`` within 50 km of a point, nearest first: ``listed`` plus ``distance_m``."""
+    """Up to ``limit`` stores of ``brand`` within 50 km of a point, nearest first: ``listed`` plus ``distance_m``.
+
+    ``after`` is the place of the last store of the page before, from the same point.
+    """
     x, y = to_canonical(lng, lat, datum)
-    rows: Sequence[RowMapping] = (await session.execute(nearby_query(brand, x, y, limit))).mappings().all()
+    rows: Sequence[RowMapping] = (await session.execute(nearby_query(brand, x, y, limit, after))).mappings().all()
     return rows
+
+
+async def zone_of(session: AsyncSession, brand: str) -> ZoneInfo:
+    """The time zone in which the brand's hours are meant. Refusal ``not_found`` for a brand that does not exist."""
+    name = await session.scalar(select(Brand.timezone).where(Brand.id == brand))
+    if name is None:
+        raise Refusal("not_found", "This brand does not exist.")
+    return ZoneInfo(name)
+
+
+async def close_until(session: AsyncSession, brand: str, code: str, until: datetime | None) -> UUID:
+    """Close a store for the time being, or (None) open it again; returns its id. Refusal ``not_found``.
+
+    From the commit on it is matched to nobody; gateways, which keep stores in memory, see it within seconds and ask
+    the database under the drop's lock anyway.
+    """
+    query = update(Store).where(Store.brand_id == brand, Store.code == code)
+    # The clock, not the transaction's beginning: `geo.catchments` looks at this to see that something changed.
+    changed = query.values(closed_until=until, updated_at=func.clock_timestamp()).returning(Store.id)
+    store: UUID | None = await session.scalar(changed)
+    if store is None:
+        raise Refusal("not_found", "The brand has no store with this code.")
+    return store

@@ -6,6 +6,7 @@ from uuid import UUID
 from geoalchemy2 import Geography, WKBElement
 from sqlalchemy import (
     REAL,
+    BigInteger,
     CheckConstraint,
     Float,
     ForeignKey,
@@ -76,18 +77,40 @@ class Location(Table):
         # A drop's question: who in this room is within reach of these stores?
         Index("ix_locations_position", "position", postgresql_using="gist"),
         Index("ix_locations_fixed_at", "fixed_at"),
+        # Doubt's question: how many in this room have sent these very digits?
+        Index("ix_locations_digits", "room_id", "digits"),
         {"prefixes": ["UNLOGGED"]},
     )
 
     room_id: Mapped[UUID] = mapped_column(primary_key=True)
     viewer_id: Mapped[UUID] = mapped_column(primary_key=True, index=True)
-    position: Mapped[WKBElement] = mapped_column(Geography("POINT", 4326, spatial_index=False))
+    position: Mapped[WKBElement] = mapped_column(
+        Geography("POINT", 4326, spatial_index=False), comment="stays where it is while fixes only tremble"
+    )
     accuracy_m: Mapped[float] = mapped_column(REAL)
     fixed_at: Mapped[datetime]
+    digits: Mapped[int | None] = mapped_column(BigInteger, comment="hash of the newest fix as it was given")
     repeats: Mapped[int] = mapped_column(
         SmallInteger, server_default="0", comment="how many fixes before it had the very same digits"
     )
     doubt: Mapped[str | None] = mapped_column(
-        Text, comment="`jumped` or `frozen`: why the fix is implausible, if it is"
+        Text, comment="the signs that together make the viewer implausible, with + between them; see geo.doubt"
     )
     doubted_at: Mapped[datetime | None] = mapped_column(comment="when that was last seen; doubt outlives one good fix")
+
+
+class Doubt(Table):
+    """A sign that a viewer is not where their fixes say, for ops to look at. Holds no position."""
+
+    __tablename__ = "doubts"
+    __table_args__ = (
+        CheckConstraint("sign IN ('jumped', 'frozen', 'shared')", name="sign"),
+        Index("ix_doubts_brand", "brand_id", "last_at"),
+    )
+
+    room_id: Mapped[UUID] = mapped_column(primary_key=True)
+    viewer_id: Mapped[UUID] = mapped_column(ForeignKey("members.id", ondelete="CASCADE"), primary_key=True, index=True)
+    sign: Mapped[str] = mapped_column(Text, primary_key=True)
+    brand_id: Mapped[str] = mapped_column(Text)
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,7 +1,9 @@
 """Drops: who may release them, whom they reach, how they end."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -16,7 +18,7 @@ from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
-from kernel.postgres import transaction
+from kernel.postgres import Sessions, transaction
 from live import wire
 
 
@@ -170,6 +172,35 @@ async def test_who_comes_into_reach_while_it_runs_is_granted(world: World) -> No
     assert await drops.grant_arrivals(world.kernel.sessions, world.room, [viewer.subject]) == 1
     assert await drops.grant_arrivals(world.kernel.sessions, world.room, [viewer.subject]) == 0
     assert await drops.grant_arrivals(world.kernel.sessions, world.room, []) == 0
+    await _clean(world)
+
+
+async def test_arrivals_of_all_rooms_are_one_question_and_who_was_decided_about_is_not_matched_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matched: list[list[object]] = []
+    grant = push.grant_arrivals
+
+    async def counted(sessions: Sessions, room: UUID, viewers: Sequence[UUID]) -> int:
+        matched.append(sorted(viewers))
+        return await grant(sessions, room, viewers)
+
+    monkeypatch.setattr(push, "grant_arrivals", counted)
+    near, far = await world.viewers(1), await world.viewers(1, north_m=8_000)
+    here = [(world.room, viewer.subject) for viewer in near + far]
+    elsewhere = [(new_id(), near[0].subject)]
+    sessions = world.kernel.sessions
+    assert await push.grant_everywhere(sessions, []) == 0
+    assert await push.grant_everywhere(sessions, here + elsewhere) == 0
+    assert matched == [], "no drop is open anywhere"
+    await world.drop(await world.campaign(), "push")
+    assert await push.grant_everywhere(sessions, here + elsewhere) == 1
+    assert await push.grant_everywhere(sessions, here + elsewhere) == 0
+    assert matched == [sorted(viewer for _, viewer in here), [far[0].subject]]
+    await world.locate(far[0], 100)
+    assert await push.grant_everywhere(sessions, here) == 1
+    assert await push.grant_everywhere(sessions, here) == 0
+    assert len(matched) == 3
     await _clean(world)
 
 

@@ -1,7 +1,8 @@
 """REST of ``geo``: stores, nearby, consent; and what it refuses without falling over."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -125,6 +126,9 @@ BAD_POSITIONS = [
     "lng=121&lat=31&datum=utm",
     "lng=121&lat=31&datum=gcj02&limit=0",
     "lat=31&datum=gcj02",
+    "lng=1&lat=31&datum=gcj02&cursor=WyJBIl0",
+    "lng=1&lat=31&datum=gcj02&cursor=W251bGwsIkEiXQ",
+    "lng=1&lat=31&datum=gcj02&cursor=WzEsIlx1MDAwMCJd",
 ]
 
 
@@ -180,7 +184,7 @@ async def test_consent_is_given_read_and_withdrawn_with_its_fixes(
     assert given.status_code == 200
     assert (await rest.get(path, headers=me)).json() == given.json()
     async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments) as desk:
-        await desk.locate("tea", viewer, UUID(int=1), 121.47, 31.23, "gcj02", 20.0, now())
+        await desk.locate("tea", viewer, UUID(int=1), 121.4737, 31.2304, "gcj02", 20.0, now())
         assert (await rest.delete(path, headers=me)).status_code == 204
         async with kernel.engine.connect() as connection:
             assert (await connection.exec_driver_sql("SELECT count(*) FROM locations")).scalar() == 0
@@ -221,3 +225,98 @@ async def test_openapi_shows_an_example_and_every_refusal() -> None:
     schemas = document["components"]["schemas"]
     for name in ("StoreView", "NearbyStore", "StoreGiven", "Consent"):
         assert schemas[name]["examples"], name
+
+
+async def test_nearby_tells_whether_a_store_is_open_by_the_brands_clock(
+    rest: httpx.AsyncClient, as_: As, keep_stores: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day: dict[str, Any] = {"opens": time(9), "closes": time(22)}
+    night: dict[str, Any] = {"opens": time(18), "closes": time(2)}
+    lines = [store(code, 121.47 + i / 1000, 31.23) for i, code in enumerate(["day", "night", "untold", "ill"])]
+    hours = [day, night, {}, day]
+    await keep_stores([replace(line, **told) for line, told in zip(lines, hours, strict=True)])
+    # 01:30 in Shanghai, where the brand is.
+    monkeypatch.setattr(routes, "now", lambda: datetime(2026, 11, 22, 17, 30, tzinfo=UTC))
+    closing = await rest.put("/v1/stores/ill/closing", json={"until": "2026-11-22T20:00:00+00:00"}, headers=as_("ops"))
+    assert closing.status_code == 204, closing.text
+
+    async def stands() -> list[tuple[str, str, str | None]]:
+        answer = await rest.get("/v1/stores/nearby?lng=121.47&lat=31.23&datum=gcj02", headers=as_("viewer"))
+        return [(i["code"], i["state"], i["state_until"]) for i in answer.json()["items"]]
+
+    morning = "2026-11-23T01:00:00Z"
+    assert await stands() == [
+        ("day", "closed", morning),
+        ("night", "open", "2026-11-22T18:00:00Z"),
+        ("untold", "unknown", None),
+        ("ill", "closed_for_now", morning),
+    ]
+    assert (await rest.delete("/v1/stores/ill/closing", headers=as_("ops"))).status_code == 204
+    assert (await stands())[3] == ("ill", "closed", morning)
+
+
+async def test_a_closing_is_for_ops_for_a_store_that_exists_and_for_a_time_that_makes_sense(
+    rest: httpx.AsyncClient, as_: As, keep_stores: Keep
+) -> None:
+    await keep_stores([store("A", 121.47, 31.23)])
+    cases = [
+        ("viewer", "A", "2027-01-01T00:00:00Z", 403),
+        ("ops", "B", "2027-01-01T00:00:00Z", 404),
+        ("ops", "A", "2027-01-01T00:00:00", 422),
+        ("ops", "A", "9999-12-31T23:59:59-12:00", 422),
+        ("ops", "A", "0001-01-01T00:00:00+12:00", 204),
+    ]
+    for role, code, until, status in cases:
+        answer = await rest.put(f"/v1/stores/{code}/closing", json={"until": until}, headers=as_(role))
+        assert answer.status_code == status, (until, answer.text)
+    (item,) = (await rest.get("/v1/stores", headers=as_("viewer"))).json()["items"]
+    assert item["closed_until"] is None, "what is over already is no closing"
+
+
+async def test_pages_of_nearby_follow_each_other_also_among_stores_of_one_house(
+    rest: httpx.AsyncClient, as_: As, keep_stores: Keep
+) -> None:
+    spots = {
+        "east": (121.4801, 31.23),
+        "north": (121.47, 31.2386),
+        "mall-1": (121.47, 31.24),
+        "mall-2": (121.47, 31.24),
+    }
+    await keep_stores([store(code, *spot) for code, spot in spots.items()])
+    everything = "/v1/stores/nearby?lng=121.47&lat=31.23&datum=gcj02"
+    at_once = (await rest.get(everything, headers=as_("viewer"))).json()
+    assert at_once["next"] is None
+    codes, cursor = [], ""
+    while cursor is not None:
+        page = (
+            await rest.get(f"{everything}&limit=1&cursor={cursor}".removesuffix("&cursor="), headers=as_("viewer"))
+        ).json()
+        codes += [item["code"] for item in page["items"]]
+        cursor = page["next"]
+    assert codes == [item["code"] for item in at_once["items"]] == ["north", "east", "mall-1", "mall-2"]
+
+
+async def test_ops_read_who_is_doubted_and_why_and_nothing_of_where(
+    kernel: Kernel, rest: httpx.AsyncClient, as_: As, make_members: Members
+) -> None:
+    viewers = await make_members(2)
+    at = now()
+    async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments) as desk:
+        for place, viewer in enumerate(viewers):
+            for second, lng in enumerate((121.4711, 121.9711)):
+                then = at + timedelta(seconds=10 * place + second)
+                await desk.locate("tea", viewer, UUID(int=1), lng, 31.2304, "gcj02", 10.0, then)
+    assert (await rest.get("/v1/ops/doubts", headers=as_("guide"))).status_code == 403
+    foreign = await rest.get("/v1/ops/doubts", headers=as_("ops", brand="other"))
+    assert foreign.json() == {"items": [], "next": None}
+    first = (await rest.get("/v1/ops/doubts?limit=1", headers=as_("ops"))).json()
+    rest_of_it = (await rest.get(f"/v1/ops/doubts?cursor={first['next']}", headers=as_("ops"))).json()
+    assert rest_of_it["next"] is None
+    items = first["items"] + rest_of_it["items"]
+    assert [item["viewer"] for item in items] == [str(viewers[1]), str(viewers[0])]
+    for item in items:
+        assert item["room"] == str(UUID(int=1))
+        assert [(sign["sign"], sign["strong"]) for sign in item["signs"]] == [("jumped", True)]
+        assert "121." not in str(item)
+    bad = await rest.get("/v1/ops/doubts?cursor=WzFd", headers=as_("ops"))
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid")

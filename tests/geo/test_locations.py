@@ -1,6 +1,7 @@
 """``geo.locations`` and ``geo.consents``: what is kept of a fix, for whom, and how long."""
 
 import asyncio
+import itertools
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,15 +9,19 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import hypothesis
 import pytest
 import structlog
 from geo_places import Keep, store
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
-from geo import consents, locations
+from geo import consents, doubt, locations
 from geo.catchments import Catchments
-from geo.locations import FROZEN_AFTER, Locations, expire
-from geo.tables import Location, LocationConsent
+from geo.doubt import FROZEN_AFTER, SHARED_BY
+from geo.locations import Locations, expire
+from geo.tables import Doubt, Location, LocationConsent
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.ids import new_id
@@ -25,7 +30,7 @@ from kernel.process import Kernel
 
 Members = Callable[..., Awaitable[list[UUID]]]
 ROOM = UUID(int=1)
-HERE = (121.47, 31.23)
+HERE = (121.4737, 31.2304)
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ async def test_a_fix_is_kept_in_the_canonical_frame_and_answered_with_the_stores
     assert (await kept(kernel))[viewer].position == "POINT(116.41024449916938 39.91640428150164)"
     assert await fix(desk, viewer) == 2
     row = (await kept(kernel))[viewer]
-    assert (row.position, row.accuracy_m) == ("POINT(121.47 31.23)", 20.0)
+    assert (row.position, row.accuracy_m) == ("POINT(121.4737 31.2304)", 20.0)
 
 
 async def test_without_consent_nothing_is_kept(kernel: Kernel, desk: Locations, make_members: Members) -> None:
@@ -120,6 +125,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"accuracy": math.inf}, "location_uncertain"),
     ({"accuracy": math.nan}, "location_uncertain"),
     ({"accuracy": -1.0}, "invalid"),
+    ({"lng": 121.47, "lat": 31.2}, "location_uncertain"),
+    ({"lng": 121.0, "lat": 31.23}, "location_uncertain"),
     ({"lng": math.nan}, "invalid"),
     ({"lat": math.inf}, "invalid"),
     ({"lng": 180.5}, "invalid"),
@@ -218,8 +225,8 @@ async def test_a_jump_marks_the_viewer_for_a_while_and_travel_does_not(
 
     async def seen(viewer: UUID, seconds: float, lng: float, accuracy: float = 20.0) -> str | None:
         await fix(desk, viewer, lng=lng, accuracy=accuracy, now=at + timedelta(seconds=seconds))
-        doubt: str | None = (await kept(kernel))[viewer].doubt
-        return doubt
+        reason: str | None = (await kept(kernel))[viewer].doubt
+        return reason
 
     # 0.01° are 950 m here.
     assert await seen(traveller, 0, 121.40) is None
@@ -231,18 +238,115 @@ async def test_a_jump_marks_the_viewer_for_a_while_and_travel_does_not(
     assert await seen(jumper, 640, 121.421) is None, "ten minutes do"
 
 
-async def test_the_same_digits_again_and_again_are_frozen(
+async def signs(kernel: Kernel) -> set[tuple[UUID, str]]:
+    async with kernel.sessions() as session:
+        return {(row.viewer_id, row.sign) for row in await session.execute(select(Doubt.viewer_id, Doubt.sign))}
+
+
+async def test_the_same_digits_again_and_again_are_a_sign_but_no_doubt_by_themselves(
     kernel: Kernel, desk: Locations, make_members: Members
 ) -> None:
     (viewer,) = await make_members(1)
     at = now()
     for second in range(FROZEN_AFTER + 1):
-        assert (await kept(kernel)).get(viewer) is None or (await kept(kernel))[viewer].doubt is None
+        assert await signs(kernel) == set()
         await fix(desk, viewer, now=at + timedelta(seconds=second))
-    assert (await kept(kernel))[viewer].doubt == "frozen"
-    await fix(desk, viewer, lng=HERE[0] + 1e-6, now=at + timedelta(minutes=15))
+    assert await signs(kernel) == {(viewer, "frozen")}
+    assert (await kept(kernel))[viewer].doubt is None
+    await fix(desk, viewer, lng=HERE[0] + 1e-6, now=at + timedelta(minutes=1))
     row = (await kept(kernel))[viewer]
     assert (row.doubt, row.repeats) == (None, 0)
+
+
+async def test_many_accounts_with_one_fix_are_a_sign_for_whoever_sends_it_then(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    farm = await make_members(SHARED_BY + 1)
+    at = now()
+    for second, viewer in enumerate(farm):
+        await fix(desk, viewer, now=at + timedelta(seconds=second))
+    assert await signs(kernel) == {(viewer, "shared") for viewer in farm[SHARED_BY - 1 :]}
+    elsewhere = await make_members(2)
+    await fix(desk, elsewhere[0], room=UUID(int=2))
+    await fix(desk, elsewhere[1], now=at + timedelta(minutes=6), lng=HERE[0] + 1e-6)
+    await fix(desk, farm[0], now=at + timedelta(minutes=6))
+    assert len(await signs(kernel)) == 2, "another room, other digits, or another hour are no crowd"
+    assert {row.doubt for row in (await kept(kernel)).values()} == {None}
+
+
+async def test_two_weak_signs_make_a_doubt_also_after_leaving_and_coming_back(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    farm = await make_members(SHARED_BY)
+    at = now()
+    for second in range(FROZEN_AFTER + 1):
+        await asyncio.gather(*(fix(desk, viewer, now=at + timedelta(seconds=second)) for viewer in farm))
+    assert {row.doubt for row in (await kept(kernel)).values()} == {"frozen+shared"}
+    left = at + timedelta(minutes=1)
+    await desk.forget(ROOM, farm, left)
+    await fix(desk, farm[0], lng=HERE[0] + 1e-5, now=left)
+    assert (await kept(kernel))[farm[0]].doubt == "frozen+shared"
+    await fix(desk, farm[0], lng=HERE[0] + 2e-5, now=left + timedelta(minutes=11))
+    assert (await kept(kernel))[farm[0]].doubt is None
+    async with transaction(kernel.sessions) as session:
+        assert await doubt.forget(session, at + timedelta(days=6)) == 0
+        assert await doubt.forget(session, at + timedelta(days=8)) == 2 * SHARED_BY
+
+
+trembles = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 2 * math.pi), st.integers(10, 40)), min_size=2, max_size=12)
+
+
+@given(st.floats(-60, 60), trembles)
+@hypothesis.settings(
+    max_examples=15, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+async def test_who_sits_at_the_edge_does_not_flap_whatever_the_radius(
+    kernel: Kernel, desk: Locations, keep_stores: Keep, make_members: Members, off: float, fixes: list[Any]
+) -> None:
+    """A seat ``off`` metres from the edge of a catchment of 1,000 m; each fix is off by less than half its accuracy."""
+    await keep_stores([store("A", *HERE, radius_m=1000)])
+    (viewer,) = await make_members(1)
+    counts, places = [], set()
+    for second, (share, turn, accuracy) in enumerate(fixes):
+        away = share * max(10, min(f[2] for f in fixes)) / 2.1
+        east, north = away * math.cos(turn), 1000 + off + away * math.sin(turn)
+        at = now() + timedelta(seconds=second)
+        lng, lat = HERE[0] + east / 95_200, HERE[1] + north / 110_870
+        counts.append(await fix(desk, viewer, lng=lng, lat=lat, accuracy=float(accuracy), now=at))
+        places.add((await kept(kernel))[viewer].position)
+    changes = sum(one != two for one, two in itertools.pairwise(counts))
+    # Only a fix more than twice as exact as the kept one may correct it: twice between 40 and 10 metres.
+    assert changes <= 2
+    assert len(places) <= 3
+    if max(f[2] for f in fixes) <= 2 * min(f[2] for f in fixes):
+        assert len(places) == 1
+
+
+async def test_who_clearly_leaves_or_comes_is_seen_to(
+    kernel: Kernel, desk: Locations, keep_stores: Keep, make_members: Members
+) -> None:
+    await keep_stores([store("A", *HERE, radius_m=1000)])
+    (viewer,) = await make_members(1)
+    at = now()
+    # An accuracy of 10 m: by itself 1,012 is out and 1,006 near, but neither is a move from where the viewer was.
+    walk = [(900, 1), (998, 1), (1012, 1), (1018, 0), (1006, 0), (1000, 1)]
+    for second, (north, near) in enumerate(walk):
+        told = await fix(
+            desk, viewer, lat=HERE[1] + north / 110_870, accuracy=10.0, now=at + timedelta(seconds=5 * second)
+        )
+        assert told == near, north
+
+
+async def test_a_kept_fix_that_is_stale_does_not_hold_a_new_one(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    (viewer,) = await make_members(1)
+    at = now()
+    for minute, moves in ((0, True), (9, False), (20, True)):
+        before = (await kept(kernel)).get(viewer)
+        await fix(desk, viewer, lng=HERE[0] + minute * 1e-6, now=at + timedelta(minutes=minute))
+        after = (await kept(kernel))[viewer]
+        assert (before is None or before.position != after.position) is moves
 
 
 async def test_a_database_that_fails_is_answered_without_a_word_about_where_anybody_is(

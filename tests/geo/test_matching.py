@@ -1,5 +1,6 @@
 """``geo.matching`` and ``geo.catchments``: PostGIS and memory agree on who is in reach, and both with the rules."""
 
+import math
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from geo.catchments import Catchments, Reach
+from geo.datum import Datum, to_canonical
 from geo.earth import Plane
 from geo.matching import FRESH, candidates, nearest_stores, open_stores
 from geo.tables import Location
@@ -213,6 +215,100 @@ async def test_postgis_and_memory_agree_on_who_is_in_reach(
     assert certain <= {p for p, (s, _) in in_memory(-tolerance).items() if s == "inside"} | {
         p for p in certain if fixes[p[0]][2] < tolerance
     }
+
+
+def geodesic_m(lng: float, lat: float, other_lng: float, other_lat: float) -> float:
+    """Metres along the WGS-84 ellipsoid by Vincenty's inverse formula (Survey Review 176, 1975): neither PostGIS's way
+    nor ours."""
+    a, f = 6_378_137.0, 1 / 298.257223563
+    b, span = a * (1 - f), math.radians(other_lng - lng)
+    u1, u2 = (math.atan((1 - f) * math.tan(math.radians(phi))) for phi in (lat, other_lat))
+    lam = span
+    for _ in range(100):
+        east = math.cos(u2) * math.sin(lam)
+        north = math.cos(u1) * math.sin(u2) - math.sin(u1) * math.cos(u2) * math.cos(lam)
+        sin_s = math.hypot(east, north)
+        if sin_s < 1e-15:
+            return 0.0
+        cos_s = math.sin(u1) * math.sin(u2) + math.cos(u1) * math.cos(u2) * math.cos(lam)
+        sigma = math.atan2(sin_s, cos_s)
+        sin_a = math.cos(u1) * math.cos(u2) * math.sin(lam) / sin_s
+        cos2_a = 1 - sin_a**2
+        middle = cos_s - 2 * math.sin(u1) * math.sin(u2) / cos2_a if cos2_a > 1e-12 else 0.0
+        c = f / 16 * cos2_a * (4 + f * (4 - 3 * cos2_a))
+        turned = span + (1 - c) * f * sin_a * (sigma + c * sin_s * (middle + c * cos_s * (2 * middle**2 - 1)))
+        if abs(turned - lam) < 1e-13:
+            break
+        lam = turned
+    u = cos2_a * (a * a - b * b) / (b * b)
+    big_a = 1 + u / 16384 * (4096 + u * (-768 + u * (320 - 175 * u)))
+    big_b = u / 1024 * (256 + u * (-128 + u * (74 - 47 * u)))
+    cubic = big_b / 6 * middle * (4 * sin_s**2 - 3) * (4 * middle**2 - 3)
+    bent = big_b * sin_s * (middle + big_b / 4 * (cos_s * (2 * middle**2 - 1) - cubic))
+    return b * big_a * (sigma - bent)
+
+
+# The date line, both poles, the equator, and the region's border at Dandong, Ruili and Heihe, where one side is moved
+# by GCJ-02 and the other is not.
+edges = st.sampled_from(
+    [(179.999, -16.8), (-180.0, 66.0), (40.0, 89.98), (-120.0, -89.98), (0.0, 0.0), (124.38, 40.11), (97.86, 24.0),
+     (127.5, 50.26)]
+)  # fmt: skip
+metres = st.floats(-5000, 5000)
+frames = st.sampled_from(["wgs84", "gcj02", "bd09"])
+
+
+@given(
+    edges,
+    st.lists(st.tuples(metres, metres, radii, frames), min_size=1, max_size=6),
+    st.lists(st.tuples(metres, metres, st.floats(0, 1000), frames), min_size=1, max_size=8),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_postgis_memory_and_a_geodesic_agree_at_the_edges_of_the_world_and_of_the_region(
+    kernel: Kernel,
+    brand: str,
+    keep_stores: Keep,
+    middle: tuple[float, float],
+    shops: list[tuple[float, float, int | None, Datum]],
+    people: list[tuple[float, float, float, Datum]],
+) -> None:
+    def at(east: float, north: float) -> tuple[float, float]:
+        lat = middle[1] + north / 111_500
+        lng = middle[0] + east / (111_500 * math.cos(math.radians(lat)))
+        if abs(lat) > 90:  # across the pole
+            lng, lat = lng + 180, math.copysign(180 - abs(lat), lat)
+        return (lng + 180) % 360 - 180, lat
+
+    async with transaction(kernel.sessions) as session:
+        await session.execute(text("TRUNCATE stores, locations CASCADE"))
+    lines = [
+        store(str(number), *at(east, north), radius_m=radius, datum=datum)
+        for number, (east, north, radius, datum) in enumerate(shops)
+    ]
+    ids = await keep_stores(lines)
+    fixes = {
+        UUID(int=number): (*to_canonical(*at(east, north), datum), float(np.float32(accuracy)))
+        for number, (east, north, accuracy, datum) in enumerate(people, 1)
+    }
+    async with transaction(kernel.sessions) as session:
+        await put(session, fixes)
+        query = candidates(ROOM, open_stores("tea", now()), fresh_after=now() - FRESH, k=100)
+        by_postgis = {(row.viewer_id, row.store_id): row for row in await session.execute(query)}
+        reach = await Catchments(kernel.sessions).load(session, "tea")
+    in_memory = {(viewer, near.store): near for viewer, fix in fixes.items() for near in reach.near(*fix)}
+    for viewer, (lng, lat, accuracy) in fixes.items():
+        for line in lines:
+            pair = (viewer, ids[line.code])
+            true = geodesic_m(lng, lat, *line.canonical)
+            depth, tolerance = true - (line.radius_m or 3000), 0.005 * true + 0.01
+            for found in (by_postgis.get(pair), in_memory.get(pair)):
+                if found is not None:
+                    assert found.distance_m == pytest.approx(true, abs=tolerance)
+                    assert depth - accuracy <= tolerance
+                    if abs(depth + accuracy) > tolerance:
+                        assert found.state == ("inside" if depth + accuracy <= 0 else "near")
+                else:
+                    assert depth - accuracy > -tolerance
 
 
 def test_an_empty_brand_has_no_store_near_anybody() -> None:

@@ -1,17 +1,20 @@
 """``geo.stores`` on PostGIS: imports that update, dry runs that do not, and nearest stores by index."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from geo_places import Keep, store
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql
 
 from geo import stores
 from geo.datum import convert
-from geo.stores import import_csv, nearby, nearby_query, walk_minutes
+from geo.earth import distance_m, in_space
+from geo.stores import NEARBY_WITHIN_M, Place, import_csv, nearby, nearby_query, walk_minutes
 from geo.tables import Store
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -129,19 +132,68 @@ async def test_nearby_is_in_order_of_distance_and_knows_the_datum(kernel: Kernel
         assert len(await nearby(session, "tea", *wgs, "wgs84", limit=50)) == 8, "what is 70 km away is not near"
 
 
-async def test_nearby_reads_the_spatial_index_in_order(kernel: Kernel, keep_stores: Keep) -> None:
-    random = np.random.default_rng(7)
-    spots = zip(random.uniform(100, 122, 4000).tolist(), random.uniform(24, 40, 4000).tolist(), strict=True)
-    await keep_stores([store(f"S{i}", *spot) for i, spot in enumerate(spots)])
-    statement = nearby_query("tea", 113.0, 30.0, 10).compile(
-        dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}
-    )
+async def test_nearby_walks_the_spatial_index_and_touches_little_of_25000_stores(kernel: Kernel, brand: str) -> None:
+    fill = """
+        INSERT INTO stores (id, brand_id, code, name, banner, city, address,
+                            source_lng, source_lat, source_datum, position)
+        SELECT gen_random_uuid(), :brand, 'S' || i, 'n', 'b', 'c', 'a', x, y, 'gcj02', ST_MakePoint(x, y)::geography
+        FROM (SELECT i, 100 + 22 * (i * 0.618034 % 1) AS x, 24 + 16 * (i * 0.414214 % 1) AS y
+              FROM generate_series(1, 25000) AS i) AS spots
+    """
     async with transaction(kernel.sessions) as session:
+        await session.execute(text(fill), {"brand": brand})
         await session.execute(text("ANALYZE stores"))
-        plan = "\n".join((await session.scalars(text(f"EXPLAIN {statement}"))).all())
-    assert "Index Scan using ix_stores_position" in plan, plan
-    assert 'Order By: ("position" <->' in plan, plan
-    assert "Seq Scan" not in plan, plan
+        for after in (None, Place(20_000.0, "S1")):
+            statement = nearby_query("tea", 113.0, 30.0, 10, after).compile(
+                dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}
+            )
+            explain = text(f"EXPLAIN (ANALYZE, BUFFERS) {statement}")
+            plan = "\n".join((await session.scalars(explain)).all())
+            assert plan.count("Index Scan using ix_stores_position") == 2, plan
+            assert 'Order By: ("position" <->' in plan, plan
+            assert "Seq Scan on stores" not in plan, plan
+            # Eight kilobytes each: a walk over all stores would read some 900.
+            pages = re.search(r"Buffers: shared hit=(\d+)", plan)
+            assert pages, plan
+            assert int(pages[1]) < 200, plan
+
+
+around = st.tuples(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4))
+middles = st.sampled_from([(121.47, 31.23), (179.999, -16.8), (0.0, 0.0), (25.0, 89.7), (114.1, 22.53), (-179.9, 66.0)])
+
+
+@given(middles, st.lists(around, max_size=12), st.integers(1, 5))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_pages_put_together_are_the_list_that_a_geodesic_would_give(
+    kernel: Kernel,
+    keep_stores: Keep,
+    middle: tuple[float, float],
+    spots: list[tuple[float, float]],
+    limit: int,
+) -> None:
+    async with transaction(kernel.sessions) as session:
+        await session.execute(text("TRUNCATE stores CASCADE"))
+    lines = [
+        store(f"S{i}", (middle[0] + dx + 180) % 360 - 180, min(90, middle[1] + dy)) for i, (dx, dy) in enumerate(spots)
+    ]
+    await keep_stores(lines)
+    here = in_space(*middle)
+    expected = {
+        line.code: metres
+        for line in lines
+        if (metres := float(distance_m(in_space(*line.canonical), here))) <= NEARBY_WITHIN_M
+    }
+    found, after = [], None
+    async with kernel.sessions() as session:
+        while page := (await session.execute(nearby_query("tea", *middle, limit, after))).all():
+            found += [(row.distance_m, row.code) for row in page]
+            after = Place(*found[-1])
+    assert found == sorted(found)
+    assert len(found) == len({code for _, code in found})
+    edge = {code for code, metres in expected.items() if metres > NEARBY_WITHIN_M - 1}
+    assert expected.keys() - edge <= {code for _, code in found} <= expected.keys() | edge
+    for metres, code in found:
+        assert metres == pytest.approx(expected[code], rel=0.005, abs=0.05)
 
 
 @pytest.mark.parametrize(("metres", "minutes"), [(0, 1), (57, 1), (60, 2), (1000, 18), (3000, 52)])
