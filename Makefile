@@ -1,7 +1,7 @@
 # Nearcast. `make` shows what there is.
 .DEFAULT_GOAL := help
 .PHONY: help install install-media install-test run test test-deep check lock clean
-.PHONY: bench bench-fanout bench-peak bench-joins bench-memory bench-report
+.PHONY: bench bench-fanout bench-peak bench-joins bench-memory bench-claims bench-drop bench-nearby bench-report
 
 # Every process here is many starts of the same modules: compiled once, they start in half the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -59,6 +59,17 @@ bench-memory: install ## memory of a viewer who only watches; QUICK=1 likewise
 	@$(BENCH) memory
 
 bench: bench-fanout bench-peak bench-joins bench-memory ## all of these, one after the other
+
+COUPON_BENCH = .venv/bin/python -m loadtest.bench.coupons $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-claims: install ## durable coupons a second, beside one commit a claim and beside Redis; QUICK=1 likewise
+	@$(COUPON_BENCH) claims
+
+bench-drop: install ## a push drop to 100,000 viewers, beside one query a viewer; QUICK=1 likewise
+	@$(COUPON_BENCH) drop
+
+bench-nearby: install ## fixes matched to 25,000 stores in memory, and PostGIS; QUICK=1 likewise
+	@$(COUPON_BENCH) nearby
 
 bench-report: ## write the latest results into docs/performance.md, and its picture
 	@.venv/bin/python -m loadtest.bench.report

@@ -5,10 +5,29 @@ import json
 from typing import Any
 
 import uvloop
+from rich.console import Console
+from rich.table import Table
 
 from loadtest.bench.coupons import claims, drop, nearby
+from loadtest.bench.machine import describe
 
 BENCHES: dict[str, Any] = {"claims": claims, "drop": drop, "nearby": nearby}
+
+
+def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    if result["bench"] == "claims":
+        return [{"contender": name, **found} for name, found in result["contenders"].items()]
+    return list(result["sizes"])
+
+
+def _show(result: dict[str, Any]) -> None:
+    rows = _rows(result)
+    table = Table(title=f"{result['bench']} ({describe()})", title_justify="left", caption=result.get("durability"))
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int | float) else str(value) for value in row.values()))
+    Console(highlight=False, width=140).print(table)
 
 
 def main() -> None:
@@ -19,6 +38,7 @@ def main() -> None:
     chosen = parser.parse_args()
     bench = BENCHES[chosen.name]
     result = uvloop.run(bench.measure(bench.Plan.quick() if chosen.quick else bench.Plan()))
+    _show(result)
     print(json.dumps({name: result[name] for name in bench.FIELDS}))
 
 
