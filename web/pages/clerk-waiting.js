@@ -37,7 +37,7 @@ function draw(queue, tell) {
   const button = h('button', {class: 'button', type: 'button', id: 'tellNow', onclick: () => during(button, tell)}, icon('send'), h('span', {t: 'tellNow'}));
   const refused = sales.filter((sale) => sale.refusal).map((sale) => conflict(sale, () => { queue.drop(sale.key); draw(queue, tell); }));
   // Folded: an evening without a network must not push the next customer's form off the screen.
-  const list = h('details', {open: Boolean(place.querySelector('details')?.open)}, h('summary', {class: 'small', id: 'waitingCount', t: ['nWaiting', {n: waiting.length}]}),
+  const list = h('details', {open: Boolean(place.querySelector('details')?.open)}, h('summary', {class: 'small', id: 'waitingCount', t: ['nToTell', {n: waiting.length}]}),
     h('ul', {class: 'stack'}, ...waiting.map((sale) => row(sale, h('span', {class: 'badge', t: 'waits'})))));
   place.replaceChildren(...[
     refused.length > 0 && h('p', {class: 'small', role: 'alert', style: 'color: var(--no)', t: ['nConflicts', {n: refused.length}]}),

@@ -150,7 +150,7 @@ function orderFields(threshold = 0) {
 function confirmAlone(qr, at) {
   const {fields, read, amount} = orderFields();
   const form = h('form', {class: 'card stack'},
-    h('span', {class: 'badge', t: 'noNetwork'}),
+    h('span', {class: 'badge', t: 'offline'}),
     h('h2', {t: 'offlineGenuine'}), h('p', {class: 'num'}, grouped(codeIn(qr))), h('p', {class: 'small dim', t: 'offlineUnknown'}),
     ...fields, h('button', {class: 'button main wide tall', id: 'confirmAlone'}, icon('check'), h('span', {t: 'redeemOffline'})),
     h('button', {class: 'button quiet wide', type: 'button', t: 'cancel', onclick: ready}));
