@@ -311,6 +311,7 @@ async def test_an_audience_without_an_api_says_so_and_fails(
 # ---- a whole evening -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.deep  # test_newcomer holds a shorter one to the same
 async def test_a_short_evening_contains_everything_and_has_no_problem(
     settings: Settings, kernel: Kernel, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -194,6 +194,7 @@ def test_without_an_account_a_page_asks_for_one(visit: Callable[..., Person]) ->
     assert clerk.sees("#store").text
 
 
+@pytest.mark.deep  # test_gateways_killed does the same without a page
 def test_a_viewer_outlives_the_gateways_and_misses_no_announcement(stack: Stack, visit: Callable[..., Person]) -> None:
     office = Office(stack.api)
     room = office.get("/v1/rooms?state=live")["items"][0]["id"]
