@@ -23,6 +23,8 @@ from kernel.settings import Settings
 BRAND = "bench"
 CITIES = ((121.47, 31.23), (116.40, 39.91), (113.26, 23.13), (114.06, 22.55), (104.07, 30.66), (120.16, 30.27))
 """Six Chinese city centres, canonical degrees; stores scatter within some 30 km of them."""
+STORES_A_CITY = 400
+"""A brand with more stores has them in more cities, and not in one another's doorway."""
 
 _STORES = text(
     """
@@ -41,8 +43,7 @@ _STORES = text(
 _VIEWERS = text(
     """
     WITH numbered AS (
-        SELECT position::geometry AS p, row_number() OVER () AS place, count(*) OVER () AS stores FROM stores
-        WHERE brand_id = :brand
+        SELECT position::geometry AS p, row_number() OVER () AS place FROM stores WHERE brand_id = :brand
     ), people AS (
         SELECT gen_random_uuid() AS id, n FROM generate_series(1, :count) AS n
     ), member AS (
@@ -61,7 +62,7 @@ _VIEWERS = text(
                CASE WHEN n % 10 = 0 THEN 60000 + random() * 60000 ELSE sqrt(random()) * 2900 END AS reach
         FROM people
     ) AS people
-    JOIN numbered ON numbered.place = people.n % numbered.stores + 1
+    JOIN numbered ON numbered.place = people.n % :stores + 1
     """
 )
 
@@ -112,6 +113,11 @@ class BrandAtWork:
         return Campaign(campaign, drop)
 
 
+def _centres(stores: int) -> list[tuple[float, float]]:
+    further = max(0, stores // STORES_A_CITY - len(CITIES))
+    return [*CITIES, *((104 + 0.9 * (place % 18), 24 + 0.9 * (place // 18)) for place in range(further))]
+
+
 @asynccontextmanager
 async def servers_of_its_own() -> AsyncIterator[Settings]:
     """A fresh, migrated PostgreSQL with the durability of production (fsync and synchronous commit on) and a Redis."""
@@ -132,7 +138,7 @@ async def brand_at_work(settings: Settings, *, stores: int, viewers: int) -> Asy
     guide, room = new_id(), new_id()
     async with open_kernel(settings) as kernel:
         async with transaction(kernel.sessions) as session:
-            xs, ys = zip(*CITIES, strict=True)
+            xs, ys = zip(*_centres(stores), strict=True)
             await session.execute(text("INSERT INTO brands (id, name) VALUES (:id, 'Bench')"), {"id": BRAND})
             await session.execute(
                 text(
@@ -148,9 +154,9 @@ async def brand_at_work(settings: Settings, *, stores: int, viewers: int) -> Asy
                 {"id": room, "b": BRAND, "guide": guide},
             )
             await session.execute(
-                _STORES, {"brand": BRAND, "count": stores, "xs": list(xs), "ys": list(ys), "cities": len(CITIES)}
+                _STORES, {"brand": BRAND, "count": stores, "xs": list(xs), "ys": list(ys), "cities": len(xs)}
             )
-            await session.execute(_VIEWERS, {"brand": BRAND, "count": viewers, "room": room})
+            await session.execute(_VIEWERS, {"brand": BRAND, "count": viewers, "room": room, "stores": stores})
         async with kernel.engine.connect() as connection:
             autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
             for table in ("stores", "members", "attendance", "locations"):
