@@ -160,7 +160,7 @@ middles = st.sampled_from([(121.47, 31.23), (179.999, -16.8), (0.0, 0.0), (25.0,
 
 
 @given(middles, st.lists(around, max_size=12), st.integers(1, 5))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_pages_put_together_are_the_list_that_a_geodesic_would_give(
     kernel: Kernel,
     keep_stores: Keep,
