@@ -136,8 +136,8 @@ async def one_of_everything(world: World, client: httpx.AsyncClient) -> dict[str
         "brand": world.ops.brand, "room": str(world.room), "viewer": str(viewer.subject),
         "guide": str(world.guide.subject), "campaign": str(campaign), "drop": str(drop),
         "coupon": coupon["id"], "code": coupon["code"], "qr": str(qr),
-        "redemption_id": redeemed["id"], "product": product["id"], "webhook": webhook["webhook"]["id"], "comment": str(comment),
-        "store_code": "S1",
+        "redemption_id": redeemed["id"], "product": product["id"], "webhook": webhook["webhook"]["id"],
+        "comment": str(comment), "store_code": "S1",
     }  # fmt: skip
 
 
@@ -217,6 +217,8 @@ async def test_a_viewer_of_the_same_brand_can_do_nothing_that_is_for_staff(world
     before = await rows(world)
     for method, path in api.operations():
         mine = path.startswith("/v1/me") or path in ("/v1/drops/{drop}/claims", "/v1/auth/refresh")
+        if f"{method} {path}" == "DELETE /v1/me":
+            continue  # they would be nobody's from then on
         may = mine or (path.endswith(("/reminder", "/reports")) and "/ops/" not in path)
         answer = await api.call(method, path, token)
         assert answer.status_code < 500
@@ -225,13 +227,6 @@ async def test_a_viewer_of_the_same_brand_can_do_nothing_that_is_for_staff(world
         if "{coupon}" in path:
             assert answer.json()["code"] == "not_found", (method, path, answer.text)
     after = await rows(world)
-    for name in before.keys() - {
-        "reports",
-        "reported_comments",
-        "reminders",
-        "bindings",
-        "coupons",
-        "drops",
-        "campaigns",
-    }:
-        assert before[name] <= after[name], name
+    # What is the stranger's own they may change; and what a claim of theirs leaves is counted in the drop and campaign.
+    for name in before.keys() - {"drops", "campaigns"}:
+        assert {one for one in before[name] if str(stranger.subject) not in one} <= after[name], name
