@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from live.media import sign, stream_name
 
 DRAIN_SECONDS = 10
 """How long the summary waits for the relay to tell the last events."""
+BEGIN_SECONDS = 60
+"""How long the audience may take to say its first line before it is told to stop anyway."""
+CLOSING_SECONDS = 120
+"""How long it may take for its summary: what it allows itself to begin and to end, and some more."""
 STATUS_SECONDS = 5
 """How often a status line is printed where the output is not a terminal."""
 
@@ -41,6 +45,7 @@ class Audience:
         self.latest: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
+        self._begun = asyncio.Event()
 
     async def play(self, running: Stack, viewers: int, stopping: asyncio.Event) -> None:
         """Run until ``stopping``, then ask it for its summary."""
@@ -54,21 +59,28 @@ class Audience:
                 start_new_session=True,
             )
         reading = asyncio.create_task(self._read(process))
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if process.returncode is None and not reading.done():
-            process.send_signal(signal.SIGINT)
+        calling = asyncio.create_task(self._call_off(process, stopping))
+        await asyncio.wait({reading, calling}, return_when=asyncio.FIRST_COMPLETED)
+        calling.cancel()
         try:
-            await asyncio.wait_for(reading, 30)
+            await asyncio.wait_for(reading, CLOSING_SECONDS)
         except TimeoutError:
             process.kill()
         self.exit_code = await process.wait()
+
+    async def _call_off(self, process: asyncio.subprocess.Process, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        # Before its first line it does not listen yet: a signal would end it without a summary.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._begun.wait(), BEGIN_SECONDS)
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in process.stdout:
             self.latest = json.loads(line)
+            self._begun.set()
             if "problems" in self.latest:
                 self.summary = self.latest
 
@@ -178,7 +190,9 @@ async def _summary(kernel: Kernel, audience: Audience, shed: int, since: datetim
     }
     if not ok:
         line["findings"] = [finding.code for finding in report.findings] + ([] if drained else ["outbox_not_drained"])
-    if seen.get("problems"):
+    if not seen:
+        line["problems"] = [{"what": f"the audience ended without a summary (exit code {audience.exit_code})"}]
+    elif seen["problems"]:
         line["problems"] = seen["problems"]
     return line, ok
 

@@ -19,7 +19,7 @@ from app.processes import bound, free_port
 from kernel.postgres import create_engine
 from kernel.settings import PREFIX, Settings
 
-START_SECONDS = 45
+START_SECONDS = 90
 STOP_SECONDS = 30
 """How long a process may take to end after SIGTERM before it is killed: longer than a gateway may drain."""
 GATEWAYS = 2

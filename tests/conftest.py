@@ -9,9 +9,10 @@ from threading import Event, Thread
 from typing import TypeVar
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from cluster import Cluster, redis_cluster
+from databases import Database
+from sqlalchemy import text
 
 from app import demo, migrations, processes, up
 from app.embedded import servers
@@ -70,6 +71,12 @@ async def _migrated(settings: Settings) -> AsyncIterator[Settings]:
     async with servers(settings) as started:
         engine = create_engine(started)
         await migrations.upgrade(engine)
+        # Nothing here has to outlive the machine, and nothing happens unasked while a test runs.
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            for setting in ("fsync", "full_page_writes", "autovacuum"):
+                await connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+            await connection.execute(text("SELECT pg_reload_conf()"))
         await engine.dispose()
         yield started
 
@@ -121,22 +128,22 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def database(running: Settings) -> Database:
+    """The database that this worker's tests use in turn."""
+    assert running.database_url
+    return Database(running.database_url)
+
+
 @pytest.fixture
-async def settings(running: Settings) -> AsyncIterator[Settings]:
-    """Settings with a fresh migrated database and an emptied Redis."""
-    assert running.database_url and running.redis_url
-    server, _, template = running.database_url.rpartition("/")
-    name = f"t_{uuid4().hex[:12]}"
-    admin = await asyncpg.connect(f"{server}/postgres")
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        client = create_client(running)
-        await client.flushall()
-        await client.aclose()
-        yield running.model_copy(update={"database_url": f"{server}/{name}"})
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+async def settings(running: Settings, database: Database) -> AsyncIterator[Settings]:
+    """Settings with a database as the migrations left it and an emptied Redis."""
+    await database.provide()
+    client = create_client(running)
+    await client.flushall()
+    await client.aclose()
+    yield running.model_copy(update={"database_url": database.url})
+    await database.restore()
 
 
 @pytest.fixture

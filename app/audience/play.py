@@ -28,7 +28,7 @@ MAIN_TITLE = "今晚上新 · 附近门店送券"
 SIDE_GUIDES = range(2, 8)
 """Guides who may have a side room."""
 PAGE = 100
-START_SECONDS = 30
+START_SECONDS = 60
 """By then stores and rooms are known and the guides are in their rooms, or something is wrong."""
 
 
@@ -44,6 +44,7 @@ async def run(api: str, viewers: int, seconds: float | None, *, seed: int = 7) -
     shed: int | None = None
     try:
         with _stopped_by_signals(stopping):
+            _print({"second": 0})  # from here on a signal ends it as it should
             async with asyncio.TaskGroup() as group:
                 stage = Stage(rest, tally, Random(seed), group)  # noqa: S311 - nothing here is a secret
                 try:

@@ -303,7 +303,8 @@ async def test_an_audience_without_an_api_says_so_and_fails(
 ) -> None:
     monkeypatch.setattr("app.audience.rest.PATIENCE", ())
     assert await audience.run(f"http://127.0.0.1:{free_port}", 5, 1) == 1
-    (closing,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, closing = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first == {"second": 0}
     assert closing["viewers"] == 0
     assert closing["problems"][0]["what"] == "the evening could not begin"
 

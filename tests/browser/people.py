@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ PHONE = (390, 844)
 DESK = (1360, 900)
 """Screens, in CSS pixels."""
 SECONDS = 120
+SOON_SECONDS = 3
 _NOT_YET = (
     ElementClickInterceptedException,
     ElementNotInteractableException,
@@ -71,23 +73,27 @@ class Person:
 
     def sees(self, css: str, text: str = "") -> WebElement:
         """A visible element, with ``text`` somewhere in it."""
+        return self.until(lambda: self._find(css, text), f"{css} with {text!r}")
 
-        def look() -> WebElement | None:
-            for element in self.driver.find_elements(By.CSS_SELECTOR, css):
-                if element.is_displayed() and text in element.text:
-                    return element
-            return None
+    def sees_soon(self, css: str, text: str = "") -> bool:
+        """Whether there is such an element within seconds: for what is tried again if not."""
+        deadline = time.monotonic() + SOON_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(*_NOT_YET):
+                if self._find(css, text):
+                    return True
+            time.sleep(0.05)
+        return False
 
-        return self.until(look, f"{css} with {text!r}")
+    def _find(self, css: str, text: str) -> WebElement | None:
+        for element in self.driver.find_elements(By.CSS_SELECTOR, css):
+            if element.is_displayed() and text in element.text:
+                return element
+        return None
 
     def sees_no(self, css: str, text: str = "") -> None:
         """No such element is visible (any more)."""
-
-        def gone() -> bool:
-            elements = self.driver.find_elements(By.CSS_SELECTOR, css)
-            return not any(element.is_displayed() and text in element.text for element in elements)
-
-        self.until(gone, f"{css} with {text!r} gone")
+        self.until(lambda: self._find(css, text) is None, f"{css} with {text!r} gone")
 
     def taps(self, css: str, text: str = "") -> None:
         """Tap the element once it can be tapped."""
