@@ -1,10 +1,12 @@
 """What a person may ask for: everything that is kept about them, and that it be erased."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -109,6 +111,12 @@ async def everything(world: World, signer: Signer) -> tuple[Principal, Principal
     return me, other, {which: card.id for (which, who), card in cards.items() if who == me.subject}
 
 
+def documented_fields() -> dict[str, set[str]]:
+    page = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text().partition("## Taking out")[2]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE)
+    return {subject: set(re.findall(r"`(\w+)`", fields)) for subject, fields in rows}
+
+
 async def dump(world: World) -> dict[str, list[str]]:
     """Every row of every table as text; what is in the outbox in clear."""
     tables = await world.execute(
@@ -152,6 +160,7 @@ async def test_taken_out_is_everything_of_mine_and_nothing_of_others(world: Worl
     assert {(s["kind"], s["room"] is None) for s in taken["sanctions"]} == {
         (kind, everywhere) for kind in ("mute", "ban") for everywhere in (True, False)
     }
+    assert {subject: set(taken[subject][0]) for subject in privacy.SUBJECTS} == documented_fields()
     for theirs in (OTHER, str(other.subject), "阿May", "运营", str(world.ops.subject)):
         assert theirs not in answer.text
 

@@ -91,7 +91,7 @@ export class Wallet {
   async open() {
     const list = h('div', {class: 'stack'});
     const member = h('button', {class: 'button wide', type: 'button', onclick: () => this.#member()}, icon('user'), h('span', {t: 'memberCode'}));
-    const mine = h('button', {class: 'button quiet wide', type: 'button', id: 'myData', onclick: () => openMyData(this.#session)}, icon('shield'), h('span', {t: 'myData'}));
+    const mine = h('button', {class: 'button quiet wide', type: 'button', id: 'myData', onclick: () => { sheet.close(); openMyData(this.#session); }}, icon('shield'), h('span', {t: 'myData'}));
     const sheet = openSheet({title: 'wallet', class: 'wallet', content: [list, member, mine]});
     const draw = () => {
       const order = {issued: 0, redeemed: 1, expired: 2, voided: 3};
