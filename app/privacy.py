@@ -85,6 +85,9 @@ async def erase(session: AsyncSession, brand: str, member: UUID, at: datetime) -
 
     Tokens of ``member`` are refused by whoever follows ``kernel.erasures``. Refusal ``not_found``.
     """
+    if await guides.privacy.brand_of(session, member) == brand:
+        # Before the account's lock, as writers of fixes do it: they hold the consent and then ask for the account.
+        await geo.privacy.erase(session, member)
     if not await guides.privacy.lock(session, brand, member):
         if await erasures.recorded(session, brand, member):
             return False

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
 from world import BRAND, World, make_world
 
 from app import privacy, relay
@@ -172,8 +173,9 @@ async def test_who_was_erased_is_nowhere_and_the_books_still_hold(world: World, 
     assert any(str(me.subject) in row for row in before["outbox"]), "told events name people"
     async with api(world) as client:
         headers = bearer(world, me)
-        for _ in range(2):
-            assert (await client.delete("/v1/me", headers=headers)).status_code == 204, "a second time is as the first"
+        at_once = await asyncio.gather(*(client.delete("/v1/me", headers=headers) for _ in range(2)))
+        again = await client.delete("/v1/me", headers=headers)
+        assert [answer.status_code for answer in (*at_once, again)] == [204] * 3, "any other time is as the first"
         for method, path in (("GET", "/v1/me"), ("GET", "/v1/me/export"), ("POST", "/v1/auth/refresh")):
             refused = await client.request(method, path, headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (401, "account_erased")
@@ -202,6 +204,28 @@ async def test_who_was_erased_is_nowhere_and_the_books_still_hold(world: World, 
     ))  # fmt: skip
     assert states == {mine["used"]: "redeemed", mine["unused"]: "expired", mine["back"]: "expired"}
     assert await findings(world) == []
+
+
+async def test_fixes_on_their_way_and_an_erasure_do_not_wait_for_each_other(world: World) -> None:
+    me, *_ = await world.viewers(1)
+    async with transaction(world.kernel.sessions) as session:
+        await consents.give(session, BRAND, me.subject, "2026-11", now())
+
+    async def erase() -> None:
+        async with transaction(world.kernel.sessions) as session:
+            await privacy.erase(session, BRAND, me.subject, now())
+
+    async with transaction(world.kernel.sessions) as session:
+        # As geo.locations: the consent first, then a sign of doubt, which refers to the account.
+        await session.execute(text("SELECT 1 FROM location_consents FOR SHARE"))
+        erasing = asyncio.create_task(erase())
+        await world.somebody_waits()
+        await session.execute(
+            text("INSERT INTO doubts VALUES (:room, :me, 'jumped', :brand, now(), now())"),
+            {"room": world.room, "me": me.subject, "brand": BRAND},
+        )
+    await erasing
+    assert await world.scalar("SELECT count(*) FROM doubts") == 0
 
 
 async def test_whoever_comes_back_is_somebody_new(world: World) -> None:
