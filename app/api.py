@@ -64,10 +64,12 @@ def create_app(kernel: Kernel) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = asyncio.create_task(Erasures(kernel.sessions, kernel.keyring).run(), name="erasures")
-        async with Catchments(kernel.sessions) as catchments, Issuer(kernel.sessions, catchments) as issuer:
-            app.state.issuer = issuer
-            yield
-        await end(following)
+        try:
+            async with Catchments(kernel.sessions) as catchments, Issuer(kernel.sessions, catchments) as issuer:
+                app.state.issuer = issuer
+                yield
+        finally:
+            await end(following)
 
     app = FastAPI(
         title="Nearcast",
