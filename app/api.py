@@ -26,14 +26,17 @@ import coupons.webhook_routes
 import geo.routes
 import guides.routes
 import live.routes
+from app import privacy_routes
 from app.processes import open_kernel, until_stopped
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
+from kernel.erasures import Erasures
 from kernel.http import install_error_handlers
 from kernel.process import Kernel
 from kernel.redis import answers
 from kernel.settings import Settings
+from kernel.tasks import end
 from live import asyncapi
 from live.streams import Studio
 
@@ -60,9 +63,13 @@ def create_app(kernel: Kernel) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Catchments(kernel.sessions) as catchments, Issuer(kernel.sessions, catchments) as issuer:
-            app.state.issuer = issuer
-            yield
+        following = asyncio.create_task(Erasures(kernel.sessions, kernel.keyring).run(), name="erasures")
+        try:
+            async with Catchments(kernel.sessions) as catchments, Issuer(kernel.sessions, catchments) as issuer:
+                app.state.issuer = issuer
+                yield
+        finally:
+            await end(following)
 
     app = FastAPI(
         title="Nearcast",
@@ -81,7 +88,7 @@ def create_app(kernel: Kernel) -> FastAPI:
     Studio.from_settings(kernel.settings)
     install_error_handlers(app)
     coupon_routes = (coupons.routes, coupons.wallet_routes, coupons.webhook_routes)
-    for routes in (guides.routes, geo.routes, live.routes, *coupon_routes):
+    for routes in (guides.routes, geo.routes, live.routes, *coupon_routes, privacy_routes):
         app.include_router(routes.router)
     app.add_middleware(_Measured, policy=CONTENT_SECURITY_POLICY.format(_played_from(kernel.settings)))
     _add_health(app, kernel)

@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 import uvloop
 
-from app import embedded, migrations, stores_command, up
+from app import embedded, migrations, privacy_command, stores_command, up
 from app.keys import with_keys
 from kernel import log
 from kernel.clock import now
@@ -37,6 +37,7 @@ EXPLAINED = (
     embedded.ServerFailed,
     up.StartFailed,
     SettingMissing,
+    privacy_command.NobodyFound,
 )
 
 
@@ -163,6 +164,22 @@ def protocol(
         sys.stdout.write(typescript.declarations())
     else:
         sys.stdout.write(asyncapi.encoded().decode() + "\n" if as_asyncapi else contract.markdown())
+
+
+@cli.command()
+def export(member: privacy_command.Whose, brand: privacy_command.OfBrand = "demo") -> None:
+    """Print everything kept about a member, as JSON."""
+    run(privacy_command.export(settings_for("export"), member, brand))
+
+
+@cli.command()
+def erase(
+    member: privacy_command.Whose,
+    brand: privacy_command.OfBrand = "demo",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase a member for good; what the books need stays without a person."""
+    run(privacy_command.erase(settings_for("erase"), member, brand, yes=yes))
 
 
 OVERDUE_SECONDS = 60

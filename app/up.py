@@ -119,7 +119,7 @@ def _children(settings: Settings, api: str, logs: Path) -> tuple[list[Child], li
     """The processes of a stack on free ports, the API's at ``api``; the gateways' addresses."""
     api_port = api.rpartition(":")[2]
     children = [
-        Child("worker", ["worker"], _environment(settings), logs / "worker.log"),
+        Child("worker", ["worker"], _environment(settings, worker_port=str(free_port())), logs / "worker.log"),
         Child("api", ["api"], _environment(settings, api_port=api_port), logs / "api.log", f"{api}/readyz"),
     ]
     gateways = []

@@ -4,28 +4,25 @@ Any number may run; each duty takes its work by row locks, so that two workers n
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
 import structlog
-from prometheus_client import REGISTRY, Counter
-from sqlalchemy import delete, func
+from prometheus_client import REGISTRY, Counter, start_http_server
 
-from app import relay
+from app import privacy, relay, retention
 from app.notifier import CouponNotifier, Notifier
 from app.processes import open_kernel, until_stopped
+from app.retention import Rule
 from coupons import drops, ledger, push
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
-from geo import doubt, locations
 from guides.notices import Notices
 from kernel.clock import now
 from kernel.postgres import transaction
 from kernel.process import Kernel
 from kernel.settings import Settings
-from kernel.tables import IdempotencyKey, OutboxEvent
 from kernel.tasks import end
 from live import comments, reminders, rooms, streams, summary
 from live.bus import RedisBus
@@ -36,10 +33,6 @@ log = structlog.get_logger()
 FAILURES = Counter(
     "nearcast_worker_failures", "Turns of a duty that failed and were tried again", ["duty"], registry=REGISTRY
 )
-KEEP_TOLD = timedelta(hours=6)
-"""How long a published outbox row stays, for whoever has to look into yesterday evening."""
-KEEP_KEYS = timedelta(hours=48)
-"""How long a retry with the same Idempotency-Key finds the first answer."""
 MAX_BACKOFF_SECONDS = 10.0
 
 Duty = Callable[[], Awaitable[object]]
@@ -89,22 +82,14 @@ async def _notice_silence(kernel: Kernel) -> None:
             log.info("streams_silent", connections=gone)
 
 
-async def _forget_fixes(kernel: Kernel) -> None:
-    async with transaction(kernel.sessions) as session:
-        await locations.expire(session, now())
-        await doubt.forget(session, now())
+async def _forget(kernel: Kernel, wanted: Sequence[Rule]) -> None:
+    if gone := await retention.forget(kernel.sessions, wanted, now()):
+        log.info("forgotten", **gone)
 
 
 async def _expire_coupons(kernel: Kernel) -> None:
     while await ledger.expire_due(kernel.sessions, now()):
         pass
-
-
-async def _clean(kernel: Kernel) -> None:
-    async with transaction(kernel.sessions) as session:
-        told = delete(OutboxEvent).where(OutboxEvent.published_at < func.now() - KEEP_TOLD)
-        await session.execute(told)
-        await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < func.now() - KEEP_KEYS))
 
 
 async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
@@ -127,6 +112,7 @@ async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
 def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
     bus = RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
     watch = Watch(kernel.sessions)
+    quick, slow = retention.quick(kernel.settings), retention.rules(kernel.settings)
     return [
         ("relay", lambda: relay.run(kernel.settings, kernel.sessions, bus), 0.2),
         ("push", lambda: _grant_pushes(kernel), 0.2),
@@ -137,8 +123,9 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("keep_comments", lambda: _keep_comments(kernel), 0.5),
         ("keep_figures", lambda: _keep_figures(kernel), 5.0),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
-        ("forget_fixes", lambda: _forget_fixes(kernel), 15.0),
-        ("clean", lambda: _clean(kernel), 600.0),
+        ("erase", lambda: privacy.sweep(kernel.sessions, kernel.redis, now()), 2.0),
+        ("forget_fixes", lambda: _forget(kernel, quick), 15.0),
+        ("forget", lambda: _forget(kernel, slow), 600.0),
     ]
 
 
@@ -150,9 +137,24 @@ async def _work(duties: list[tuple[str, Duty, float]], stopping: asyncio.Event) 
         await end(*tasks)
 
 
+@asynccontextmanager
+async def _metrics(settings: Settings) -> AsyncIterator[None]:
+    """``/metrics`` in a thread of its own, if there is a port for it. Raises OSError when that is taken."""
+    if not settings.worker_port:
+        yield
+        return
+    server, thread = start_http_server(settings.worker_port, settings.worker_host, REGISTRY)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
-    async with open_kernel(settings) as kernel:
+    async with open_kernel(settings) as kernel, _metrics(settings):
         await until_stopped(run(kernel, stopping), stopping.set)
         log.info("worker_stopped")

@@ -244,7 +244,7 @@ class Visit(Table):
     store_id: Mapped[UUID] = mapped_column(ForeignKey("stores.id"), index=True)
     viewer_id: Mapped[UUID] = mapped_column(index=True)
     clerk_id: Mapped[UUID]
-    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
 class CouponReminder(Table):

@@ -17,12 +17,11 @@ from struct import pack
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from geo.datum import Datum
 from geo.matching import FRESH
-from geo.tables import Doubt
 
 TOP_SPEED = 70
 """Metres a second."""
@@ -33,8 +32,6 @@ SHARED_BY = 8
 SHARED_WITHIN = timedelta(minutes=5)
 LASTS = FRESH
 STRONG = ("jumped",)
-KEEP = timedelta(days=7)
-"""How long a sign stays on the list."""
 
 
 class Sign(NamedTuple):
@@ -96,9 +93,3 @@ async def listed(
         )
         for row in await session.execute(_LISTED, asked)
     ]
-
-
-async def forget(session: AsyncSession, now: datetime) -> int:
-    """Erase signs that were last seen longer than ``KEEP`` ago; returns how many. For the worker."""
-    gone = await session.execute(delete(Doubt).where(Doubt.last_at < now - KEEP).returning(Doubt.sign))
-    return len(gone.all())

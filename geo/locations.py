@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import get_args
 from uuid import UUID
@@ -17,7 +17,6 @@ from uuid import UUID
 import numpy as np
 import structlog
 from sqlalchemy import ARRAY, Uuid, any_, delete, literal, text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from geo import doubt
 from geo.catchments import Catchments
@@ -30,8 +29,6 @@ from kernel.tasks import end
 
 log = structlog.get_logger()
 
-KEEP = timedelta(minutes=15)
-"""No fix lives longer."""
 QUEUE = 20_000
 """Fixes waiting to be written; more are refused as ``busy``."""
 BATCH = 1_000
@@ -360,9 +357,3 @@ def _canonical(group: list[_Waiting]) -> tuple[Floats, Floats]:
         mine = datums == datum
         lng[mine], lat[mine] = to_canonical(lng[mine], lat[mine], datum)
     return lng, lat
-
-
-async def expire(session: AsyncSession, now: datetime) -> int:
-    """Erase fixes older than ``KEEP``; returns how many. For the worker."""
-    gone = await session.execute(delete(Location).where(Location.fixed_at < now - KEEP).returning(Location.viewer_id))
-    return len(gone.all())

@@ -7,6 +7,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "token_missing": (401, "Sign in first."),
     "token_invalid": (401, "This token is not one of ours."),
     "token_expired": (401, "This token has expired; sign in again."),
+    "account_erased": (401, "This account was erased at its owner's wish."),
     "login_failed": (401, "WeChat did not accept this login code."),
     "login_unavailable": (503, "WeChat could not be reached; try again."),
     "forbidden": (403, "Your role may not do this."),

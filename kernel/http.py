@@ -50,11 +50,11 @@ async def _session(kernel: InKernel) -> AsyncIterator[AsyncSession]:
 # Scope "function": the transaction commits before the answer is sent, so that a "yes" is never sent too early.
 InSession = Annotated[AsyncSession, Depends(_session, scope="function")]
 
-_bearer = HTTPBearer(auto_error=False)
+BEARER = HTTPBearer(auto_error=False)
 
 
 def _principal(
-    kernel: InKernel, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    kernel: InKernel, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
 ) -> Principal:
     if credentials is None:
         raise Refusal("token_missing")

@@ -48,6 +48,7 @@ class Keyring:
         self._signing = list(keys)[-1]
         # First segment of tokens that were good → their kid. Ours all begin alike, and reading it is half the work.
         self._headers: dict[str, str] = {}
+        self._erased: set[UUID] = set()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Keyring":
@@ -68,8 +69,19 @@ class Keyring:
             claims["store"] = str(principal.store)
         return jwt.encode(claims, self._keys[self._signing], algorithm=ALGORITHM, headers={"kid": self._signing})
 
-    def verify(self, token: str, now: datetime) -> Principal:
-        """The principal of ``token`` at ``now``; Refusal ``token_invalid`` or ``token_expired``."""
+    def refuse(self, subject: UUID) -> None:
+        """``subject`` was erased: from now on no token of theirs is good."""
+        self._erased.add(subject)
+
+    def refuses(self, subject: UUID) -> bool:
+        """Whether the tokens of ``subject`` are refused."""
+        return subject in self._erased
+
+    def verify(self, token: str, now: datetime, *, even_erased: bool = False) -> Principal:
+        """The principal of ``token`` at ``now``; Refusal ``token_invalid``, ``token_expired`` or ``account_erased``.
+
+        ``even_erased`` is for the one request that somebody who was erased may repeat.
+        """
         try:
             header = token.partition(".")[0]
             kid = self._headers.get(header) or jwt.get_unverified_header(token).get("kid", "")
@@ -94,6 +106,8 @@ class Keyring:
             self._headers[header] = kid
         if principal.expires_at <= now:
             raise Refusal("token_expired")
+        if principal.subject in self._erased and not even_erased:
+            raise Refusal("account_erased")
         return principal
 
 

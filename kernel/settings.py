@@ -115,6 +115,25 @@ class Settings(BaseSettings):
         "empty: only `https` to public addresses",
     )
 
+    keep_fixes_minutes: int = Field(15, gt=0, le=60, description="How long a viewer's newest fix is kept at most")
+    keep_doubts_days: int = Field(7, gt=0, description="How long a sign of doubt is kept after it was last seen")
+    keep_comments_days: int = Field(
+        180, ge=60, description="How long comments and reports of them are kept after their room's end"
+    )
+    keep_attendance_days: int = Field(
+        365, gt=0, description="How long it is kept who was in a room, after its end; the funnel then forgets it"
+    )
+    keep_decisions_days: int = Field(
+        365, gt=0, description="How long it is kept who got no coupon of a drop and why, after the drop's end"
+    )
+    keep_visits_days: int = Field(365, gt=0, description="How long visits to stores are kept")
+    keep_reminders_days: int = Field(30, gt=0, description="How long reminders are kept after they were settled or due")
+    keep_sanctions_days: int = Field(30, gt=0, description="How long mutes and bans are kept after they ended")
+    keep_told_hours: int = Field(6, gt=0, description="How long events of the outbox are kept after they were told")
+    keep_answers_hours: int = Field(48, gt=0, description="How long a retry finds the answer under its Idempotency-Key")
+
+    worker_host: str = Field("127.0.0.1", description="Address the worker serves `/metrics` on")
+    worker_port: int = Field(0, ge=0, description="Port the worker serves `/metrics` on; 0: it does not")
     database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")
     room_log_length: int = Field(10_000, gt=0, description="Certain events kept for resume, per room")
     log_level: str = Field("INFO", description="Level of the structured log on standard error")

@@ -67,3 +67,17 @@ class IdempotencyKey(Table):
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary, comment="SHA-256 of route and body")
     answer: Mapped[bytes | None] = mapped_column(LargeBinary, comment="JSON; null only inside the first transaction")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class Erasure(Table):
+    """A member who was erased. Kept until the last token issued to them has ended, so that it can be refused; leads to
+    nothing that was kept without a name."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (Index("ix_erasures_due", "due_at", postgresql_where="due_at IS NOT NULL"),)
+
+    subject: Mapped[UUID] = mapped_column(primary_key=True)
+    brand_id: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(index=True)
+    sweeps: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    due_at: Mapped[datetime | None] = mapped_column(comment="of the next sweep; null: no more")

@@ -22,6 +22,7 @@ CLOSE_MEANINGS = {
     wire.Close.VERSION: "this server does not speak the client's version of the protocol; update the client",
     wire.Close.KICKED: "a guide closed your sockets; only the person themselves may come back, by joining anew",
     wire.Close.BANNED: "you may not be in this room for now",
+    wire.Close.ERASED: "this account was erased; forget its token",
 }
 
 

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from websockets.typing import Origin
 
+from kernel.erasures import Erasures
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
@@ -33,7 +34,7 @@ from live.metrics import Exposition, Tally
 from live.ports import Checker, Issuer, Locator
 from live.pulse import Pulse
 from live.replica import Facts, Room, person
-from live.session import Carry, Effect, Enter, Note, Say, Session, refused
+from live.session import ERASED, Carry, Effect, Enter, Note, Say, Session, refused
 from live.speech import Speech
 from live.wire import Close
 from live.word_lists import WordLists
@@ -88,6 +89,7 @@ class Gateway:
         if checker is not None:
             self._check = Check(checker, self._speech, self.tally, kernel.settings.msg_sec_check_down)
         self._commands = Commands(kernel.sessions, locator, issuer)
+        self._erasures = Erasures(kernel.sessions, kernel.keyring, self._erased)
         self.pulse = Pulse(self.id, url, kernel.redis, bus, self.hub, self.tally, lambda: self.ready)
         self._exposition = Exposition(self.tally, self._gauges, self._losses)
 
@@ -105,6 +107,7 @@ class Gateway:
             group.create_task(self.wheel.run(), name="wheel")
             group.create_task(firmly(self.pulse.run()), name="pulse")
             group.create_task(self._words.run(), name="words")
+            group.create_task(self._erasures.run(), name="erasures")
             group.create_task(self._write_journal(), name="journal")
             group.create_task(self._hosts.run(), name="hosts")
             group.create_task(firmly(self._look_after_rooms()), name="rooms")
@@ -253,6 +256,10 @@ class Gateway:
             case Carry():
                 self._begin(connection, effect.command)
 
+    def _erased(self, subject: UUID) -> None:
+        for room in list(self.hub.rooms.values()):
+            room.send_away(subject, Close.ERASED, ERASED)
+
     # ---- coming in -------------------------------------------------------------------------------------------------
 
     def _enter(self, connection: Connection, enter: Enter) -> None:
@@ -297,6 +304,9 @@ class Gateway:
             return
         if room.state == "ended":
             self._turn_away(connection, Close.ROOM_ENDED, "this room has ended")
+            return
+        if self._kernel.keyring.refuses(who.subject):  # since they said hello
+            self._turn_away(connection, Close.ERASED, ERASED)
             return
         if room.banned(who.subject, time()):
             self._turn_away(connection, Close.BANNED, "you may not be in this room for now")

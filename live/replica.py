@@ -122,7 +122,7 @@ class Room:
         self.recent.clear()
         self.recent.extend(event for event in snapshot.recent if _comment_id(event) not in taken_down)
         for viewer in self.bans:
-            self._send_away(viewer, Close.BANNED, _BANNED)
+            self.send_away(viewer, Close.BANNED, _BANNED)
 
     def ends_with(self, entry: Entry) -> bool:
         """Whether ``entry``, if it has the number of the newest entry here, is that entry."""
@@ -147,15 +147,16 @@ class Room:
             # Only what happens now: a replay tells of a kick, and does not kick those who came back.
             event = msgspec.json.decode(entry.event, type=wire.Kicked | wire.Banned)
             if isinstance(event, wire.Kicked):
-                self._send_away(event.viewer, Close.KICKED, "the guide asked you to leave")
+                self.send_away(event.viewer, Close.KICKED, "the guide asked you to leave")
             elif self.banned(event.viewer, time()):
-                self._send_away(event.viewer, Close.BANNED, _BANNED)
+                self.send_away(event.viewer, Close.BANNED, _BANNED)
 
     def banned(self, viewer: UUID, now: float) -> bool:
         """Whether ``viewer`` may not be here at ``now``."""
         return self.bans.get(viewer, 0) > now * 1000
 
-    def _send_away(self, viewer: UUID, code: Close, reason: str) -> None:
+    def send_away(self, viewer: UUID, code: Close, reason: str) -> None:
+        """Close all sockets that ``viewer`` has here."""
         for connection in list(self.audience.people.get(viewer, ())):
             if connection.session is not None:
                 connection.apply(connection.session.end(code, reason))

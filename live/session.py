@@ -28,9 +28,11 @@ ANSWERS = 32
 WARNING_SECONDS = 120.0
 WARNING_SHARE = 0.1
 """How long before a token's end its viewer is told: that long, or this share of the token's life if that is less."""
+ERASED = "this account was erased"
 MIN_WARNING_SECONDS = 2.0
 """Sockets are looked at once a second at most; with less than this the warning could come with the end."""
 
+_CLOSES = {"token_expired": Close.TOKEN_EXPIRED, "account_erased": Close.ERASED}
 
 Command = wire.Comment | wire.Locate | wire.Claim | wire.Report | wire.GuideCommand
 
@@ -256,8 +258,7 @@ class Session:
         try:
             self.who = self._verify(frame.token, now)
         except Refusal as refusal:
-            code = Close.TOKEN_EXPIRED if refusal.code == "token_expired" else Close.TOKEN_INVALID
-            return self._end(code, refusal.message)
+            return self._end(_CLOSES.get(refusal.code, Close.TOKEN_INVALID), refusal.message)
         self._plan_warning(now)
         self._state = "entering"
         return [Enter(self.who, frame.resume)]

@@ -63,6 +63,7 @@ class Close(IntEnum):
     VERSION = 4507
     KICKED = 4508
     BANNED = 4509
+    ERASED = 4510
 
 
 class Frame(Struct, frozen=True, tag_field="t", omit_defaults=True):

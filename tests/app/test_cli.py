@@ -9,6 +9,7 @@ import asyncpg
 import jwt
 import pytest
 
+from guides import members
 from kernel.clock import now
 from kernel.identity import Keyring, Role
 from kernel.ids import new_id
@@ -16,6 +17,7 @@ from kernel.outbox import emit
 from kernel.postgres import transaction
 from kernel.process import Kernel
 from kernel.settings import Settings
+from kernel.tables import Brand
 
 
 async def nearcast(settings: Settings, *arguments: str, standard_input: str = "") -> tuple[int, str, str]:
@@ -140,3 +142,21 @@ async def test_a_process_without_keys_says_which_setting_is_missing(settings: Se
     assert code == 1
     assert "NEARCAST_TOKEN_KEYS" in errors
     assert "Traceback" not in errors
+
+
+async def test_a_member_who_writes_a_letter_gets_their_data_and_is_erased(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        session.add(Brand(id="acme", name="Acme"))
+        await session.flush()
+        member = await members.welcome(session, "acme", "openid-1", name="小林")
+    code, out, errors = await nearcast(kernel.settings, "export", "openid-1", "--brand", "acme")
+    assert code == 0, errors
+    assert json.loads(out)["account"][0]["name"] == "小林"
+    code, out, _ = await nearcast(kernel.settings, "erase", str(member.id), standard_input="n\n")
+    assert (code, "Erased" in out) == (1, False)
+    code, out, errors = await nearcast(kernel.settings, "erase", str(member.id), "--yes")
+    assert (code, "Erased" in out) == (0, True), errors
+    for verb in ("erase", "export"):
+        code, _, errors = await nearcast(kernel.settings, verb, str(member.id))
+        assert code == 1
+        assert errors.strip().splitlines()[-1] == "There is no such member (any more)."

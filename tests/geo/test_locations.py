@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
-from geo import consents, doubt, locations
+from app import retention
+from geo import consents, locations
 from geo.catchments import Catchments
 from geo.doubt import FROZEN_AFTER, SHARED_BY
-from geo.locations import Locations, expire
+from geo.locations import Locations
 from geo.tables import Doubt, Location, LocationConsent
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -212,8 +213,7 @@ async def test_fixes_expire_after_a_quarter_of_an_hour(kernel: Kernel, desk: Loc
     at = now()
     await fix(desk, old, now=at - timedelta(minutes=16))
     await fix(desk, new, now=at - timedelta(minutes=14))
-    async with transaction(kernel.sessions) as session:
-        assert await expire(session, at) == 1
+    assert await retention.forget(kernel.sessions, retention.quick(kernel.settings), at) == {"fixes": 1}
     assert (await kept(kernel)).keys() == {new}
 
 
@@ -288,9 +288,9 @@ async def test_two_weak_signs_make_a_doubt_also_after_leaving_and_coming_back(
     assert (await kept(kernel))[farm[0]].doubt == "frozen+shared"
     await fix(desk, farm[0], lng=HERE[0] + 2e-5, now=left + timedelta(minutes=11))
     assert (await kept(kernel))[farm[0]].doubt is None
-    async with transaction(kernel.sessions) as session:
-        assert await doubt.forget(session, at + timedelta(days=6)) == 0
-        assert await doubt.forget(session, at + timedelta(days=8)) == 2 * SHARED_BY
+    quick = retention.quick(kernel.settings)
+    assert "doubts" not in await retention.forget(kernel.sessions, quick, at + timedelta(days=6))
+    assert await retention.forget(kernel.sessions, quick, at + timedelta(days=8)) == {"doubts": 2 * SHARED_BY}
 
 
 trembles = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 2 * math.pi), st.integers(10, 40)), min_size=2, max_size=12)

@@ -131,3 +131,13 @@ def test_a_token_with_one_character_changed_is_not_accepted_as_somebody_else(pla
         assert RING.verify(changed, NOW) == WHO  # base64 may spell the same bits in two ways
     except Refusal as refused:
         assert refused.code == "token_invalid"
+
+
+def test_whoever_was_erased_may_only_repeat_that() -> None:
+    ring = Keyring({"new": NEW})
+    token = ring.issue(WHO)
+    ring.refuse(SUBJECT)
+    assert ring.refuses(SUBJECT)
+    assert refusal_of(token, ring) == "account_erased"
+    assert ring.verify(token, NOW, even_erased=True) == WHO
+    assert refusal_of(token, ring, NOW + timedelta(hours=2)) == "token_expired"

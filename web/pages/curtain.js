@@ -10,6 +10,7 @@ const ENDS = {
   [Close.ROOM_ENDED]: {sign: 'check', title: 'roomEnded', wallet: true},
   [Close.KICKED]: {sign: 'door', title: 'kicked', text: 'kickedText', again: 'comeBack'},
   [Close.BANNED]: {sign: 'door', title: 'banned', text: 'bannedText'},
+  [Close.ERASED]: {sign: 'check', title: 'erased', text: 'erasedText'},
   [Close.REPLACED]: {sign: 'copy', title: 'replaced', text: 'replacedText', again: 'watchHere'},
 };
 

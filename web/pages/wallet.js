@@ -4,6 +4,7 @@ import {by, h, icon} from './dom.js';
 import {day, distance, grouped} from './format.js';
 import {say, t} from './i18n.js';
 import {all} from './login.js';
+import {openMyData} from './mydata.js';
 import {QrImage} from './qr.js';
 import {complain, openSheet} from './sheet.js';
 import {ticket} from './ticket.js';
@@ -90,7 +91,8 @@ export class Wallet {
   async open() {
     const list = h('div', {class: 'stack'});
     const member = h('button', {class: 'button wide', type: 'button', onclick: () => this.#member()}, icon('user'), h('span', {t: 'memberCode'}));
-    const sheet = openSheet({title: 'wallet', class: 'wallet', content: [list, member]});
+    const mine = h('button', {class: 'button quiet wide', type: 'button', id: 'myData', onclick: () => { sheet.close(); openMyData(this.#session); }}, icon('shield'), h('span', {t: 'myData'}));
+    const sheet = openSheet({title: 'wallet', class: 'wallet', content: [list, member, mine]});
     const draw = () => {
       const order = {issued: 0, redeemed: 1, expired: 2, voided: 3};
       const coupons = [...this.#coupons.values()].sort(

@@ -15,6 +15,7 @@ import {showLine} from './line.js';
 import {all, brand, signIn} from './login.js';
 import {reportByPress} from './report.js';
 import {badgeOf, filled, fromRest} from './room-card.js';
+import {openMyData} from './mydata.js';
 import {paint} from './scene.js';
 import {complain} from './sheet.js';
 import {Shelf} from './shelf.js';
@@ -39,6 +40,7 @@ if (wanted) {
 /** The list of rooms, live ones first. */
 async function lobby() {
   by('lobby').hidden = false;
+  by('openMyData').addEventListener('click', () => openMyData(session));
   session.call('GET', `/v1/brands/${brand}`).then((found) => { by('brand').textContent = found.name; }, () => {});
   const draw = async () => {
     const [live, soon] = await Promise.all(['live', 'scheduled'].map((state) => all(session.call, `/v1/rooms?state=${state}`, 60)));

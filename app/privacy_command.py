@@ -1,0 +1,71 @@
+"""``nearcast export`` and ``nearcast erase``: what a person may ask for, also by telephone or letter."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from app import embedded, migrations, privacy
+from guides.privacy import brand_of, find
+from kernel.clock import now
+from kernel.errors import Refusal
+from kernel.postgres import Sessions, create_engine, create_sessions, transaction
+from kernel.settings import Settings
+
+Whose = Annotated[str, typer.Argument(metavar="MEMBER", help="The member's id, or their openid.")]
+OfBrand = Annotated[str, typer.Option("--brand", help="Where the openid is known.")]
+
+
+class NobodyFound(Exception):
+    """There is no such member."""
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Sessions]:
+    async with embedded.servers(settings) as running:
+        engine = create_engine(running)
+        try:
+            await migrations.upgrade(engine)
+            yield create_sessions(engine)
+        finally:
+            await engine.dispose()
+
+
+async def _found(sessions: Sessions, whose: str, brand: str) -> tuple[str, UUID]:
+    """Brand and id of a member. Raises NobodyFound."""
+    async with sessions() as session:
+        try:
+            member: UUID | None = UUID(whose)
+        except ValueError:
+            member = await find(session, brand, whose)
+        home = None if member is None else await brand_of(session, member)
+    if member is None or home is None:
+        raise NobodyFound("There is no such member (any more).")
+    return home, member
+
+
+async def export(settings: Settings, whose: str, brand: str) -> None:
+    """Write everything kept about a member to standard output. Raises NobodyFound."""
+    async with _database(settings) as sessions:
+        home, member = await _found(sessions, whose, brand)
+        async for piece in privacy.export(sessions, home, member, now()):
+            sys.stdout.buffer.write(piece)
+    sys.stdout.flush()
+
+
+async def erase(settings: Settings, whose: str, brand: str, *, yes: bool) -> int:
+    """Erase a member, once that was confirmed; the exit code. Raises NobodyFound."""
+    async with _database(settings) as sessions:
+        home, member = await _found(sessions, whose, brand)
+        if not yes and not typer.confirm(f"Erase member {member} of {home} for good?"):
+            return 1
+        try:
+            async with transaction(sessions) as session:
+                await privacy.erase(session, home, member, now())
+        except Refusal as refusal:  # somebody else did so meanwhile
+            raise NobodyFound(refusal.message) from refusal
+    typer.echo("Erased. Sockets close within a second; the worker sweeps what was under way for ten minutes.")
+    return 0
