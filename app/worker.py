@@ -21,6 +21,7 @@ from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
 from geo import doubt, locations
 from guides.notices import Notices
+from kernel import garbage
 from kernel.clock import now
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -121,6 +122,7 @@ async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
             about_coupons = await optional.enter_async_context(Notices(kernel.settings, kernel.sessions, template))
             coupon_notifier = CouponNotifier(kernel.settings, about_coupons)
             duties.append(("remind_coupons", lambda: coupon_reminders.send_due(kernel.sessions, coupon_notifier), 10.0))
+        garbage.settle()
         await _work(duties, stopping)
 
 

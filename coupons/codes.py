@@ -10,10 +10,12 @@ checked with the public key alone, so a till may check it without a network.
 import base64
 import secrets
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
 
+import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -37,6 +39,10 @@ _FROM_STANDARD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", ALPHABET.e
 _TO_STANDARD = bytes.maketrans(ALPHABET.encode(), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 _TO_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 """The same 5-bit groups as `int` reads them."""
+_DIGITS = np.zeros(256, np.int64)
+_DIGITS[np.frombuffer(ALPHABET.encode(), np.uint8)] = np.arange(32)
+_WEIGHTS = np.array([pow(32, place, 37) for place in reversed(range(CODE_LENGTH))])
+"""What each symbol of a code counts for, modulo 37."""
 _SIGNATURE_BYTES = 64
 
 
@@ -53,6 +59,16 @@ def new_codes(n: int) -> list[str]:
 
 def _bytes_of(code: str) -> bytes:
     return base64.b32decode(code.encode().translate(_TO_STANDARD))
+
+
+def display_all(stored: Sequence[str]) -> list[str]:
+    """``display`` of each: all check symbols in one go."""
+    digits = np.frombuffer("".join(stored).encode(), np.uint8).reshape(-1, CODE_LENGTH)
+    checks = (_DIGITS[digits] @ _WEIGHTS % 37).tolist()
+    return [
+        f"{code[:4]}-{code[4:8]}-{code[8:12]}-{code[12:]}-{CHECK_ALPHABET[check]}"
+        for code, check in zip(stored, checks, strict=True)
+    ]
 
 
 def check_symbol(code: str) -> str:

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coupons import history, rules
 from coupons.cards import DropCard, DropOpened, DropView, EndReason
 from coupons.granting import Area, end, lock
-from coupons.push import Match, grant_arrivals, held, match, run_push
+from coupons.push import grant_arrivals, held, run_push
+from coupons.reach import Match, match
 from coupons.tables import Campaign, Drop
 from coupons.terms import limits_of, offer_of, quiet_of
 from geo.matching import FRESH, MAX_ACCURACY_M

@@ -7,7 +7,7 @@ locks, what was read still holds when the grant is written. The constraints of `
 else.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, Subquery, Text, any_, bindparam, cast, column, func, or_, text
+import msgspec
+from sqlalchemy import Row, Select, Text, bindparam, cast, column, func, text
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, history, rules
@@ -25,11 +27,12 @@ from coupons.cards import CouponCard, DropEnded, DropStock, EndReason, Grant, Is
 from coupons.history import Histories
 from coupons.tables import CampaignStore
 from coupons.terms import limits_of, quiet_of, terms_of, tiers_of
-from geo.matching import FRESH, candidates, open_stores
-from geo.tables import Location, Store
+from geo.matching import open_stores
+from geo.tables import Store
 from kernel.clock import milliseconds
-from kernel.ids import new_id
+from kernel.ids import new_ids
 from kernel.outbox import emit_all
+from kernel.tasks import meanwhile
 
 GRANTS_A_ROW = 500
 """Grants told by one outbox row: some 150 kB of JSON."""
@@ -62,10 +65,8 @@ _LOCK = text(
     """
 )
 
-# One statement for the whole batch. ON CONFLICT cannot strike while the campaign is locked; should it, the coupon is
-# not granted and its viewer is told so, which is the safe way to be wrong.
-_WRITE = text(
-    """
+# One statement for the whole batch.
+_STATEMENT = """
     WITH wanted AS (
         SELECT * FROM unnest(
             CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
@@ -79,7 +80,7 @@ _WRITE = text(
         SELECT id, :brand, :campaign, viewer_id, n, :drop, :room, store_id, code, band, amount, key, :valid_from,
                :valid_until, :at
         FROM wanted
-        ON CONFLICT DO NOTHING
+        {conflict}
         RETURNING id, viewer_id, store_id, distance_band_m
     ), lines AS (
         INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', :at FROM made
@@ -104,7 +105,17 @@ _WRITE = text(
                 + (SELECT count(*) FROM made)
         WHERE id = :drop
     )
-    SELECT made.id, s.code, s.name, s.address FROM made JOIN stores s ON s.id = made.store_id
+    SELECT {answer} FROM made
+"""
+# A conflict cannot strike while the campaign is locked, and looking for it costs a third of writing a coupon. Should it
+# strike, the coupon is not granted and its viewer is told so, which is the safe way to be wrong.
+_WRITE = text(_STATEMENT.format(conflict="", answer="count(*)"))
+_WRITE_CAREFULLY = text(_STATEMENT.format(conflict="ON CONFLICT DO NOTHING", answer="id"))
+
+_STORES = text(
+    """
+    SELECT s.id, s.code, s.name, s.address
+    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
     """
 )
 
@@ -274,7 +285,7 @@ async def lock(session: AsyncSession, drop: UUID) -> Locked | None:
     return None if row is None else Locked(row)
 
 
-def _partaking(area: Area) -> Select[Any]:
+def partaking(area: Area) -> Select[Any]:
     """The campaign's stores that are open for business."""
     return open_stores(area.brand, area.at).join(
         CampaignStore,
@@ -283,25 +294,11 @@ def _partaking(area: Area) -> Select[Any]:
     )
 
 
-def reach(area: Area, viewers: Sequence[UUID] | None = None) -> Subquery:
-    """The nearest store of ``area`` with quota left that each viewer has in reach, as ``geo.matching`` says it."""
-    query = candidates(
-        area.room,
-        _partaking(area).where(or_(CampaignStore.quota.is_(None), CampaignStore.issued < CampaignStore.quota)),
-        radius_m=area.radius_m,
-        near_counts=area.near_counts,
-        fresh_after=area.at - FRESH,
-    )
-    if viewers is not None:
-        query = query.where(Location.viewer_id == any_(_array("reached", viewers)))
-    return query.subquery("near")
-
-
 async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> dict[UUID, int | None]:
     """Which of ``stores`` may give coupons of the locked campaign, and how many each has left (None: any number)."""
-    asked = func.unnest(_array("stores", stores)).table_valued(column("id", UuidType()), name="asked").render_derived()
+    asked = func.unnest(array("stores", stores)).table_valued(column("id", UuidType()), name="asked").render_derived()
     query = (
-        _partaking(locked.area)
+        partaking(locked.area)
         .add_columns(CampaignStore.store_id.is_not(None), CampaignStore.quota - CampaignStore.issued)
         .join(asked, asked.c.id == Store.id)  # a hash; `= ANY` would compare every store with every other
     )
@@ -318,7 +315,8 @@ def array_of(values: Iterable[object]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def _array(name: str, ids: Iterable[UUID]) -> Any:
+def array(name: str, ids: Iterable[UUID]) -> Any:
+    """``ids`` as a parameter of a composed statement."""
     # One parameter keeps the statement's text the same for every batch, so that its plan is found again.
     return cast(bindparam(name, array_of(ids), type_=Text, unique=True), ARRAY(UuidType()))
 
@@ -332,70 +330,109 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
     if not wanted:
         return []
     row = locked.row
-    valid_from, valid_until = locked.validity()
-    ids = [new_id() for _ in wanted]
-    made_codes = codes.new_codes(len(wanted))
-    bands = [rules.distance_band(w.distance_m) for w in wanted]
-    tiers = tiers_of(row)
-    amounts = [rules.amount_at(w.distance_m, tiers, None) for w in wanted]
-    values = {
-        "ids": array_of(ids),
-        "viewers": array_of(w.viewer for w in wanted),
-        "ns": array_of(w.n for w in wanted),
-        "stores": array_of(w.store for w in wanted),
-        "codes": array_of(made_codes),
-        "bands": array_of(bands),
-        "amounts": array_of("NULL" if fen is None else fen for fen in amounts),
-        "day": locked.day,
-        "minute": locked.minute,
-        "keys": [w.key for w in wanted],
-        "brand": row.brand_id,
-        "campaign": row.campaign_id,
-        "drop": row.drop_id,
-        "room": row.room_id,
-        "quota": row.store_quota,
-        "valid_from": valid_from,
-        "valid_until": valid_until,
-        "at": locked.at,
-    }
-    stores = {made.id: made for made in await session.execute(_WRITE, values)}
-    begin, end = milliseconds(valid_from), milliseconds(valid_until)
-    cards = [
-        CouponCard(
-            id=coupon,
-            title=row.title,
-            terms=locked.terms(amount),
-            code=codes.display(code),
-            store=store.code,
-            store_name=store.name,
-            store_address=store.address,
-            valid_from=begin,
-            valid_until=end,
-            distance_m=band,
-            drop=row.drop_id,
-        )
-        if (store := stores.get(coupon)) is not None
-        else None
-        for coupon, code, band, amount in zip(ids, made_codes, bands, amounts, strict=True)
-    ]
-    grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
-    await emit_all(session, row.room_id, [("coupons.issued", event) for event in _issued(row.drop_id, grants)])
+    made = _Made(locked, wanted)
+    stores = {"stores": array_of({want.store for want in wanted})}
+    named = {store.id: store for store in (await session.execute(_STORES, stores)).all()}
+
+    def told(cards: Sequence[CouponCard | None]) -> list[tuple[str, msgspec.Raw]]:
+        grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
+        events = _issued(row.drop_id, grants)
+        return [("coupons.issued", msgspec.Raw(msgspec.json.encode(event))) for event in events]
+
+    attempt = await session.begin_nested()
+    try:
+        async with meanwhile(session.execute(_WRITE, made.values)):
+            cards: list[CouponCard | None] = made.cards(named)
+            events = told(cards)
+    except IntegrityError:
+        await attempt.rollback()
+        kept = set(await session.scalars(_WRITE_CAREFULLY, made.values))
+        cards = [card if card is not None and card.id in kept else None for card in made.cards(named)]
+        events = told(cards)
+    else:
+        await attempt.commit()
+    await emit_all(session, row.room_id, events)
     return cards
 
 
-def _issued(drop: UUID, grants: Sequence[Grant]) -> Iterable[Issued]:
+class _Made:
+    """Coupons that are about to be written."""
+
+    def __init__(self, locked: Locked, wanted: Sequence[Wanted]) -> None:
+        row = locked.row
+        tiers = tiers_of(row)
+        self._locked = locked
+        self._stores = [want.store for want in wanted]
+        self._ids = new_ids(len(wanted))
+        self._codes = codes.new_codes(len(wanted))
+        self._bands = [rules.distance_band(want.distance_m) for want in wanted]
+        self._amounts: list[int | None] = [None] * len(wanted)
+        if tiers:
+            self._amounts = [rules.amount_at(want.distance_m, tiers, None) for want in wanted]
+        self._valid_from, self._valid_until = locked.validity()
+        self.values = {
+            "ids": array_of(self._ids),
+            "viewers": array_of(want.viewer for want in wanted),
+            "ns": array_of(want.n for want in wanted),
+            "stores": array_of(self._stores),
+            "codes": array_of(self._codes),
+            "bands": array_of(self._bands),
+            "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts),
+            "day": locked.day,
+            "minute": locked.minute,
+            "keys": [want.key for want in wanted],
+            "brand": row.brand_id,
+            "campaign": row.campaign_id,
+            "drop": row.drop_id,
+            "room": row.room_id,
+            "quota": row.store_quota,
+            "valid_from": self._valid_from,
+            "valid_until": self._valid_until,
+            "at": locked.at,
+        }
+
+    def cards(self, stores: Mapping[UUID, Row[Any]]) -> list[CouponCard | None]:
+        """They as their owners see them; ``stores`` yields their stores' codes, names and addresses."""
+        begin, end = milliseconds(self._valid_from), milliseconds(self._valid_until)
+        title, drop, terms = self._locked.row.title, self._locked.row.drop_id, self._locked.terms
+        named = {store: (row.code, row.name, row.address) for store, row in stores.items()}
+        cards: list[CouponCard | None] = []
+        shown = codes.display_all(self._codes)
+        for coupon, code, store, band, amount in zip(
+            self._ids, shown, self._stores, self._bands, self._amounts, strict=True
+        ):
+            key, name, address = named[store]
+            # By position, in the order of the fields: by name it takes twice as long.
+            cards.append(
+                CouponCard(
+                    coupon,
+                    title,
+                    terms(amount),
+                    code,
+                    key,
+                    name,
+                    end,
+                    "issued",
+                    begin,
+                    address,
+                    band,
+                    drop,
+                )
+            )
+        return cards
+
+
+def _issued(drop: UUID, grants: Sequence[Grant]) -> Iterator[Issued]:
     """``grants`` in events of bounded size, none of which names a viewer twice."""
     rest = list(grants)
     while rest:
-        taken: dict[UUID, Grant] = {}
-        later = []
-        for grant in rest:
-            if len(taken) < GRANTS_A_ROW and grant.viewer not in taken:
-                taken[grant.viewer] = grant
-            else:
-                later.append(grant)
-        yield Issued(drop, list(taken.values()))
-        rest = later
+        taken, rest = rest[:GRANTS_A_ROW], rest[GRANTS_A_ROW:]
+        once: dict[UUID, Grant] = {}
+        for grant in taken:
+            once.setdefault(grant.viewer, grant)
+        if len(once) < len(taken):
+            rest = [grant for grant in taken if once[grant.viewer] is not grant] + rest
+        yield Issued(drop, list(once.values()))
 
 
 async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]) -> None:

@@ -1,5 +1,6 @@
 """Who may have a coupon, what it is worth, how long it holds: decisions only, with every fact passed in."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
@@ -320,7 +321,7 @@ def unplaced(
 
 def distance_band(distance_m: float) -> int:
     """The upper edge in metres of the band that ``distance_m`` lies in."""
-    return next((edge for edge in BANDS_M if distance_m <= edge), BANDS_M[-1])
+    return BANDS_M[min(bisect_left(BANDS_M, distance_m), len(BANDS_M) - 1)]
 
 
 Place = tuple[UUID, float]

@@ -1,9 +1,12 @@
 """Identifiers: UUID version 7 (RFC 9562), so that rows written together lie together."""
 
+import secrets
+import time
 from typing import NewType
 from uuid import UUID
 
 import uuid_utils
+from asyncpg.pgproto.pgproto import UUID as QuickUUID
 
 BrandId = NewType("BrandId", str)
 RoomId = NewType("RoomId", UUID)
@@ -21,3 +24,20 @@ Metres = NewType("Metres", float)
 def new_id() -> UUID:
     """A fresh time-ordered identifier."""
     return UUID(int=uuid_utils.uuid7().int)
+
+
+def new_ids(n: int) -> list[UUID]:
+    """``n`` of them in ascending order, at the price of few; written in C, but otherwise the same.
+
+    As RFC 9562 has it: 48 bits of milliseconds, a counter of 12 bits, 62 random bits. Where the counter is used up, the
+    next millisecond goes on.
+    """
+    noise = secrets.token_bytes(8 * n)
+    begin = time.time_ns() // 1_000_000
+    made: list[UUID] = []
+    for place in range(n):
+        late, count = divmod(place, 1 << 12)
+        head = (begin + late << 16 | 7 << 12 | count).to_bytes(8)
+        tail = noise[8 * place : 8 * place + 8]
+        made.append(QuickUUID(head + bytes((tail[0] & 0x3F | 0x80,)) + tail[1:]))
+    return made
