@@ -245,7 +245,8 @@ class _Batch:
             if left is not None:
                 self.left[store] = left - 1
             self._held[claim.viewer] = held + 1
-            self.histories[claim.viewer] = had._replace(recent=had.recent + 1)
+            if self._locked.limits.cap is not None:
+                self.histories[claim.viewer] = had._replace(recent=had.recent + 1)
             self.granted += 1
             wanted.append((claim, Wanted(claim.viewer, held + 1, store, distance, claim.key)))
         return wanted

@@ -1,13 +1,14 @@
 """The one place where coupons come into being, for push and claim drops alike.
 
-The caller locks the campaign and the drop, decides from what it then reads, and writes all grants of its batch with
-one statement. Locks are always taken in the order brand (only where it caps coupons over all its campaigns), campaign,
+The caller locks the campaign and the drop, decides from what it then reads, and writes all grants of its batch at
+once. Locks are always taken in the order brand (only where it caps coupons over all its campaigns), campaign,
 drop, campaign_stores, so that two batches never wait for each other in a circle; and as every grant happens under these
 locks, what was read still holds when the grant is written. The constraints of ``coupons.tables`` would refuse anything
 else.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
@@ -16,7 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Row, Select, Text, bindparam, cast, column, func, text
+from sqlalchemy import Row, Select, Text, bindparam, cast, text
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
@@ -36,6 +37,8 @@ from kernel.tasks import meanwhile
 
 GRANTS_A_ROW = 500
 """Grants told by one outbox row: some 150 kB of JSON."""
+PIECE = 1000
+"""Coupons that one statement writes: meanwhile the next ones are made, and what was written is put into words."""
 
 # The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
 _LOCK = text(
@@ -65,7 +68,6 @@ _LOCK = text(
     """
 )
 
-# One statement for the whole batch.
 _STATEMENT = """
     WITH wanted AS (
         SELECT * FROM unnest(
@@ -84,10 +86,6 @@ _STATEMENT = """
         RETURNING id, viewer_id, store_id, distance_band_m
     ), lines AS (
         INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', :at FROM made
-    ), shares AS (
-        INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
-        SELECT :campaign, store_id, CAST(:quota AS integer), count(*) FROM made GROUP BY store_id ORDER BY store_id
-        ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
     ), decided AS (
         INSERT INTO drop_viewers AS v (drop_id, viewer_id, store_id, outcome, distance_band_m, at)
         SELECT DISTINCT ON (viewer_id) :drop, viewer_id, store_id, 'issued', distance_band_m, :at FROM made
@@ -95,15 +93,6 @@ _STATEMENT = """
             SET outcome = 'issued', reason = NULL, store_id = excluded.store_id,
                 distance_band_m = excluded.distance_band_m, at = excluded.at
             WHERE v.outcome <> 'issued'
-    ), campaign AS (
-        UPDATE campaigns SET issued = issued + (SELECT count(*) FROM made), day = CAST(:day AS date),
-            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + (SELECT count(*) FROM made)
-        WHERE id = :campaign
-    ), drop AS (
-        UPDATE drops SET issued = issued + (SELECT count(*) FROM made), minute = CAST(:minute AS integer),
-            minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END
-                + (SELECT count(*) FROM made)
-        WHERE id = :drop
     )
     SELECT {answer} FROM made
 """
@@ -112,10 +101,38 @@ _STATEMENT = """
 _WRITE = text(_STATEMENT.format(conflict="", answer="count(*)"))
 _WRITE_CAREFULLY = text(_STATEMENT.format(conflict="ON CONFLICT DO NOTHING", answer="id"))
 
+_COUNT = text(
+    """
+    WITH shares AS (
+        INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
+        SELECT :campaign, store_id, CAST(:quota AS integer), n
+        FROM unnest(CAST(CAST(:stores AS text) AS uuid[]), CAST(CAST(:counts AS text) AS integer[])) AS g (store_id, n)
+        ORDER BY store_id
+        ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
+    ), campaign AS (
+        UPDATE campaigns SET issued = issued + CAST(:n AS integer), day = CAST(:day AS date),
+            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
+        WHERE id = :campaign
+    )
+    UPDATE drops SET issued = issued + CAST(:n AS integer), minute = CAST(:minute AS integer),
+        minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END + CAST(:n AS integer)
+    WHERE id = :drop
+    """
+)
 _STORES = text(
     """
     SELECT s.id, s.code, s.name, s.address
     FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
+    """
+)
+# `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it.
+_LEFT = text(
+    """
+    SELECT s.id, p.store_id IS NOT NULL, p.quota - p.issued, s.code, s.name, s.address
+    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
+    JOIN stores s ON s.id = w.id AND s.brand_id = :brand
+    LEFT JOIN campaign_stores p ON p.store_id = s.id AND p.campaign_id = :campaign
+    WHERE (s.closed_until IS NULL OR s.closed_until <= :at) AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL)
     """
 )
 
@@ -171,6 +188,8 @@ class Locked:
     """A drop and its campaign as they are while this transaction holds their rows."""
 
     row: Row[Any]
+    named: dict[UUID, Sequence[str]] = field(default_factory=dict, init=False, repr=False)
+    """Code, name and address of stores that were asked about."""
     _terms: dict[int | None, str] = field(default_factory=dict, init=False, repr=False)
 
     def terms(self, amount_fen: int | None) -> str:
@@ -296,14 +315,20 @@ def partaking(area: Area) -> Select[Any]:
 
 async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> dict[UUID, int | None]:
     """Which of ``stores`` may give coupons of the locked campaign, and how many each has left (None: any number)."""
-    asked = func.unnest(array("stores", stores)).table_valued(column("id", UuidType()), name="asked").render_derived()
-    query = (
-        partaking(locked.area)
-        .add_columns(CampaignStore.store_id.is_not(None), CampaignStore.quota - CampaignStore.issued)
-        .join(asked, asked.c.id == Store.id)  # a hash; `= ANY` would compare every store with every other
-    )
-    # A store that has given none yet has no row, and all of its quota.
-    return {store: left if known else locked.row.store_quota for store, known, left in await session.execute(query)}
+    row = locked.row
+    values = {
+        "stores": array_of(stores),
+        "campaign": row.campaign_id,
+        "brand": row.brand_id,
+        "all_stores": row.all_stores,
+        "at": locked.at,
+    }
+    left: dict[UUID, int | None] = {}
+    for store, known, store_left, *named in (await session.execute(_LEFT, values)).all():
+        # A store that has given none yet has no row, and all of its quota.
+        left[store] = store_left if known else row.store_quota
+        locked.named[store] = named
+    return left
 
 
 def array_of(values: Iterable[object]) -> str:
@@ -329,30 +354,62 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
     """
     if not wanted:
         return []
-    row = locked.row
-    made = _Made(locked, wanted)
-    stores = {"stores": array_of({want.store for want in wanted})}
-    named = {store.id: store for store in (await session.execute(_STORES, stores)).all()}
-
-    def told(cards: Sequence[CouponCard | None]) -> list[tuple[str, msgspec.Raw]]:
-        grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
-        events = _issued(row.drop_id, grants)
-        return [("coupons.issued", msgspec.Raw(msgspec.json.encode(event))) for event in events]
-
+    if unknown := {want.store for want in wanted} - locked.named.keys():
+        rows = (await session.execute(_STORES, {"stores": array_of(unknown)})).all()
+        locked.named.update((store, named) for store, *named in rows)
     attempt = await session.begin_nested()
     try:
-        async with meanwhile(session.execute(_WRITE, made.values)):
-            cards: list[CouponCard | None] = made.cards(named)
-            events = told(cards)
+        cards, events = await _write(session, locked, wanted)
     except IntegrityError:
         await attempt.rollback()
+        made = _Made(locked, wanted)
         kept = set(await session.scalars(_WRITE_CAREFULLY, made.values))
-        cards = [card if card is not None and card.id in kept else None for card in made.cards(named)]
-        events = told(cards)
+        cards = [card if card.id in kept else None for card in made.cards()]
+        events = _told(locked, wanted, cards)
     else:
         await attempt.commit()
-    await emit_all(session, row.room_id, events)
+    await _count(session, locked, [want.store for want, card in zip(wanted, cards, strict=True) if card is not None])
+    await emit_all(session, locked.row.room_id, [("coupons.issued", event) for event in events])
     return cards
+
+
+async def _write(
+    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted]
+) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
+    """Write ``wanted``, all of them or an IntegrityError; the coupons, and the payloads of the events about them."""
+    pieces = [wanted[start : start + PIECE] for start in range(0, len(wanted), PIECE)]
+    cards: list[CouponCard | None] = []
+    events: list[msgspec.Raw] = []
+    made = _Made(locked, pieces[0])
+    for place, piece in enumerate(pieces):
+        async with meanwhile(session.execute(_WRITE, made.values)):
+            here = made.cards()
+            events += _told(locked, piece, here)
+            cards += here
+            if place + 1 < len(pieces):
+                made = _Made(locked, pieces[place + 1])
+    return cards, events
+
+
+async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> None:
+    """Move the counters for one coupon of each of ``stores``, which may repeat."""
+    row, shares = locked.row, Tally(stores)
+    values = {
+        "stores": array_of(shares),
+        "counts": array_of(shares.values()),
+        "n": len(stores),
+        "day": locked.day,
+        "minute": locked.minute,
+        "campaign": row.campaign_id,
+        "drop": row.drop_id,
+        "quota": row.store_quota,
+    }
+    await session.execute(_COUNT, values)
+
+
+def _told(locked: Locked, wanted: Sequence[Wanted], cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
+    grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
+    return [msgspec.Raw(msgspec.json.encode(event)) for event in _issued(locked.row.drop_id, grants)]
 
 
 class _Made:
@@ -378,25 +435,22 @@ class _Made:
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
             "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts),
-            "day": locked.day,
-            "minute": locked.minute,
             "keys": [want.key for want in wanted],
             "brand": row.brand_id,
             "campaign": row.campaign_id,
             "drop": row.drop_id,
             "room": row.room_id,
-            "quota": row.store_quota,
             "valid_from": self._valid_from,
             "valid_until": self._valid_until,
             "at": locked.at,
         }
 
-    def cards(self, stores: Mapping[UUID, Row[Any]]) -> list[CouponCard | None]:
-        """They as their owners see them; ``stores`` yields their stores' codes, names and addresses."""
+    def cards(self) -> list[CouponCard]:
+        """They as their owners see them."""
         begin, end = milliseconds(self._valid_from), milliseconds(self._valid_until)
         title, drop, terms = self._locked.row.title, self._locked.row.drop_id, self._locked.terms
-        named = {store: (row.code, row.name, row.address) for store, row in stores.items()}
-        cards: list[CouponCard | None] = []
+        named = self._locked.named
+        cards: list[CouponCard] = []
         shown = codes.display_all(self._codes)
         for coupon, code, store, band, amount in zip(
             self._ids, shown, self._stores, self._bands, self._amounts, strict=True

@@ -25,6 +25,8 @@ from kernel.postgres import Sessions, transaction
 from kernel.tasks import end
 
 BATCH = 500
+BATCH_AT_MOST = 2000
+"""In a storm batches grow with the line, up to half of it, so that the next one is looked up meanwhile."""
 QUEUE = 20_000
 """Claims that may wait in one process; beyond it they are refused at once."""
 LINGER_SECONDS = 0.003
@@ -39,7 +41,10 @@ BATCH_TIMEOUT_SECONDS = 10.0
 CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
 BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time from lock to commit of a batch", registry=REGISTRY)
 BATCH_SIZE = Histogram(
-    "nearcast_claim_batch_size", "Claims in a batch", buckets=(1, 5, 20, 50, 100, 200, 500), registry=REGISTRY
+    "nearcast_claim_batch_size",
+    "Claims in a batch",
+    buckets=(1, 5, 20, 50, 100, 200, 500, 1000, 2000),
+    registry=REGISTRY,
 )
 
 log = structlog.get_logger()
@@ -138,7 +143,7 @@ class Issuer:
             drop = await self._ready.get()
             line = self._lines[drop]
             await asyncio.sleep(LINGER_SECONDS if len(line.waiting) < BATCH else 0)
-            batch = [line.waiting.popleft() for _ in range(min(BATCH, len(line.waiting)))]
+            batch = _next_of(line.waiting)
             before, line.last = line.last, asyncio.get_running_loop().create_future()
             decided = line.last
             line.called = False
@@ -190,6 +195,11 @@ class Issuer:
             outcomes[answer if isinstance(answer, str) else "issued"] += 1
         for outcome, count in outcomes.items():
             CLAIMS.labels(outcome).inc(count)
+
+
+def _next_of(waiting: deque[_Waiting]) -> list[_Waiting]:
+    size = min(len(waiting), max(BATCH, min(len(waiting) // 2, BATCH_AT_MOST)))
+    return [waiting.popleft() for _ in range(size)]
 
 
 def _encodable(claim_id: str) -> bool:

@@ -21,7 +21,7 @@ from coupons.reach import Match, match
 from coupons.tables import Coupon
 from kernel.postgres import Sessions, transaction
 
-CHUNK = 4000
+CHUNK = 5000
 """Viewers decided in one transaction; claims of the campaign wait for it, some 150 ms."""
 
 HOLDS = ("campaign_state", "not_started", "quiet_hours")
@@ -35,12 +35,17 @@ _AREA = text(
     WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'push'
     """
 )
+# Probes, not joins: of a drop that has just begun the planner believes that hardly anybody was decided about, and would
+# compare everybody with everybody.
 _CHANGED = text(
     """
-    SELECT w.viewer_id, v.viewer_id IS NOT NULL AS decided,
-           (SELECT count(*) FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = :campaign) AS held
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
-    LEFT JOIN drop_viewers v ON v.drop_id = :drop AND v.viewer_id = w.viewer_id
+    SELECT viewer_id, decided, held FROM (
+        SELECT w.viewer_id,
+               (SELECT true FROM drop_viewers v WHERE v.viewer_id = w.viewer_id AND v.drop_id = :drop) AS decided,
+               (SELECT count(*) FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = :campaign) AS held
+        FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
+    ) AS viewers
+    WHERE decided OR held > 0
     """
 )
 _QUOTAS = text(
@@ -77,10 +82,12 @@ _MATCH_AGAIN = text("UPDATE drops SET match_again = true WHERE id = :drop AND NO
 
 
 class _Done(NamedTuple):
-    """How many were granted, and how it stands: sold out, over, or held until the campaign gives coupons again."""
+    """How many were granted, and how it stands: sold out, over, or held until the campaign gives coupons again.
+    ``left``: somebody was not decided about and shall be matched again."""
 
     granted: int
     state: Literal["open", "sold_out", "over", "held"] = "open"
+    left: bool = False
 
 
 async def held(session: AsyncSession, campaign: UUID, viewers: Sequence[UUID]) -> dict[UUID, int]:
@@ -136,14 +143,15 @@ async def grant_everywhere(sessions: Sessions, arrivals: Sequence[tuple[UUID, UU
 
 
 async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Done:
-    total = 0
-    while found := await _matches(sessions, drop, viewers):
-        done = _Done(0)
+    total, left = 0, True
+    while left and (found := await _matches(sessions, drop, viewers)):
+        done, left = _Done(0), False
         for start in range(0, len(found), CHUNK):
             chunk = found[start : start + CHUNK]
             async with transaction(sessions) as session:
                 done = await _grant_chunk(session, drop, chunk, sold_out=done.state == "sold_out")
             total += done.granted
+            left |= done.left
             if done.state in ("over", "held"):
                 return _Done(total, done.state)
         if done.state == "sold_out":
@@ -180,7 +188,9 @@ async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match]
     decided += [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
     await note(session, locked, decided)
     granted = len(wanted) - len(lost)
-    return _Done(granted, "sold_out" if await tell_stock(session, locked, granted) else "open")
+    settled = granted + len(decided) + sum(now.decided is True for now in changed.values())
+    sold_out = await tell_stock(session, locked, granted)
+    return _Done(granted, "sold_out" if sold_out else "open", settled < len(chunk))
 
 
 async def _quotas(session: AsyncSession, locked: Locked) -> dict[UUID, int]:
@@ -205,11 +215,12 @@ def _decide(
     decided: list[Decided] = []
     left_unreserved = locked.left_unreserved
     for viewer, store, distance, tier, doubt in chunk:
-        now = changed[viewer]
-        if now.decided:
+        now = changed.get(viewer)
+        if now is not None and now.decided:
             continue
+        has = 0 if now is None else now.held
         had = histories.get(viewer, rules.NEWCOMER)
-        reason = rules.barred(locked.limits, tier=tier, held=now.held, history=had)
+        reason = rules.barred(locked.limits, tier=tier, held=has, history=had)
         reason = reason or rules.passed_over(locked.limits, viewer, doubt)
         reason = reason or rules.exhausted(len(wanted), left=left_unreserved, left_today=left_now)
         if reason == "sold_out_today":
@@ -222,5 +233,5 @@ def _decide(
             if left <= 0:
                 continue
             quotas[store] = left - 1
-        wanted.append(Wanted(viewer, now.held + 1, store, distance, None))
+        wanted.append(Wanted(viewer, has + 1, store, distance, None))
     return wanted, decided

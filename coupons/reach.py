@@ -25,14 +25,14 @@ from guides.tables import Member
 AT_ONCE = 20_000
 """Fixes matched at a time: what is held meanwhile grows with the stores near each of them."""
 
+# A probe, not a join: see `coupons.push`.
 _FIXES = text(
     """
     SELECT l.viewer_id, ST_X(CAST(l.position AS geometry)), ST_Y(CAST(l.position AS geometry)), l.accuracy_m, m.tier,
            l.doubt
     FROM locations l LEFT JOIN members m ON m.id = l.viewer_id AND m.brand_id = :brand
     WHERE l.room_id = :room AND l.fixed_at > :fresh_after AND l.accuracy_m <= :max_accuracy
-      AND NOT EXISTS (SELECT FROM drop_viewers v WHERE v.drop_id = CAST(:drop AS uuid) AND v.viewer_id = l.viewer_id)
-    ORDER BY l.viewer_id
+      AND (SELECT true FROM drop_viewers v WHERE v.viewer_id = l.viewer_id AND v.drop_id = CAST(:drop AS uuid)) IS NULL
     """
 )
 
@@ -81,14 +81,14 @@ async def match(
 
 
 def _nearest(reach: Reach, fixes: Sequence[Sequence[object]], near_counts: bool) -> list[Match]:
-    """``fixes`` as ``_FIXES`` yields them, in the order of their viewers."""
+    """``fixes`` as ``_FIXES`` yields them."""
     places: Floats = np.array([fix[1:4] for fix in fixes], np.float64).reshape(-1, 3)
     matches = [
         Match(fixes[fix][0], store, distance, fixes[fix][4], fixes[fix][5])  # type: ignore[arg-type]
         for start in range(0, len(fixes), AT_ONCE)
         for fix, store, distance in _of_slice(reach, places, start, near_counts)
     ]
-    return sorted(matches, key=itemgetter(2))  # stable: where the distance is the same, by viewer
+    return sorted(matches, key=itemgetter(2, 0))
 
 
 def _of_slice(reach: Reach, places: Floats, start: int, near_counts: bool) -> Iterator[tuple[int, UUID, float]]:

@@ -27,11 +27,6 @@ _COUNTS = {"postgresql_with": {"fillfactor": 50}}
 """For rows that every batch updates: half of each page is left free, so that no index needs to hear of it."""
 
 
-def _by_drop(name: str) -> Index:
-    # Rows of a drop lie together, in the order of drops: a range of pages needs no more than its first and last one.
-    return Index(name, "drop_id", postgresql_using="brin", postgresql_with={"autosummarize": "on"})
-
-
 class Campaign(Table):
     """A coupon's terms, stock, stores and limits. ``CHECK (issued <= stock)`` is what makes over-issue impossible."""
 
@@ -154,7 +149,6 @@ class DropViewer(Table):
     __table_args__ = (
         PrimaryKeyConstraint("viewer_id", "drop_id"),
         CheckConstraint("outcome IN ('issued', 'held_out', 'refused')", name="outcome"),
-        _by_drop("ix_drop_viewers_drop"),
     )
 
     drop_id: Mapped[UUID]
@@ -181,7 +175,6 @@ class Coupon(Table):
         CheckConstraint("state IN ('issued', 'redeemed', 'expired', 'voided')", name="state"),
         CheckConstraint("(state = 'redeemed') = (redeemed_at IS NOT NULL)", name="redeemed"),
         Index("ix_coupons_expiring", "valid_until", postgresql_where="state = 'issued'"),
-        _by_drop("ix_coupons_drop"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

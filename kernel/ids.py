@@ -5,6 +5,7 @@ import time
 from typing import NewType
 from uuid import UUID
 
+import numpy as np
 import uuid_utils
 from asyncpg.pgproto.pgproto import UUID as QuickUUID
 
@@ -32,12 +33,10 @@ def new_ids(n: int) -> list[UUID]:
     As RFC 9562 has it: 48 bits of milliseconds, a counter of 12 bits, 62 random bits. Where the counter is used up, the
     next millisecond goes on.
     """
-    noise = secrets.token_bytes(8 * n)
-    begin = time.time_ns() // 1_000_000
-    made: list[UUID] = []
-    for place in range(n):
-        late, count = divmod(place, 1 << 12)
-        head = (begin + late << 16 | 7 << 12 | count).to_bytes(8)
-        tail = noise[8 * place : 8 * place + 8]
-        made.append(QuickUUID(head + bytes((tail[0] & 0x3F | 0x80,)) + tail[1:]))
-    return made
+    place = np.arange(n, dtype=np.uint64)
+    begin = np.uint64(time.time_ns() // 1_000_000)
+    halves = np.empty((n, 2), ">u8")
+    halves[:, 0] = (begin + (place >> 12)) << 16 | 7 << 12 | place & 0xFFF
+    halves[:, 1] = np.frombuffer(secrets.token_bytes(8 * n), ">u8") >> 2 | 1 << 63
+    raw = halves.tobytes()
+    return [QuickUUID(raw[start : start + 16]) for start in range(0, 16 * n, 16)]

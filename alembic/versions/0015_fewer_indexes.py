@@ -21,10 +21,7 @@ def upgrade() -> None:
     op.drop_constraint(op.f("pk_drop_viewers"), "drop_viewers", type_="primary")
     op.create_primary_key(op.f("pk_drop_viewers"), "drop_viewers", ["viewer_id", "drop_id"])
     op.drop_index(op.f("ix_drop_viewers_viewer_id"), "drop_viewers")
-    # Rows of a drop lie together in the order of drops, so a range of pages needs no more than its first and last one.
     op.drop_index("ix_coupons_drop", "coupons")
-    for table in ("coupons", "drop_viewers"):
-        op.execute(f"CREATE INDEX ix_{table}_drop ON {table} USING brin (drop_id) WITH (autosummarize = on)")
     for table in COUNTED:
         op.execute(f"ALTER TABLE {table} SET (fillfactor = 50)")
 
@@ -32,8 +29,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in COUNTED:
         op.execute(f"ALTER TABLE {table} RESET (fillfactor)")
-    for table in ("coupons", "drop_viewers"):
-        op.drop_index(f"ix_{table}_drop", table)
     op.create_index(op.f("ix_drop_viewers_viewer_id"), "drop_viewers", ["viewer_id"])
     op.drop_constraint(op.f("pk_drop_viewers"), "drop_viewers", type_="primary")
     op.create_primary_key(op.f("pk_drop_viewers"), "drop_viewers", ["drop_id", "viewer_id"])
