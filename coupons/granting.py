@@ -68,6 +68,7 @@ _LOCK = text(
     """
 )
 
+# What is the same for all coupons comes as an empty array: `unnest` fills up with nulls.
 _STATEMENT = """
     WITH wanted AS (
         SELECT * FROM unnest(
@@ -79,8 +80,8 @@ _STATEMENT = """
     ), made AS (
         INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
                              distance_band_m, amount_fen, claim_key, valid_from, valid_until, issued_at)
-        SELECT id, :brand, :campaign, viewer_id, n, :drop, :room, store_id, code, band, amount, key, :valid_from,
-               :valid_until, :at
+        SELECT id, :brand, :campaign, viewer_id, coalesce(n, 1), :drop, :room, store_id, code, band, amount, key,
+               :valid_from, :valid_until, :at
         FROM wanted
         {conflict}
         RETURNING id, viewer_id, store_id, distance_band_m
@@ -430,12 +431,12 @@ class _Made:
         self.values = {
             "ids": array_of(self._ids),
             "viewers": array_of(want.viewer for want in wanted),
-            "ns": array_of(want.n for want in wanted),
+            "ns": array_of(want.n for want in wanted) if any(want.n > 1 for want in wanted) else "{}",
             "stores": array_of(self._stores),
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
-            "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts),
-            "keys": [want.key for want in wanted],
+            "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts) if tiers else "{}",
+            "keys": [want.key for want in wanted] if any(want.key is not None for want in wanted) else [],
             "brand": row.brand_id,
             "campaign": row.campaign_id,
             "drop": row.drop_id,
