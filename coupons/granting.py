@@ -17,13 +17,13 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Row, Select, Text, bindparam, cast, text
+from sqlalchemy import Row, Select, Text, bindparam, cast
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import codes, history, rules
+from coupons import codes, history, rules, statements
 from coupons.cards import CouponCard, DropEnded, DropStock, EndReason, Grant, Issued
 from coupons.history import Histories
 from coupons.tables import CampaignStore
@@ -39,117 +39,6 @@ GRANTS_A_ROW = 500
 """Grants told by one outbox row: some 150 kB of JSON."""
 PIECE = 1000
 """Coupons that one statement writes: meanwhile the next ones are made, and what was written is put into words."""
-
-# The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
-_LOCK = text(
-    """
-    WITH capped AS MATERIALIZED (
-        SELECT b.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
-        WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
-    )
-    SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
-           d.state AS drop_state, d.end_reason, d.opens_at, d.ends_at, d.matched_at,
-           d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
-           c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
-           c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
-           c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
-           c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
-           r.state AS room_state, b.timezone, b.quiet_from, b.quiet_until, b.quiet_claims, b.cap_coupons, b.cap_days,
-           -- A day and a minute that were left behind give no more coupons, whichever transaction came first.
-           greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone,
-                    d.opens_at + d.minute * interval '1 minute') AS at
-    FROM (SELECT count(*) FROM capped) AS brand_first
-    CROSS JOIN drops d
-    JOIN campaigns c ON c.id = d.campaign_id
-    JOIN rooms r ON r.id = d.room_id
-    JOIN brands b ON b.id = c.brand_id
-    WHERE d.id = :drop
-    FOR NO KEY UPDATE OF c, d
-    """
-)
-
-# What is the same for all coupons comes as an empty array: `unnest` fills up with nulls.
-_STATEMENT = """
-    WITH wanted AS (
-        SELECT * FROM unnest(
-            CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
-            CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS uuid[]),
-            CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]),
-            CAST(CAST(:amounts AS text) AS bigint[]), CAST(:keys AS text[])
-        ) AS w (id, viewer_id, n, store_id, code, band, amount, key)
-    ), made AS (
-        INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
-                             distance_band_m, amount_fen, claim_key, valid_from, valid_until, issued_at)
-        SELECT id, :brand, :campaign, viewer_id, coalesce(n, 1), :drop, :room, store_id, code, band, amount, key,
-               :valid_from, :valid_until, :at
-        FROM wanted
-        {conflict}
-        RETURNING id, viewer_id, store_id, distance_band_m
-    ), lines AS (
-        INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', :at FROM made
-    ), decided AS (
-        INSERT INTO drop_viewers AS v (drop_id, viewer_id, store_id, outcome, distance_band_m, at)
-        SELECT DISTINCT ON (viewer_id) :drop, viewer_id, store_id, 'issued', distance_band_m, :at FROM made
-        ON CONFLICT (drop_id, viewer_id) DO UPDATE
-            SET outcome = 'issued', reason = NULL, store_id = excluded.store_id,
-                distance_band_m = excluded.distance_band_m, at = excluded.at
-            WHERE v.outcome <> 'issued'
-    )
-    SELECT {answer} FROM made
-"""
-# A conflict cannot strike while the campaign is locked, and looking for it costs a third of writing a coupon. Should it
-# strike, the coupon is not granted and its viewer is told so, which is the safe way to be wrong.
-_WRITE = text(_STATEMENT.format(conflict="", answer="count(*)"))
-_WRITE_CAREFULLY = text(_STATEMENT.format(conflict="ON CONFLICT DO NOTHING", answer="id"))
-
-_COUNT = text(
-    """
-    WITH shares AS (
-        INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
-        SELECT :campaign, store_id, CAST(:quota AS integer), n
-        FROM unnest(CAST(CAST(:stores AS text) AS uuid[]), CAST(CAST(:counts AS text) AS integer[])) AS g (store_id, n)
-        ORDER BY store_id
-        ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
-    ), campaign AS (
-        UPDATE campaigns SET issued = issued + CAST(:n AS integer), day = CAST(:day AS date),
-            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
-        WHERE id = :campaign
-    )
-    UPDATE drops SET issued = issued + CAST(:n AS integer), minute = CAST(:minute AS integer),
-        minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END + CAST(:n AS integer)
-    WHERE id = :drop
-    """
-)
-_STORES = text(
-    """
-    SELECT s.id, s.code, s.name, s.address
-    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
-    """
-)
-# `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it.
-_LEFT = text(
-    """
-    SELECT s.id, p.store_id IS NOT NULL, p.quota - p.issued, s.code, s.name, s.address
-    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
-    JOIN stores s ON s.id = w.id AND s.brand_id = :brand
-    LEFT JOIN campaign_stores p ON p.store_id = s.id AND p.campaign_id = :campaign
-    WHERE (s.closed_until IS NULL OR s.closed_until <= :at) AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL)
-    """
-)
-
-_DECIDED = text(
-    """
-    INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
-    SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
-           w.reason, w.band, :at
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[]), CAST(CAST(:stores AS text) AS uuid[]),
-                CAST(CAST(:reasons AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]))
-        AS w (viewer_id, store_id, reason, band)
-    ON CONFLICT DO NOTHING
-    """
-)
-
-_END = text("UPDATE drops SET state = 'ended', end_reason = :reason WHERE id = :drop AND state = 'open' RETURNING id")
 
 
 class Wanted(NamedTuple):
@@ -301,7 +190,7 @@ class Locked:
 
 async def lock(session: AsyncSession, drop: UUID) -> Locked | None:
     """Lock the brand if it has a cap, the drop's campaign and the drop, in this order; None if there is none."""
-    row = (await session.execute(_LOCK, {"drop": drop})).one_or_none()
+    row = (await session.execute(statements.LOCK, {"drop": drop})).one_or_none()
     return None if row is None else Locked(row)
 
 
@@ -325,7 +214,7 @@ async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UU
         "at": locked.at,
     }
     left: dict[UUID, int | None] = {}
-    for store, known, store_left, *named in (await session.execute(_LEFT, values)).all():
+    for store, known, store_left, *named in (await session.execute(statements.LEFT, values)).all():
         # A store that has given none yet has no row, and all of its quota.
         left[store] = store_left if known else row.store_quota
         locked.named[store] = named
@@ -356,7 +245,7 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
     if not wanted:
         return []
     if unknown := {want.store for want in wanted} - locked.named.keys():
-        rows = (await session.execute(_STORES, {"stores": array_of(unknown)})).all()
+        rows = (await session.execute(statements.STORES, {"stores": array_of(unknown)})).all()
         locked.named.update((store, named) for store, *named in rows)
     attempt = await session.begin_nested()
     try:
@@ -364,7 +253,7 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
     except IntegrityError:
         await attempt.rollback()
         made = _Made(locked, wanted)
-        kept = set(await session.scalars(_WRITE_CAREFULLY, made.values))
+        kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
         cards = [card if card.id in kept else None for card in made.cards()]
         events = _told(locked, wanted, cards)
     else:
@@ -383,7 +272,7 @@ async def _write(
     events: list[msgspec.Raw] = []
     made = _Made(locked, pieces[0])
     for place, piece in enumerate(pieces):
-        async with meanwhile(session.execute(_WRITE, made.values)):
+        async with meanwhile(session.execute(statements.WRITE, made.values)):
             here = made.cards()
             events += _told(locked, piece, here)
             cards += here
@@ -405,7 +294,7 @@ async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) 
         "drop": row.drop_id,
         "quota": row.store_quota,
     }
-    await session.execute(_COUNT, values)
+    await session.execute(statements.COUNT, values)
 
 
 def _told(locked: Locked, wanted: Sequence[Wanted], cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
@@ -501,7 +390,7 @@ async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]
             "bands": array_of(rules.distance_band(d.distance_m) for d in decided),
             "at": locked.at,
         }
-        await session.execute(_DECIDED, values)
+        await session.execute(statements.DECIDED, values)
 
 
 async def tell_stock(session: AsyncSession, locked: Locked, granted: int) -> bool:
@@ -517,7 +406,7 @@ async def tell_stock(session: AsyncSession, locked: Locked, granted: int) -> boo
 
 async def end(session: AsyncSession, drop: UUID, room: UUID, reason: EndReason) -> bool:
     """End an open drop, whose row the caller has locked, and tell the room; False if it had ended before."""
-    ended = (await session.execute(_END, {"drop": drop, "reason": reason})).first()
+    ended = (await session.execute(statements.END, {"drop": drop, "reason": reason})).first()
     if ended is not None:
         await emit_all(session, room, [("coupons.drop_ended", DropEnded(drop, reason))])
     return ended is not None
