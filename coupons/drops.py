@@ -281,7 +281,7 @@ async def _foresee(
     for viewer, store, _, tier, doubt in matches:
         had = histories.get(viewer, rules.NEWCOMER)
         reason = rules.barred(limits, tier=tier, held=has.get(viewer, 0), history=had)
-        reason = reason or rules.passed_over(limits, viewer, doubt)
+        reason = reason or rules.passed_over(limits, viewer, doubt) or rules.to_review(limits, doubt)
         if reason is None and left_today is not None and stores.total() >= left_today:
             reason = "sold_out_today"
         if reason is None:

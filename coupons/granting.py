@@ -82,7 +82,7 @@ _WRITE = text(
         ON CONFLICT DO NOTHING
         RETURNING id, viewer_id, store_id, distance_band_m
     ), lines AS (
-        INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', :at FROM made
+        INSERT INTO ledger (coupon_id, transition, at, actor) SELECT id, 'issue', :at, CAST(:actor AS uuid) FROM made
     ), shares AS (
         INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
         SELECT :campaign, store_id, CAST(:quota AS integer), count(*) FROM made GROUP BY store_id ORDER BY store_id
@@ -134,12 +134,14 @@ class Wanted(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A viewer in range who gets none, and why."""
+    """A viewer in range who gets none, and why. For a review: the ``doubt`` of their fix, and the claim's id."""
 
     viewer: UUID
     store: UUID
     reason: str
     distance_m: float
+    doubt: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +232,10 @@ class Locked:
 
     def closed(self) -> str | None:
         """Why it gives nobody a coupon now: see ``rules.closed``, and the brand's quiet hours."""
-        return self._over() or ("quiet_hours" if self._quiet() else None)
+        return self._over() or ("quiet_hours" if self.quiet() else None)
 
-    def _quiet(self) -> bool:
+    def quiet(self) -> bool:
+        """Whether the brand's quiet hours hold this drop now."""
         row = self.row
         if row.mode == "claim" and not row.quiet_claims:
             return False
@@ -323,11 +326,13 @@ def _array(name: str, ids: Iterable[UUID]) -> Any:
     return cast(bindparam(name, array_of(ids), type_=Text, unique=True), ARRAY(UuidType()))
 
 
-async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted]) -> list[CouponCard | None]:
+async def write(
+    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None = None
+) -> list[CouponCard | None]:
     """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
-    of ``locked``.
+    of ``locked``. ``actor`` is who granted them, if that was a person.
     """
     if not wanted:
         return []
@@ -357,6 +362,7 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
         "valid_from": valid_from,
         "valid_until": valid_until,
         "at": locked.at,
+        "actor": actor,
     }
     stores = {made.id: made for made in await session.execute(_WRITE, values)}
     begin, end = milliseconds(valid_from), milliseconds(valid_until)

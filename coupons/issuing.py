@@ -106,8 +106,8 @@ class Issuer:
         ``room`` is where the viewer claims it (None: anywhere). Whether they watch that room is the caller's to know.
         Raises Refusal: ``sold_out``, ``limit_reached``, ``out_of_range``, ``location_missing``, ``location_stale``,
         ``location_uncertain``, ``suspect``, ``not_started``, ``ended``, ``campaign_state``, ``quiet_hours``, ``tier``,
-        ``segment``, ``cap_reached``, ``sold_out_today``, ``held_out``, ``not_found``, ``forbidden``, ``invalid``,
-        ``busy``, ``unavailable``.
+        ``segment``, ``cap_reached``, ``sold_out_today``, ``held_out``, ``under_review``, ``not_found``, ``forbidden``,
+        ``invalid``, ``busy``, ``unavailable``.
         """
         if who.role is not Role.VIEWER:
             raise Refusal("forbidden")

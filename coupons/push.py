@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import rules
+from coupons import reviews, rules
 from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, reach, tell_stock, write
 from coupons.history import Histories
 from coupons.tables import Coupon, DropViewer
@@ -206,6 +206,7 @@ async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match]
     lost = [want for want, card in zip(wanted, cards, strict=True) if card is None]
     decided += [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
     await note(session, locked, decided)
+    await reviews.file(session, locked, decided)
     granted = len(wanted) - len(lost)
     return _Done(granted, "sold_out" if await tell_stock(session, locked, granted) else "open")
 
@@ -243,10 +244,14 @@ def _decide(
         if reason is not None:
             decided.append(Decided(viewer, store, reason, distance))
             continue
+        reviewed = rules.to_review(locked.limits, doubt)
         if locked.row.store_quota is not None:
             left = quotas.get(store, locked.row.store_quota)
             if left <= 0:
                 continue
-            quotas[store] = left - 1
+            quotas[store] = left - 1 if reviewed is None else left
+        if reviewed is not None:
+            decided.append(Decided(viewer, store, reviewed, distance, doubt))
+            continue
         wanted.append(Wanted(viewer, now.held + 1, store, distance, None))
     return wanted, decided

@@ -16,6 +16,8 @@ TELLABLE = timedelta(hours=24)
 """How late a redemption may be told that a till made without a network."""
 REVERSIBLE = timedelta(hours=1)
 """How long a redemption can be taken back."""
+REVIEWABLE = timedelta(hours=2)
+"""How long a coupon that is under review waits for somebody to look at it."""
 VIP_TIER = 3
 """From which tier on a member is in the segment ``vip``."""
 
@@ -41,7 +43,7 @@ class Limits:
     """Who may have a coupon of a campaign.
 
     ``segments`` empty is everybody; ``cap`` is the brand's: that many coupons of all its campaigns in some days.
-    ``doubt`` says what an implausible location does: ``allow`` or ``refuse``.
+    ``doubt`` says what an implausible location does: ``allow``, ``review`` or ``refuse``.
     """
 
     campaign: UUID
@@ -299,6 +301,11 @@ def passed_over(limits: Limits, viewer: UUID, doubt: str | None) -> str | None:
     return "held_out" if held_out(limits, viewer) else None
 
 
+def to_review(limits: Limits, doubt: str | None) -> str | None:
+    """Why somebody has to look at it before a viewer who would get a coupon now gets it; None if nobody has to."""
+    return "under_review" if doubt is not None and limits.doubt == "review" else None
+
+
 def held_out(limits: Limits, viewer: UUID) -> bool:
     """Whether ``viewer`` belongs to the campaign's comparison group: always the same answer for the same two."""
     if not limits.holdout_percent:
@@ -321,6 +328,12 @@ def unplaced(
 def distance_band(distance_m: float) -> int:
     """The upper edge in metres of the band that ``distance_m`` lies in."""
     return next((edge for edge in BANDS_M if distance_m <= edge), BANDS_M[-1])
+
+
+def blurred(distance_m: float, tiers: Iterable[tuple[int, int]]) -> int:
+    """The largest distance that has the same band as ``distance_m`` and gets the same of ``tiers`` (metres, fen)."""
+    edges = sorted({*BANDS_M, *(within_m for within_m, _ in tiers)})
+    return next((edge for edge in edges if distance_m <= edge), edges[-1] + 1)
 
 
 Place = tuple[UUID, float]

@@ -30,7 +30,7 @@ MAX_STOCK = 100_000_000
 Fen = Annotated[int, Field(ge=0, le=MAX_FEN)]
 Stock = Annotated[int, Field(ge=1, le=MAX_STOCK)]
 Segment = Literal["new", "once", "often", "vip"]
-Doubt = Literal["allow", "refuse"]
+Doubt = Literal["allow", "review", "refuse"]
 
 
 def _written(value: object) -> object:
@@ -114,7 +114,7 @@ class NewCampaign(BaseModel):
     segments: Annotated[list[Segment], Field(min_length=1, max_length=4)] | None = Field(
         None, description="Who may have it, by purchases known here (`new`: none, `once`, `often`) and `vip` by tier"
     )
-    doubt: Doubt = Field("allow", description="What a location that looks implausible does")
+    doubt: Doubt = Field("allow", description="What a location that looks implausible does; with `review`, ops decide")
     distance_tiers: Annotated[list[DistanceTier], Field(min_length=1, max_length=10)] | None = Field(
         None, description="Amounts by distance, nearest first; farther away it is `amount_fen`"
     )

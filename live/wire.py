@@ -527,6 +527,18 @@ class CouponGranted(Frame, frozen=True, tag="coupon"):
     seq: int | None = None
 
 
+class Review(Frame, frozen=True, tag="review"):
+    """To this viewer: their coupon of ``drop`` is under review (``open``, at the latest until ``until``), or what came
+    of it. ``granted``: the coupon itself is sent too. Certain, as ``coupon``."""
+
+    drop: UUID
+    title: str
+    state: Literal["open", "granted", "declined", "expired"]
+    until: int | None = None
+    coupon: UUID | None = None
+    seq: int | None = None
+
+
 class Shed(Frame, frozen=True, tag="shed"):
     """To guides: of ``total`` comments in the last second, viewers were shown ``shown``."""
 
@@ -555,7 +567,7 @@ class Bye(Frame, frozen=True, tag="bye"):
     retry_after: float | None = None
 
 
-ServerFrame = Welcome | Batch | Ack | CouponGranted | Shed | Expiring | Pong | Bye
+ServerFrame = Welcome | Batch | Ack | CouponGranted | Review | Shed | Expiring | Pong | Bye
 
 encoder = msgspec.json.Encoder()
 client_frames = msgspec.json.Decoder(ClientFrame)

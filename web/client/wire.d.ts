@@ -313,6 +313,17 @@ export interface CouponGranted {
   seq?: number;
 }
 
+/** To this viewer: their coupon of `drop` is under review (`open`, at the latest until `until`), or what came of it. `granted`: the coupon itself is sent too. Certain, as `coupon`. */
+export interface Review {
+  t: 'review';
+  drop: string;
+  title: string;
+  state: 'declined' | 'expired' | 'granted' | 'open';
+  until?: number;
+  coupon?: string;
+  seq?: number;
+}
+
 /** To guides: of `total` comments in the last second, viewers were shown `shown`. */
 export interface Shed {
   t: 'shed';
@@ -455,6 +466,7 @@ export type ServerFrame =
   | Batch
   | Ack
   | CouponGranted
+  | Review
   | Shed
   | Expiring
   | Pong

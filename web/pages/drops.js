@@ -12,7 +12,7 @@ const MINE_SHOWN_MS = 4000;
 const LOCATE_FIRST = ['location_missing', 'location_stale', 'consent_missing', 'location_uncertain'];
 
 export class Drops {
-  /** @type {Map<string, {drop: DropCard, element: HTMLElement, tick: () => void, mineAt?: number}>} */
+  /** @type {Map<string, {drop: DropCard, element: HTMLElement, tick: () => void, mineAt?: number, reviewed?: string}>} */
   #shown = new Map();
   #place;
   #room;
@@ -58,6 +58,16 @@ export class Drops {
     entry.tick();
   }
 
+  /** Somebody looks at it first, or has decided. The coupon itself arrives by itself. @param {import('/client/wire.js').Review} review */
+  review({drop, title, state}) {
+    const entry = this.#shown.get(drop);
+    if (entry) entry.reviewed = state;
+    entry?.tick();
+    if (state === 'open') {
+      if (entry?.drop.mode !== 'claim') toast(t('reviewOpen', {title})); // a claim's answer says it too
+    } else if (state !== 'granted') toast(t('reviewNo', {title}));
+  }
+
   /** @param {string} id @param {string} reason */
   end(id, reason) {
     const entry = this.#shown.get(id);
@@ -94,13 +104,14 @@ export class Drops {
       const have = this.#wallet.has(drop.id);
       say(left.firstChild, 'leftOf', {left: count(rest), time: countdown(ends - now)});
       left.style.setProperty('--part', String(stock ? rest / stock : 0));
-      const phase = have ? 'have' : opens > now ? countdown(opens - now) : rest <= 0 ? 'gone' : 'open';
+      const phase = have ? 'have' : entry.reviewed === 'open' ? 'reviewed' : opens > now ? countdown(opens - now) : rest <= 0 ? 'gone' : 'open';
       if (grab.getAttribute('aria-busy') === 'true') return;
       grab.disabled = phase !== 'open';
       if (phase === shown && grab.lang === document.documentElement.lang) return;
       [shown, grab.lang] = [phase, document.documentElement.lang];
       if (phase === 'open') grab.replaceChildren(h('b', {t: 'grab'}));
       else if (phase === 'have') say(grab, 'granted');
+      else if (phase === 'reviewed') say(grab, 'underReview');
       else if (phase === 'gone') say(grab, 'gone');
       else grab.replaceChildren(h('span', {class: 'num'}, phase));
     };

@@ -120,6 +120,7 @@ async function enter(id) {
   room.on('drop_stock', ({drop, left}) => drops.stock(drop, left));
   room.on('drop_end', ({drop, reason}) => drops.end(drop, reason));
   room.on('coupon', (coupon) => wallet.arrive(coupon));
+  room.on('review', (review) => drops.review(review));
 
   let likes = 0;
   let figures = {};
