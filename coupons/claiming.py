@@ -19,8 +19,16 @@ from geo.matching import FRESH, MAX_ACCURACY_M
 from kernel.clock import milliseconds
 from kernel.postgres import Sessions
 
-Answer = CouponCard | str
-"""A coupon, or the code of the refusal."""
+
+class NotYet(NamedTuple):
+    """The viewer's turn in the drop comes ``at`` then, in ``seconds``."""
+
+    at: datetime
+    seconds: float
+
+
+Answer = CouponCard | NotYet | str
+"""A coupon, when to come again, or the code of the refusal."""
 
 
 class Claim(NamedTuple):
@@ -203,13 +211,21 @@ class _Batch:
             identity = (claim.viewer, claim.key)
             if identity in self.answers or identity in waiting:
                 continue
-            if self._closed is not None:
+            turn = self._turn(claim)
+            if (self._closed is None or self._closed == "not_started") and self._locked.at < turn:
+                self.answers[identity] = NotYet(turn, (turn - self._locked.at).total_seconds())
+            elif self._closed is not None:
                 held = self._held.get(claim.viewer, 0)
                 full = self._closed == "sold_out" and held >= self._locked.limits.per_viewer
                 self.answers[identity] = "limit_reached" if full else self._closed
             else:
                 waiting[identity] = claim
         return list(waiting.values())
+
+    def _turn(self, claim: Claim) -> datetime:
+        row = self._locked.row
+        opens_at: datetime = max(row.opens_at, row.claim_from or row.opens_at)
+        return opens_at + rules.turn_of(row.drop_id, claim.viewer, row.spread_ms) if row.spread_ms else opens_at
 
     def stores(self, claims: Iterable[Claim]) -> list[UUID]:
         """Every store in reach of somebody in ``claims``."""

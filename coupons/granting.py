@@ -42,7 +42,7 @@ _LOCK = text(
         WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
     )
     SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
-           d.state AS drop_state, d.end_reason, d.opens_at, d.ends_at, d.matched_at,
+           d.state AS drop_state, d.end_reason, d.opens_at, d.spread_ms, d.ends_at, d.matched_at,
            d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
            c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
            c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,

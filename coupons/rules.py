@@ -258,6 +258,19 @@ def _left_of(limit: int | None, issued: int) -> int | None:
     return None if limit is None else max(0, limit - issued)
 
 
+def turn_of(drop: UUID, viewer: UUID, spread_ms: int) -> timedelta:
+    """How long after the opening of ``drop`` it is ``viewer``'s turn: up to ``spread_ms``, always the same for the two.
+
+    FNV-1a with a mixing step over the identifiers as they are written, which a mini-program can compute as well
+    (``web/client/opening.js``). It spreads, and hides nothing.
+    """
+    mixed = 0x811C9DC5
+    for symbol in f"{drop}{viewer}".encode():
+        mixed = (mixed ^ symbol) * 0x01000193 & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 16) * 0x45D9F3B & 0xFFFFFFFF
+    return timedelta(milliseconds=(mixed ^ mixed >> 16) % (spread_ms + 1))
+
+
 def minute_of(opens_at: datetime, moment: datetime) -> int:
     """In which minute of a drop ``moment`` lies, from 0."""
     return max(0, (moment - opens_at) // timedelta(minutes=1))

@@ -41,10 +41,12 @@ class Campaign(Table):
         CheckConstraint("segments <@ ARRAY['new', 'once', 'often', 'vip']", name="segments"),
         CheckConstraint("reserve_percent BETWEEN 0 AND 90", name="reserve"),
         CheckConstraint("doubt IN ('allow', 'review', 'refuse')", name="doubt"),
+        UniqueConstraint("brand_id", "key"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), index=True)
+    key: Mapped[str | None] = mapped_column(Text, comment="the brand's own name for it: imports find it by this")
     title: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
     amount_fen: Mapped[int | None] = mapped_column(BigInteger, comment="off, for `amount`; the cap, for `percent`")
@@ -124,6 +126,10 @@ class Drop(Table):
     state: Mapped[str] = mapped_column(Text, server_default="open")
     end_reason: Mapped[str | None] = mapped_column(Text)
     opens_at: Mapped[datetime]
+    spread_ms: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="claim: turns begin within so long after opens_at"
+    )
+    signature: Mapped[str | None] = mapped_column(Text, comment="of the opening; null: no key was there")
     ends_at: Mapped[datetime]
     matched_at: Mapped[datetime | None] = mapped_column(comment="push: when the first match of everybody was done")
     match_again: Mapped[bool] = mapped_column(server_default="false", comment="push: somebody who came later waits")

@@ -84,6 +84,7 @@ class NewCampaign(BaseModel):
         }
     )
 
+    key: Code | None = Field(None, description="The brand's own name for it, which no other campaign has")
     title: Label
     kind: Literal["amount", "percent", "gift"]
     amount_fen: Annotated[int, Field(ge=1, le=MAX_FEN)] | None = Field(
@@ -146,6 +147,7 @@ class CampaignView(BaseModel):
             "examples": [
                 {
                     "id": _ID,
+                    "key": "new-2026-06",
                     "title": "新品尝鲜 满30减8",
                     "terms": "满30减8",
                     "kind": "amount",
@@ -185,6 +187,7 @@ class CampaignView(BaseModel):
     )
 
     id: UUID
+    key: str | None
     title: str
     terms: str
     kind: Literal["amount", "percent", "gift"]
@@ -265,6 +268,8 @@ class DropView(BaseModel):
     opens_at: int
     ends_at: int
     radius_m: int
+    spread: int = Field(0, description="Milliseconds after `opens_at` within which each viewer's turn to claim comes")
+    signature: str | None = Field(None, description="Ed25519, in base64, by the key of `/v1/coupon-key`")
     room: UUID
     campaign: UUID
     state: Literal["open", "ended"]

@@ -118,7 +118,8 @@ class RoomCard(Struct, frozen=True, omit_defaults=True):
 
 
 class DropCard(Struct, frozen=True, omit_defaults=True):
-    """A drop as announced to the room. ``opens_at`` may lie ahead: clients count down to it."""
+    """A drop as announced to the room. ``opens_at`` may lie ahead: clients count down to it. Where there is a
+    ``spread`` (ms), each viewer's turn to claim comes within it; ``signature`` shows that the server said so."""
 
     id: UUID
     mode: Literal["push", "claim"]
@@ -129,6 +130,8 @@ class DropCard(Struct, frozen=True, omit_defaults=True):
     opens_at: int
     ends_at: int
     radius_m: int
+    spread: int = 0
+    signature: str | None = None
 
 
 class CouponCard(Struct, frozen=True, omit_defaults=True):

@@ -355,6 +355,20 @@ async def test_tills_are_for_clerks_and_figures_for_their_own(api: Caller, world
     assert await api.refused(world.guide, "GET", f"/rooms/{new_id()}/funnel") == "not_found"
 
 
+async def test_ops_import_campaigns_and_hear_what_is_wrong_with_which(api: Caller, world: World) -> None:
+    june = TERMS | {"key": "june"}
+    body = {"campaigns": [june, TERMS, june | {"key": "july", "stock": 0}]}
+    assert await api.refused(world.guide, "POST", "/campaigns/import", body) == "forbidden"
+    dry = await api.ok(world.ops, "POST", "/campaigns/import", body | {"dry_run": True})
+    done = await api.ok(world.ops, "POST", "/campaigns/import", body)
+    assert dry == done
+    assert (done["read"], done["new"]) == (3, 1)
+    assert [(bad["line"], bad["key"], bad["field"]) for bad in done["errors"]] == [(2, "", "key"), (3, "july", "stock")]
+    (made,) = (await api.ok(world.ops, "GET", "/campaigns"))["items"]
+    assert (made["key"], made["state"]) == ("june", "draft")
+    assert await api.refused(world.ops, "POST", "/campaigns", june) == "invalid"
+
+
 async def test_ops_see_decide_and_page_through_what_is_under_review(api: Caller, world: World) -> None:
     campaign = (await api.ok(world.ops, "POST", "/campaigns", TERMS | {"doubt": "review"}))["id"]
     await api.ok(world.ops, "POST", f"/campaigns/{campaign}/run")

@@ -224,7 +224,7 @@ export interface Counts {
   uniques?: number;
 }
 
-/** A drop as announced to the room. `opens_at` may lie ahead: clients count down to it. */
+/** A drop as announced to the room. `opens_at` may lie ahead: clients count down to it. Where there is a `spread` (ms), each viewer's turn to claim comes within it; `signature` shows that the server said so. */
 export interface DropCard {
   id: string;
   mode: 'claim' | 'push';
@@ -235,6 +235,8 @@ export interface DropCard {
   opens_at: number;
   ends_at: number;
   radius_m: number;
+  spread?: number;
+  signature?: string;
 }
 
 /** Somebody said something. `id` is the server's; the sender learns it from its `ack`. */

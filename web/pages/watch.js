@@ -78,7 +78,7 @@ async function enter(id) {
   play(document.querySelector('.stage'), found.playback, room);
   const stores = new Stores(session, room);
   const shelf = new Shelf(room, found.shelf);
-  const drops = new Drops(by('drops'), room, stores, wallet);
+  const drops = new Drops(session, by('drops'), room, stores, wallet);
   const hearts = new Hearts(by('hearts'));
   const cover = new Cover(session, room, found, card);
   const curtain = new Curtain();
