@@ -47,6 +47,7 @@ class Campaign(Table):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), index=True)
     key: Mapped[str | None] = mapped_column(Text, comment="the brand's own name for it: imports find it by this")
+    wechat_card: Mapped[str | None] = mapped_column(Text, comment="WeChat's id of the card that its coupons are")
     title: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
     amount_fen: Mapped[int | None] = mapped_column(BigInteger, comment="off, for `amount`; the cap, for `percent`")

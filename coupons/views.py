@@ -85,6 +85,9 @@ class NewCampaign(BaseModel):
     )
 
     key: Code | None = Field(None, description="The brand's own name for it, which no other campaign has")
+    wechat_card: Code | None = Field(
+        None, description="WeChat's id of the card, with codes of one's own, that its coupons are put into wallets as"
+    )
     title: Label
     kind: Literal["amount", "percent", "gift"]
     amount_fen: Annotated[int, Field(ge=1, le=MAX_FEN)] | None = Field(
@@ -148,6 +151,7 @@ class CampaignView(BaseModel):
                 {
                     "id": _ID,
                     "key": "new-2026-06",
+                    "wechat_card": None,
                     "title": "新品尝鲜 满30减8",
                     "terms": "满30减8",
                     "kind": "amount",
@@ -188,6 +192,7 @@ class CampaignView(BaseModel):
 
     id: UUID
     key: str | None
+    wechat_card: str | None
     title: str
     terms: str
     kind: Literal["amount", "percent", "gift"]

@@ -60,6 +60,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "held_out": (409, "No coupon for you this time."),
     "campaign_state": (409, "The campaign is not in a state that allows this."),
     "review_settled": (409, "This was decided already, or its time is over."),
+    "no_card": (409, "This coupon cannot be put into WeChat's card wallet."),
     "budget_conflict": (409, "The budget was changed by somebody else; look again."),
     "code_unknown": (404, "No coupon has this code."),
     "code_mistyped": (422, "This code has a typing error."),

@@ -1,4 +1,5 @@
-"""Campaigns have a name of the brand's own, by which imports find them; openings are spread and signed"""
+"""Campaigns have a name of the brand's own, by which imports find them, and may be WeChat cards; openings are
+spread and signed"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +14,8 @@ def upgrade() -> None:
     comment = "the brand's own name for it: imports find it by this"
     op.add_column("campaigns", sa.Column("key", sa.Text(), nullable=True, comment=comment))
     op.create_unique_constraint(op.f("uq_campaigns_brand_id_key"), "campaigns", ["brand_id", "key"])
+    comment = "WeChat's id of the card that its coupons are"
+    op.add_column("campaigns", sa.Column("wechat_card", sa.Text(), nullable=True, comment=comment))
     comment = "claim: turns begin within so long after opens_at"
     op.add_column(
         "drops", sa.Column("spread_ms", sa.SmallInteger(), server_default="0", nullable=False, comment=comment)
@@ -24,5 +27,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_column("drops", "signature")
     op.drop_column("drops", "spread_ms")
+    op.drop_column("campaigns", "wechat_card")
     op.drop_constraint(op.f("uq_campaigns_brand_id_key"), "campaigns")
     op.drop_column("campaigns", "key")

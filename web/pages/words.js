@@ -510,6 +510,7 @@ export const REFUSALS = {
   held_out: ['这次没有轮到', 'Not this time'],
   campaign_state: ['这个券批次现在不能发', 'This campaign cannot be released now'],
   review_settled: ['这条已经处理过，或已过期', 'This was decided already, or its time is over'],
+  no_card: ['这张券不能放进微信卡包', 'This coupon cannot be put into the WeChat card wallet'],
   budget_conflict: ['库存刚被别人改过，请刷新后再改', 'The budget was just changed by somebody else; look again'],
   code_unknown: ['没有这张券，请核对券码', 'No coupon has this code; please check it'],
   code_mistyped: ['券码输错了，请核对', 'There is a typing error in this code'],
