@@ -1,7 +1,9 @@
 """The ``nearcast`` command."""
 
+import json
 import sys
 from collections.abc import Coroutine
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -193,6 +195,37 @@ def audit() -> None:
         ok = report.ok and not overdue
         typer.echo("audit ok" if ok else "audit FAILED")
         return 0 if ok else 1
+
+    run(work())
+
+
+@cli.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON line for each finding.")] = False) -> None:
+    """Look for what would go wrong tonight, and say what to do. Exit code 1 if something would."""
+    from app import doctor as practice
+
+    mark = {"ok": "  ok ", "warn": "WARN ", "fail": "FAIL "}
+    worst: set[str] = set()
+
+    def tell(finding: practice.Finding) -> None:
+        worst.add(finding.state)
+        if as_json:
+            typer.echo(json.dumps(asdict(finding), ensure_ascii=False))
+        else:
+            typer.echo(f"{mark[finding.state]} {finding.check}: {finding.said}")
+            if finding.advice:
+                typer.echo(f"       → {finding.advice}")
+
+    async def work() -> int:
+        settings, findings = practice.read_settings()
+        for finding in findings:
+            tell(finding)
+        if settings is not None:
+            log.configure(settings, "doctor")
+            async with embedded.servers(settings) as started:
+                for finding in await practice.examine(started):
+                    tell(finding)
+        return 1 if "fail" in worst else 0
 
     run(work())
 

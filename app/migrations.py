@@ -4,10 +4,12 @@ Alembic is imported when it is needed: it would be a fifth of the start of every
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from kernel.postgres import Table
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -38,3 +40,22 @@ async def downgrade(engine: AsyncEngine, revision: str = "base") -> None:
 
     async with engine.begin() as connection:
         await connection.run_sync(lambda sync: command.downgrade(_config(sync), revision))
+
+
+async def differences(connection: AsyncConnection) -> list[Any]:
+    """What the database has otherwise than the models say, as Alembic's operations; empty after every migration."""
+    return await connection.run_sync(_differences)
+
+
+def _differences(connection: Connection) -> list[Any]:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    # All of them, so that the metadata is complete.
+    import live.tables  # noqa: F401
+
+    def ours(name: str | None, kind: str, _parents: object) -> bool:
+        return kind != "table" or name in Table.metadata.tables
+
+    context = MigrationContext.configure(connection, opts={"include_name": ours, "compare_server_default": True})
+    return list(compare_metadata(context, Table.metadata))

@@ -242,7 +242,7 @@ async def list_nearby_stores(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page[NearbyStore]:
     """The brand's stores within 50 km of a point, nearest first, open or not. The point is not kept."""
-    after = None if cursor is None else stores.Place(*decode_cursor(cursor, tuple[_DISTANCE, _CODE]))
+    after = stores.START if cursor is None else stores.Place(*decode_cursor(cursor, tuple[_DISTANCE, _CODE]))
     zone, at = await stores.zone_of(session, who.brand), now()
     rows = await stores.nearby(session, who.brand, lng, lat, datum, limit, after)
     # The distance to the last bit: where the next page begins is decided by the number that ordered this one.

@@ -10,7 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from geoalchemy2 import Geometry
-from sqlalchemy import RowMapping, Select, cast, func, literal, select, text, tuple_, update
+from sqlalchemy import RowMapping, cast, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from geo.datum import Datum, to_canonical
@@ -24,6 +24,8 @@ BATCH = 1_000
 """Stores a statement."""
 NEARBY_WITHIN_M = 50_000
 """``nearby`` looks no farther: nobody walks there."""
+_RINGS_M = [400.0 * 2**ring for ring in range(7)]
+"""What ``nearby`` tries before that."""
 _DETOUR, _METRES_A_MINUTE = 1.3, 75.0
 """Streets are some 1.3 times longer than the bee line, and people walk 4.5 km/h."""
 
@@ -200,35 +202,36 @@ class Place(NamedTuple):
     code: str
 
 
-def nearby_query(brand: str, lng: float, lat: float, limit: int, after: Place | None = None) -> Select[Any]:
-    """The nearest stores of ``brand`` to a canonical point, behind ``after``, with ``distance_m``.
+START = Place(-1.0, "")
+"""Before every store."""
 
-    Walks ``ix_stores_position`` twice: in order of distance, as far as ``limit`` stores, and then for whatever is not
-    farther than the farthest of those. The index orders by distance on a sphere, up to 0.6 % off; the second walk makes
-    the order exactly the one that is shown, so that pages neither repeat nor skip a store. A page far behind passes
-    over all stores before it.
+
+# The nearest stores behind a place in their list: the smallest ring that holds enough of them, and what lies in it in
+# the order that is shown. A page far behind passes over all stores before it. PostGIS's own walk by distance (`<->`)
+# will not do: on geographies it fails for some points with "index returned tuples in wrong order", when it rounds one
+# distance in two ways. The point is cast, never the column: the index is on the column as it is.
+NEARBY = text(
+    f"""
+    WITH here AS (SELECT ST_SetSRID(ST_MakePoint(:lng, :lat), 4326)::geography AS point)
+    SELECT stores.id, code, name, banner, city, address, source_lng AS lng, source_lat AS lat, source_datum AS datum,
+        ST_X(position::geometry) AS x, ST_Y(position::geometry) AS y, radius_m, opens, closes, closed_until,
+        ST_Distance(position, here.point) AS distance_m
+    FROM here, stores
+    WHERE brand_id = :brand
+        -- A metre more: within exactly its own distance a store need not be, to the last bit.
+        AND ST_DWithin(position, here.point, coalesce(
+            (SELECT metres + 1 FROM unnest(ARRAY{_RINGS_M}) AS metres
+             WHERE :limit = (SELECT count(*) FROM (
+                 SELECT FROM stores WHERE brand_id = :brand AND ST_DWithin(position, here.point, metres)
+                     AND (:after_m < 0 OR (ST_Distance(position, here.point), code) > (:after_m, :after_code))
+                 LIMIT :limit) AS inside)
+             LIMIT 1), -- any that holds enough is right; they are tried in this order
+            {NEARBY_WITHIN_M}))
+        AND (:after_m < 0 OR (ST_Distance(position, here.point), code) > (:after_m, :after_code))
+    ORDER BY distance_m, code
+    LIMIT :limit
     """
-    # The point is cast, never the column: the index is on the column as it is.
-    here = func.geography(func.ST_SetSRID(func.ST_MakePoint(lng, lat), 4326))
-    distance = func.ST_Distance(Store.position, here)
-    wanted = [Store.brand_id == brand]
-    if after is not None:
-        wanted.append(tuple_(distance, Store.code) > tuple_(literal(after.distance_m), literal(after.code)))
-    walked = (
-        select(distance.label("distance_m"))
-        .where(*wanted, func.ST_DWithin(Store.position, here, NEARBY_WITHIN_M))
-        .order_by(Store.position.op("<->")(here))
-        .limit(limit)
-        .subquery("walked")
-    )
-    farthest = select(func.max(walked.c.distance_m)).scalar_subquery()
-    return (
-        select(*_columns(), distance.label("distance_m"))
-        # A metre more: within exactly its own distance a store need not be, to the last bit.
-        .where(*wanted, func.ST_DWithin(Store.position, here, farthest + 1))
-        .order_by("distance_m", Store.code)
-        .limit(limit)
-    )
+)
 
 
 async def nearby(
@@ -238,15 +241,18 @@ async def nearby(
     lat: float,
     datum: Datum,
     limit: int = 20,
-    after: Place | None = None,
+    after: Place = START,
 ) -> Sequence[RowMapping]:
     """Up to ``limit`` stores of ``brand`` within 50 km of a point, nearest first: ``listed`` plus ``distance_m``.
 
     ``after`` is the place of the last store of the page before, from the same point.
     """
     x, y = to_canonical(lng, lat, datum)
-    rows: Sequence[RowMapping] = (await session.execute(nearby_query(brand, x, y, limit, after))).mappings().all()
-    return rows
+    found = await session.execute(
+        NEARBY,
+        {"brand": brand, "lng": x, "lat": y, "limit": limit, "after_m": after.distance_m, "after_code": after.code},
+    )
+    return found.mappings().all()
 
 
 async def zone_of(session: AsyncSession, brand: str) -> ZoneInfo:

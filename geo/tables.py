@@ -31,7 +31,7 @@ class Store(Table):
         UniqueConstraint("brand_id", "code"),
         CheckConstraint("radius_m BETWEEN 50 AND 50000", name="radius"),
         CheckConstraint("source_datum IN ('wgs84', 'gcj02', 'bd09')", name="datum"),
-        # `ST_DWithin(stores.position, …)` and `ORDER BY position <-> …` read this.
+        # `ST_DWithin(stores.position, …)` reads this.
         Index("ix_stores_position", "position", postgresql_using="gist"),
         # Partial: a full one would also answer `trade_area IS NULL`, and be read from end to end for every viewer.
         Index("ix_stores_trade_area", "trade_area", postgresql_using="gist", postgresql_where="trade_area IS NOT NULL"),

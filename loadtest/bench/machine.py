@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -22,8 +23,12 @@ class CannotMeasure(Exception):
     """The bench cannot do its work here; the message says why."""
 
 
+@cache
 def cores() -> tuple[int, int]:
-    """The server's core and everybody else's; the same one where there is only one."""
+    """The server's core and everybody else's; the same one where there is only one.
+
+    Found once, before anything is bound to one of them: asked again ``on_core``, there would seem to be only that one.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[-1]
 

@@ -55,7 +55,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
                 async with brand.kernel.sessions() as session:
                     for x, y in zip(lng[: plan.questions].tolist(), lat[: plan.questions].tolist(), strict=True):
                         began = time.perf_counter()
-                        await session.execute(stores.nearby_query(BRAND, x, y, 1))
+                        await stores.nearby(session, BRAND, x, y, "wgs84", limit=1)
                         waits.append((time.perf_counter() - began) * 1000)
         rows.append(
             {
