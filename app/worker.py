@@ -16,7 +16,7 @@ from sqlalchemy import delete, func
 from app import relay
 from app.notifier import CouponNotifier, Notifier
 from app.processes import open_kernel, until_stopped
-from coupons import drops, ledger, push
+from coupons import drops, ledger, push, reviews
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
 from geo import doubt, locations
@@ -139,6 +139,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("keep_comments", lambda: _keep_comments(kernel), 0.5),
         ("keep_figures", lambda: _keep_figures(kernel), 5.0),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
+        ("expire_reviews", lambda: reviews.expire_due(kernel.sessions, now()), 5.0),
         ("forget_fixes", lambda: _forget_fixes(kernel), 15.0),
         ("clean", lambda: _clean(kernel), 600.0),
     ]

@@ -3,6 +3,9 @@
 A code is 80 random bits as 16 symbols of Crockford's base32 and a check symbol (mod 37), which finds every single
 wrong symbol and every swap of two neighbours. Reading one is forgiving: case, hyphens, O for 0, I and L for 1.
 
+The opening of a drop is signed too: the bytes of ``NO1.``, the drop's id, and, big-endian, its opening and its end
+(64 bits each, milliseconds since 1970) and spread (32 bits, milliseconds); the signature is in base64.
+
 A QR payload is ``NC1.`` (coupon) or ``NM1.`` (member) and base32 of: subject, time step, Ed25519 signature. It can be
 checked with the public key alone, so a till may check it without a network.
 """
@@ -31,6 +34,7 @@ SKEW_SECONDS = 5
 """How far a till's or server's clock may be off without turning a live QR code away."""
 COUPON_PREFIX = "NC1."
 MEMBER_PREFIX = "NM1."
+OPENING_PREFIX = "NO1."
 
 _VALUES = {symbol: value for value, symbol in enumerate(CHECK_ALPHABET)}
 _FORGIVEN = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
@@ -148,6 +152,11 @@ class Signer:
         """The QR payload of a member at ``now`` (seconds since 1970)."""
         return self._sign(MEMBER_PREFIX, member.bytes, step_at(now))
 
+    def sign_opening(self, drop: UUID, opens_at: int, ends_at: int, spread: int) -> str:
+        """What shows that a drop opens when its card says so (times in milliseconds): see ``opening_is_ours``."""
+        message = _opening(drop, opens_at, ends_at, spread)
+        return base64.b64encode(self._key.sign(message)).decode()
+
     def _sign(self, prefix: str, subject: bytes, step: int) -> str:
         message = subject + struct.pack(">I", step)
         # Upper-case letters, digits and the point: QR's alphanumeric mode, so the picture has fewer, larger squares.
@@ -160,6 +169,19 @@ class Signer:
     def read_member(self, payload: str) -> Shown:
         """What a member's QR code says, however old it is; Refusal ``code_mistyped`` if it is not one of ours."""
         return read(self._public, MEMBER_PREFIX, payload, 16)
+
+
+def _opening(drop: UUID, opens_at: int, ends_at: int, spread: int) -> bytes:
+    return OPENING_PREFIX.encode() + drop.bytes + struct.pack(">QQI", opens_at, ends_at, spread)
+
+
+def opening_is_ours(key: Ed25519PublicKey, drop: UUID, opens_at: int, ends_at: int, spread: int, signed: str) -> bool:
+    """Whether a drop's card says the times that we announced, by the public key alone."""
+    try:
+        key.verify(base64.b64decode(signed, validate=True), _opening(drop, opens_at, ends_at, spread))
+    except (ValueError, InvalidSignature):
+        return False
+    return True
 
 
 def read(key: Ed25519PublicKey, prefix: str, payload: str, subject_bytes: int) -> Shown:

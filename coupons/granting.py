@@ -52,12 +52,14 @@ class Wanted(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A viewer in range who gets none, and why."""
+    """A viewer in range who gets none, and why. For a review: the ``doubt`` of their fix, and the claim's id."""
 
     viewer: UUID
     store: UUID
     reason: str
     distance_m: float
+    doubt: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,10 @@ class Locked:
 
     def closed(self) -> str | None:
         """Why it gives nobody a coupon now: see ``rules.closed``, and the brand's quiet hours."""
-        return self._over() or ("quiet_hours" if self._quiet() else None)
+        return self._over() or ("quiet_hours" if self.quiet() else None)
 
-    def _quiet(self) -> bool:
+    def quiet(self) -> bool:
+        """Whether the brand's quiet hours hold this drop now."""
         row = self.row
         if row.mode == "claim" and not row.quiet_claims:
             return False
@@ -236,11 +239,13 @@ def array(name: str, ids: Iterable[UUID]) -> Any:
     return cast(bindparam(name, array_of(ids), type_=Text, unique=True), ARRAY(UuidType()))
 
 
-async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted]) -> list[CouponCard | None]:
+async def write(
+    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None = None
+) -> list[CouponCard | None]:
     """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
-    of ``locked``.
+    of ``locked``. ``actor`` is who granted them, if that was a person.
     """
     if not wanted:
         return []
@@ -249,10 +254,10 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
         locked.named.update((store, named) for store, *named in rows)
     attempt = await session.begin_nested()
     try:
-        cards, events = await _write(session, locked, wanted)
+        cards, events = await _write(session, locked, wanted, actor)
     except IntegrityError:
         await attempt.rollback()
-        made = _Made(locked, wanted)
+        made = _Made(locked, wanted, actor)
         kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
         cards = [card if card.id in kept else None for card in made.cards()]
         events = _told(locked, wanted, cards)
@@ -264,20 +269,20 @@ async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted])
 
 
 async def _write(
-    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted]
+    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None
 ) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
     """Write ``wanted``, all of them or an IntegrityError; the coupons, and the payloads of the events about them."""
     pieces = [wanted[start : start + PIECE] for start in range(0, len(wanted), PIECE)]
     cards: list[CouponCard | None] = []
     events: list[msgspec.Raw] = []
-    made = _Made(locked, pieces[0])
+    made = _Made(locked, pieces[0], actor)
     for place, piece in enumerate(pieces):
         async with meanwhile(session.execute(statements.WRITE, made.values)):
             here = made.cards()
             events += _told(locked, piece, here)
             cards += here
             if place + 1 < len(pieces):
-                made = _Made(locked, pieces[place + 1])
+                made = _Made(locked, pieces[place + 1], actor)
     return cards, events
 
 
@@ -305,7 +310,7 @@ def _told(locked: Locked, wanted: Sequence[Wanted], cards: Sequence[CouponCard |
 class _Made:
     """Coupons that are about to be written."""
 
-    def __init__(self, locked: Locked, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None) -> None:
         row = locked.row
         tiers = tiers_of(row)
         self._locked = locked
@@ -333,6 +338,7 @@ class _Made:
             "valid_from": self._valid_from,
             "valid_until": self._valid_until,
             "at": locked.at,
+            "actor": actor,
         }
 
     def cards(self) -> list[CouponCard]:

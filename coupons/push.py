@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import rules
+from coupons import reviews, rules
 from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, tell_stock, write
 from coupons.history import Histories
 from coupons.reach import Match, match
@@ -187,6 +187,7 @@ async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match]
     lost = [want for want, card in zip(wanted, cards, strict=True) if card is None]
     decided += [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
     await note(session, locked, decided)
+    await reviews.file(session, locked, decided)
     granted = len(wanted) - len(lost)
     settled = granted + len(decided) + sum(now.decided is True for now in changed.values())
     sold_out = await tell_stock(session, locked, granted)
@@ -228,10 +229,14 @@ def _decide(
         if reason is not None:
             decided.append(Decided(viewer, store, reason, distance))
             continue
+        reviewed = rules.to_review(locked.limits, doubt)
         if locked.row.store_quota is not None:
             left = quotas.get(store, locked.row.store_quota)
             if left <= 0:
                 continue
-            quotas[store] = left - 1
+            quotas[store] = left - 1 if reviewed is None else left
+        if reviewed is not None:
+            decided.append(Decided(viewer, store, reviewed, distance, doubt))
+            continue
         wanted.append(Wanted(viewer, has + 1, store, distance, None))
     return wanted, decided

@@ -10,7 +10,7 @@ LOCK = text(
         WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
     )
     SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
-           d.state AS drop_state, d.end_reason, d.opens_at, d.ends_at, d.matched_at,
+           d.state AS drop_state, d.end_reason, d.opens_at, d.spread_ms, d.ends_at, d.matched_at,
            d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
            c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
            c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
@@ -48,7 +48,7 @@ _STATEMENT = """
         {conflict}
         RETURNING id, viewer_id, store_id, distance_band_m
     ), lines AS (
-        INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', :at FROM made
+        INSERT INTO ledger (coupon_id, transition, at, actor) SELECT id, 'issue', :at, CAST(:actor AS uuid) FROM made
     ), decided AS (
         INSERT INTO drop_viewers AS v (drop_id, viewer_id, store_id, outcome, distance_band_m, at)
         SELECT DISTINCT ON (viewer_id) :drop, viewer_id, store_id, 'issued', distance_band_m, :at FROM made

@@ -44,12 +44,15 @@ class Campaign(Table):
         CheckConstraint("(usable_from IS NULL) = (usable_until IS NULL)", name="usable"),
         CheckConstraint("segments <@ ARRAY['new', 'once', 'often', 'vip']", name="segments"),
         CheckConstraint("reserve_percent BETWEEN 0 AND 90", name="reserve"),
-        CheckConstraint("doubt IN ('allow', 'refuse')", name="doubt"),
+        CheckConstraint("doubt IN ('allow', 'review', 'refuse')", name="doubt"),
+        UniqueConstraint("brand_id", "key"),
         _COUNTS,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), index=True)
+    key: Mapped[str | None] = mapped_column(Text, comment="the brand's own name for it: imports find it by this")
+    wechat_card: Mapped[str | None] = mapped_column(Text, comment="WeChat's id of the card that its coupons are")
     title: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
     amount_fen: Mapped[int | None] = mapped_column(BigInteger, comment="off, for `amount`; the cap, for `percent`")
@@ -131,6 +134,10 @@ class Drop(Table):
     state: Mapped[str] = mapped_column(Text, server_default="open")
     end_reason: Mapped[str | None] = mapped_column(Text)
     opens_at: Mapped[datetime]
+    spread_ms: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="claim: turns begin within so long after opens_at"
+    )
+    signature: Mapped[str | None] = mapped_column(Text, comment="of the opening; null: no key was there")
     ends_at: Mapped[datetime]
     matched_at: Mapped[datetime | None] = mapped_column(comment="push: when the first match of everybody was done")
     match_again: Mapped[bool] = mapped_column(server_default="false", comment="push: somebody who came later waits")
@@ -158,6 +165,42 @@ class DropViewer(Table):
     reason: Mapped[str | None] = mapped_column(Text, comment="the refusal's code")
     distance_band_m: Mapped[int | None]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Review(Table):
+    """A coupon that would have gone to a doubtful viewer: somebody of ops grants it, refuses it, or lets it expire.
+
+    It holds no stock. Without foreign keys but the viewer's, as ``Coupon``.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        UniqueConstraint("drop_id", "viewer_id"),
+        CheckConstraint("state IN ('open', 'granted', 'declined', 'expired')", name="state"),
+        CheckConstraint("(state = 'open') = (decided_at IS NULL)", name="decided"),
+        CheckConstraint("(state IN ('granted', 'declined')) = (decided_by IS NOT NULL)", name="decided_by"),
+        CheckConstraint("(state = 'granted') = (coupon_id IS NOT NULL)", name="coupon"),
+        Index("ix_reviews_open", "brand_id", "asked_at", "id", postgresql_where="state = 'open'"),
+        Index("ix_reviews_settled", "brand_id", "decided_at", "id", postgresql_where="state <> 'open'"),
+        Index("ix_reviews_expiring", "expires_at", postgresql_where="state = 'open'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(Text)
+    campaign_id: Mapped[UUID]
+    drop_id: Mapped[UUID]
+    room_id: Mapped[UUID]
+    viewer_id: Mapped[UUID] = mapped_column(ForeignKey("members.id", ondelete="CASCADE"), index=True)
+    store_id: Mapped[UUID]
+    within_m: Mapped[int] = mapped_column(comment="the distance, as coarse as band and amount allow")
+    claim_key: Mapped[str | None] = mapped_column(Text, comment="the claim's id: its retry finds the coupon")
+    signs: Mapped[list[str]] = mapped_column(ARRAY(Text), comment="what made the fix implausible; see geo.doubt")
+    state: Mapped[str] = mapped_column(Text, server_default="open")
+    asked_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[UUID | None] = mapped_column(comment="null: nobody, it expired")
+    coupon_id: Mapped[UUID | None]
 
 
 class Coupon(Table):

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         "pages/coupon/index?coupon={coupon}", description="Page of the mini-program that such a reminder opens"
     )
 
+    wechat_card_app_id: str = Field(
+        "",
+        description="App id of the official account that made the cards of `wx.addCard`; empty: coupons are no cards",
+    )
+    wechat_card_secret: SecretStr = Field(SecretStr(""), description="That official account's secret")
+
     msg_sec_check: bool = Field(False, description="Ask WeChat's `msgSecCheck` about viewers' comments")
     msg_sec_check_down: Literal["pass", "refuse"] = Field(
         "pass", description="What becomes of a comment when WeChat does not answer within 300 ms: `pass` or `refuse`"
