@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ from app import privacy_routes
 from app.processes import open_kernel, until_stopped
 from coupons.codes import Signer
 from coupons.issuing import Issuer
+from coupons.wechat_card import Cards
 from geo.catchments import Catchments
 from kernel.erasures import Erasures
 from kernel.http import install_error_handlers
@@ -65,8 +66,15 @@ def create_app(kernel: Kernel) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = asyncio.create_task(Erasures(kernel.sessions, kernel.keyring).run(), name="erasures")
         try:
-            async with Catchments(kernel.sessions) as catchments, Issuer(kernel.sessions, catchments) as issuer:
+            async with (
+                AsyncExitStack() as optional,
+                Catchments(kernel.sessions) as catchments,
+                Issuer(kernel.sessions, catchments) as issuer,
+            ):
                 app.state.issuer = issuer
+                app.state.cards = None
+                if kernel.settings.wechat_card_app_id:
+                    app.state.cards = await optional.enter_async_context(Cards(kernel.settings))
                 yield
         finally:
             await end(following)

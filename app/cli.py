@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 import uvloop
 
-from app import embedded, migrations, privacy_command, stores_command, up
+from app import campaigns_command, embedded, migrations, privacy_command, stores_command, up
 from app.keys import with_keys
 from kernel import log
 from kernel.clock import now
@@ -28,6 +28,7 @@ cli = typer.Typer(
     add_completion=False,
 )
 cli.add_typer(stores_command.stores, name="stores")
+cli.add_typer(campaigns_command.campaigns, name="campaigns")
 cli.command()(stores_command.datum)
 
 

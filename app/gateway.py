@@ -9,6 +9,7 @@ import msgspec
 
 from app.processes import open_kernel, until_stopped
 from coupons import drops, push, wallet
+from coupons.codes import Signer
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
 from geo.locations import Arrival, Locations
@@ -42,9 +43,10 @@ class StoresNearby:
 class CouponDesk:
     """``live.ports.Issuer`` on ``coupons``."""
 
-    def __init__(self, sessions: Sessions, issuer: Issuer) -> None:
+    def __init__(self, sessions: Sessions, issuer: Issuer, signer: Signer | None = None) -> None:
         self._sessions = sessions
         self._issuer = issuer
+        self._signer = signer
 
     async def claim(self, who: Principal, room: UUID, command: wire.Claim) -> wire.CouponCard:
         """See ``live.ports.Issuer``."""
@@ -55,7 +57,15 @@ class CouponDesk:
         """See ``live.ports.Issuer``."""
         async with transaction(self._sessions) as session:
             drop = await drops.open_drop(
-                session, who, room, command.campaign, command.mode, command.stock, command.seconds, command.delay
+                session,
+                who,
+                room,
+                command.campaign,
+                command.mode,
+                command.stock,
+                command.seconds,
+                command.delay,
+                self._signer,
             )
         return drop.id
 
@@ -107,7 +117,7 @@ async def serve(settings: Settings) -> None:
             kernel,
             RedisBus(kernel.redis, log_length=settings.room_log_length),
             StoresNearby(locations),
-            CouponDesk(kernel.sessions, issuer),
+            CouponDesk(kernel.sessions, issuer, Signer.from_settings(settings) if settings.coupon_key else None),
             host=settings.gateway_host,
             port=settings.gateway_port,
             public_url=settings.gateway_public_url,

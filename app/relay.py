@@ -50,6 +50,15 @@ class _Issued(msgspec.Struct):
     grants: list[_Grant]
 
 
+class _Told(msgspec.Struct):
+    viewer: UUID
+    review: wire.Review
+
+
+class _Reviewed(msgspec.Struct):
+    notices: list[_Told]
+
+
 class _Opened(msgspec.Struct):
     drop: wire.DropCard
 
@@ -65,6 +74,10 @@ async def publish(bus: Bus, number: int, topic: str, room: UUID, payload: bytes)
         issued = msgspec.json.decode(payload, type=_Issued)
         private = {grant.viewer: bytes(grant.coupon) for grant in issued.grants}
         return await bus.publish(room, event_id, private=private) is not None
+    if topic == "coupons.reviewed":
+        reviewed = msgspec.json.decode(payload, type=_Reviewed)
+        reviews = {told.viewer: wire.encoder.encode(told.review) for told in reviewed.notices}
+        return await bus.publish(room, event_id, private=reviews) is not None
     event, slots = _CERTAIN[topic](payload)
     return await bus.publish(room, event_id, event=event, slots=slots) is not None
 

@@ -15,10 +15,11 @@ from app import privacy, relay, retention
 from app.notifier import CouponNotifier, Notifier
 from app.processes import open_kernel, until_stopped
 from app.retention import Rule
-from coupons import drops, ledger, push
+from coupons import drops, ledger, push, reviews
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
 from guides.notices import Notices
+from kernel import garbage
 from kernel.clock import now
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -106,6 +107,7 @@ async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
             about_coupons = await optional.enter_async_context(Notices(kernel.settings, kernel.sessions, template))
             coupon_notifier = CouponNotifier(kernel.settings, about_coupons)
             duties.append(("remind_coupons", lambda: coupon_reminders.send_due(kernel.sessions, coupon_notifier), 10.0))
+        garbage.settle()
         await _work(duties, stopping)
 
 
@@ -123,6 +125,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("keep_comments", lambda: _keep_comments(kernel), 0.5),
         ("keep_figures", lambda: _keep_figures(kernel), 5.0),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
+        ("expire_reviews", lambda: reviews.expire_due(kernel.sessions, now()), 5.0),
         ("erase", lambda: privacy.sweep(kernel.sessions, kernel.redis, now()), 2.0),
         ("forget_fixes", lambda: _forget(kernel, quick), 15.0),
         ("forget", lambda: _forget(kernel, slow), 600.0),

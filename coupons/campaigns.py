@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, tuple_, update
+from sqlalchemy import delete, func, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
@@ -26,8 +27,37 @@ async def create(
 ) -> Campaign:
     """A draft from ``columns`` of ``Campaign``; ``store_codes`` None: every store of the brand.
 
-    Refusal ``invalid`` where the terms promise nothing, no end of validity is given, or a store is unknown.
+    Refusal ``invalid`` where the terms promise nothing, no end of validity is given, a store is unknown, or another
+    campaign of the brand has its ``key``.
     """
+    _check(columns)
+    identity = new_id()
+    row = columns | {"id": identity, "brand_id": who.brand, "all_stores": store_codes is None}
+    made = upsert(Campaign).values(row).on_conflict_do_nothing(index_elements=["brand_id", "key"])
+    if await session.scalar(made.returning(Campaign.id)) is None:
+        raise Refusal("invalid", "A campaign of the brand has this key already.", field="key")
+    if store_codes is not None:
+        await _take_part(session, who.brand, identity, columns.get("store_quota"), store_codes)
+    return await get(session, who.brand, identity)
+
+
+async def redraft(
+    session: AsyncSession, who: Principal, campaign: UUID, columns: dict[str, Any], store_codes: Sequence[str] | None
+) -> Campaign:
+    """Give a draft all of its terms anew, as ``create`` would; Refusal also ``not_found``, ``campaign_state``."""
+    _check(columns)
+    changed = update(Campaign).where(Campaign.id == campaign, Campaign.brand_id == who.brand, Campaign.state == "draft")
+    if not (await session.execute(changed.values(columns | {"all_stores": store_codes is None}))).rowcount:  # type: ignore[attr-defined]
+        found = await get(session, who.brand, campaign)
+        raise Refusal("campaign_state", f"A campaign that is {found.state} cannot do this.", state=found.state)
+    await session.execute(delete(CampaignStore).where(CampaignStore.campaign_id == campaign))
+    if store_codes is not None:
+        await _take_part(session, who.brand, campaign, columns.get("store_quota"), store_codes)
+    return await get(session, who.brand, campaign)
+
+
+def _check(columns: dict[str, Any]) -> None:
+    """Refusal ``invalid`` for terms that no till could carry out, and for times that make no sense."""
     campaign = Campaign(**columns)
     terms = terms_of(campaign)
     if (problem := rules.terms_problem(terms)) is not None:
@@ -43,12 +73,6 @@ async def create(
     for first, last in (("claim_from", "claim_until"), ("valid_from", "valid_until")):
         if columns.get(first) and columns.get(last) and columns[first] >= columns[last]:
             raise Refusal("invalid", f"{last} must lie after {first}.", field=last)
-    identity = new_id()
-    made = insert(Campaign).values(columns | {"id": identity, "brand_id": who.brand, "all_stores": store_codes is None})
-    await session.execute(made)
-    if store_codes is not None:
-        await _take_part(session, who.brand, identity, columns.get("store_quota"), store_codes)
-    return await get(session, who.brand, identity)
 
 
 async def _take_part(

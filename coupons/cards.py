@@ -24,6 +24,8 @@ class DropCard(Struct, frozen=True, omit_defaults=True):
     opens_at: int
     ends_at: int
     radius_m: int
+    spread: int = 0
+    signature: str | None = None
 
 
 class DropView(DropCard, frozen=True, omit_defaults=True, kw_only=True):

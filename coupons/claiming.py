@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import codes, rules
+from coupons import codes, reviews, rules
 from coupons.cards import CouponCard
 from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, stores_left, tell_stock, write
 from coupons.history import Histories
@@ -19,8 +19,16 @@ from geo.matching import FRESH, MAX_ACCURACY_M
 from kernel.clock import milliseconds
 from kernel.postgres import Sessions
 
-Answer = CouponCard | str
-"""A coupon, or the code of the refusal."""
+
+class NotYet(NamedTuple):
+    """The viewer's turn in the drop comes ``at`` then, in ``seconds``."""
+
+    at: datetime
+    seconds: float
+
+
+Answer = CouponCard | NotYet | str
+"""A coupon, when to come again, or the code of the refusal."""
 
 
 class Claim(NamedTuple):
@@ -136,12 +144,14 @@ async def answer_batch(session: AsyncSession, drop: UUID, claims: Sequence[Claim
     if waiting:
         batch.left = await stores_left(session, locked, batch.stores(waiting))
         batch.histories = await locked.histories(session, (claim.viewer for claim in waiting))
+        batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in waiting))
         wanted = batch.decide(waiting)
     cards = await write(session, locked, [want for _, want in wanted])
     for (claim, _), card in zip(wanted, cards, strict=True):
         batch.answers[claim.viewer, claim.key] = card or "limit_reached"
         batch.granted -= card is None
     await note(session, locked, batch.decided)
+    await reviews.file(session, locked, batch.decided)
     if batch.was_open:
         await tell_stock(session, locked, batch.granted)
     return [batch.answers.get((claim.viewer, claim.key), "not_found") for claim in claims]
@@ -161,6 +171,8 @@ class _Batch:
         self.left: dict[UUID, int | None] = {}
         """Of each open store that takes part: how many it may still give, None for any number."""
         self.histories: Histories = {}
+        self.reviewed: dict[UUID, str] = {}
+        """What viewers whose claim is or was under review are told."""
         self._left_today = locked.left_today
         self._closed = locked.closed()
         self.was_open = self._closed is None
@@ -199,13 +211,21 @@ class _Batch:
             identity = (claim.viewer, claim.key)
             if identity in self.answers or identity in waiting:
                 continue
-            if self._closed is not None:
+            turn = self._turn(claim)
+            if (self._closed is None or self._closed == "not_started") and self._locked.at < turn:
+                self.answers[identity] = NotYet(turn, (turn - self._locked.at).total_seconds())
+            elif self._closed is not None:
                 held = self._held.get(claim.viewer, 0)
                 full = self._closed == "sold_out" and held >= self._locked.limits.per_viewer
                 self.answers[identity] = "limit_reached" if full else self._closed
             else:
                 waiting[identity] = claim
         return list(waiting.values())
+
+    def _turn(self, claim: Claim) -> datetime:
+        row = self._locked.row
+        opens_at: datetime = max(row.opens_at, row.claim_from or row.opens_at)
+        return opens_at + rules.turn_of(row.drop_id, claim.viewer, row.spread_ms) if row.spread_ms else opens_at
 
     def stores(self, claims: Iterable[Claim]) -> list[UUID]:
         """Every store in reach of somebody in ``claims``."""
@@ -223,6 +243,7 @@ class _Batch:
             held = self._held.get(claim.viewer, 0)
             had = self.histories.get(claim.viewer, rules.NEWCOMER)
             reason = rules.barred(self._locked.limits, tier=standing.tier, held=held, history=had)
+            reason = reason or self.reviewed.get(claim.viewer)
             if reason is not None:
                 self.answers[claim.viewer, claim.key] = reason
                 continue
@@ -240,16 +261,22 @@ class _Batch:
             if reason is not None or giving is None:
                 self._refuse_in_range(claim, nearest, reason or "sold_out")
                 continue
+            if (reason := rules.to_review(self._locked.limits, standing.doubt)) is not None:
+                self._refuse_in_range(claim, giving, reason)
+                self.reviewed[claim.viewer] = reason
+                continue
             store, distance = giving
             left = self.left[store]
             if left is not None:
                 self.left[store] = left - 1
             self._held[claim.viewer] = held + 1
-            self.histories[claim.viewer] = had._replace(recent=had.recent + 1)
+            if self._locked.limits.cap is not None:
+                self.histories[claim.viewer] = had._replace(recent=had.recent + 1)
             self.granted += 1
             wanted.append((claim, Wanted(claim.viewer, held + 1, store, distance, claim.key)))
         return wanted
 
-    def _refuse_in_range(self, claim: Claim, nearest: tuple[UUID, float], reason: str) -> None:
+    def _refuse_in_range(self, claim: Claim, place: tuple[UUID, float], reason: str) -> None:
         self.answers[claim.viewer, claim.key] = reason
-        self.decided.append(Decided(claim.viewer, nearest[0], reason, nearest[1]))
+        doubt = self._standing(claim).doubt
+        self.decided.append(Decided(claim.viewer, place[0], reason, place[1], doubt, claim.key))

@@ -3,6 +3,9 @@
 A code is 80 random bits as 16 symbols of Crockford's base32 and a check symbol (mod 37), which finds every single
 wrong symbol and every swap of two neighbours. Reading one is forgiving: case, hyphens, O for 0, I and L for 1.
 
+The opening of a drop is signed too: the bytes of ``NO1.``, the drop's id, and, big-endian, its opening and its end
+(64 bits each, milliseconds since 1970) and spread (32 bits, milliseconds); the signature is in base64.
+
 A QR payload is ``NC1.`` (coupon) or ``NM1.`` (member) and base32 of: subject, time step, Ed25519 signature. It can be
 checked with the public key alone, so a till may check it without a network.
 """
@@ -10,10 +13,12 @@ checked with the public key alone, so a till may check it without a network.
 import base64
 import secrets
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
 
+import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -29,6 +34,7 @@ SKEW_SECONDS = 5
 """How far a till's or server's clock may be off without turning a live QR code away."""
 COUPON_PREFIX = "NC1."
 MEMBER_PREFIX = "NM1."
+OPENING_PREFIX = "NO1."
 
 _VALUES = {symbol: value for value, symbol in enumerate(CHECK_ALPHABET)}
 _FORGIVEN = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
@@ -37,6 +43,10 @@ _FROM_STANDARD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", ALPHABET.e
 _TO_STANDARD = bytes.maketrans(ALPHABET.encode(), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 _TO_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 """The same 5-bit groups as `int` reads them."""
+_DIGITS = np.zeros(256, np.int64)
+_DIGITS[np.frombuffer(ALPHABET.encode(), np.uint8)] = np.arange(32)
+_WEIGHTS = np.array([pow(32, place, 37) for place in reversed(range(CODE_LENGTH))])
+"""What each symbol of a code counts for, modulo 37."""
 _SIGNATURE_BYTES = 64
 
 
@@ -53,6 +63,16 @@ def new_codes(n: int) -> list[str]:
 
 def _bytes_of(code: str) -> bytes:
     return base64.b32decode(code.encode().translate(_TO_STANDARD))
+
+
+def display_all(stored: Sequence[str]) -> list[str]:
+    """``display`` of each: all check symbols in one go."""
+    digits = np.frombuffer("".join(stored).encode(), np.uint8).reshape(-1, CODE_LENGTH)
+    checks = (_DIGITS[digits] @ _WEIGHTS % 37).tolist()
+    return [
+        f"{code[:4]}-{code[4:8]}-{code[8:12]}-{code[12:]}-{CHECK_ALPHABET[check]}"
+        for code, check in zip(stored, checks, strict=True)
+    ]
 
 
 def check_symbol(code: str) -> str:
@@ -132,6 +152,11 @@ class Signer:
         """The QR payload of a member at ``now`` (seconds since 1970)."""
         return self._sign(MEMBER_PREFIX, member.bytes, step_at(now))
 
+    def sign_opening(self, drop: UUID, opens_at: int, ends_at: int, spread: int) -> str:
+        """What shows that a drop opens when its card says so (times in milliseconds): see ``opening_is_ours``."""
+        message = _opening(drop, opens_at, ends_at, spread)
+        return base64.b64encode(self._key.sign(message)).decode()
+
     def _sign(self, prefix: str, subject: bytes, step: int) -> str:
         message = subject + struct.pack(">I", step)
         # Upper-case letters, digits and the point: QR's alphanumeric mode, so the picture has fewer, larger squares.
@@ -144,6 +169,19 @@ class Signer:
     def read_member(self, payload: str) -> Shown:
         """What a member's QR code says, however old it is; Refusal ``code_mistyped`` if it is not one of ours."""
         return read(self._public, MEMBER_PREFIX, payload, 16)
+
+
+def _opening(drop: UUID, opens_at: int, ends_at: int, spread: int) -> bytes:
+    return OPENING_PREFIX.encode() + drop.bytes + struct.pack(">QQI", opens_at, ends_at, spread)
+
+
+def opening_is_ours(key: Ed25519PublicKey, drop: UUID, opens_at: int, ends_at: int, spread: int, signed: str) -> bool:
+    """Whether a drop's card says the times that we announced, by the public key alone."""
+    try:
+        key.verify(base64.b64decode(signed, validate=True), _opening(drop, opens_at, ends_at, spread))
+    except (ValueError, InvalidSignature):
+        return False
+    return True
 
 
 def read(key: Ed25519PublicKey, prefix: str, payload: str, subject_bytes: int) -> Shown:

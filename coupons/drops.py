@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import history, rules
 from coupons.cards import DropCard, DropOpened, DropView, EndReason
+from coupons.codes import Signer
 from coupons.granting import Area, end, lock
-from coupons.push import Match, grant_arrivals, held, match, run_push
+from coupons.push import grant_arrivals, held, run_push
+from coupons.reach import Match, match
 from coupons.tables import Campaign, Drop
 from coupons.terms import limits_of, offer_of, quiet_of
 from geo.matching import FRESH, MAX_ACCURACY_M
@@ -41,6 +43,9 @@ __all__ = [
     "run_push",
     "view_of",
 ]
+
+SPREAD_MS = 500
+"""Thousands wait with a finger on the button for an opening that was announced: their turns come within so long."""
 
 # The room's row is the room service's; coupons only read it.
 _ROOM = text("SELECT id, brand_id, guide_id, state, clock_timestamp() AS at FROM rooms WHERE id = :room")
@@ -124,6 +129,8 @@ def card_of(drop: Drop, campaign: Campaign) -> DropCard:
         opens_at=milliseconds(drop.opens_at),
         ends_at=milliseconds(drop.ends_at),
         radius_m=campaign.radius_m,
+        spread=drop.spread_ms,
+        signature=drop.signature,
     )
 
 
@@ -149,8 +156,11 @@ async def open_drop(
     stock: int | None,
     seconds: int,
     delay: int,
+    signer: Signer | None = None,
 ) -> DropView:
     """Release ``stock`` coupons (None: all that are left) into ``room``, from ``delay`` seconds on for ``seconds``.
+
+    The opening of a claim drop that is announced ahead is spread over ``SPREAD_MS``. ``signer`` signs the times.
 
     The brand's quiet hours hold a push drop: they do not count as its time, and it opens after them.
 
@@ -188,8 +198,12 @@ async def open_drop(
         state="open",
         opens_at=opens_at,
         ends_at=ends_at,
+        spread_ms=SPREAD_MS if delay and mode == "claim" else 0,
     )
-    columns = ("id", "campaign_id", "room_id", "by", "mode", "stock", "opens_at", "ends_at")
+    if signer is not None:
+        times = milliseconds(opens_at), milliseconds(ends_at)
+        drop.signature = signer.sign_opening(drop.id, *times, drop.spread_ms)
+    columns = ("id", "campaign_id", "room_id", "by", "mode", "stock", "opens_at", "ends_at", "spread_ms", "signature")
     await session.execute(insert(Drop).values({name: getattr(drop, name) for name in columns}))
     await emit(session, "coupons.drop_opened", room, DropOpened(card_of(drop, found)))
     return view_of(drop, found)
@@ -281,7 +295,7 @@ async def _foresee(
     for viewer, store, _, tier, doubt in matches:
         had = histories.get(viewer, rules.NEWCOMER)
         reason = rules.barred(limits, tier=tier, held=has.get(viewer, 0), history=had)
-        reason = reason or rules.passed_over(limits, viewer, doubt)
+        reason = reason or rules.passed_over(limits, viewer, doubt) or rules.to_review(limits, doubt)
         if reason is None and left_today is not None and stores.total() >= left_today:
             reason = "sold_out_today"
         if reason is None:

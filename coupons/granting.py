@@ -1,13 +1,14 @@
 """The one place where coupons come into being, for push and claim drops alike.
 
-The caller locks the campaign and the drop, decides from what it then reads, and writes all grants of its batch with
-one statement. Locks are always taken in the order brand (only where it caps coupons over all its campaigns), campaign,
+The caller locks the campaign and the drop, decides from what it then reads, and writes all grants of its batch at
+once. Locks are always taken in the order brand (only where it caps coupons over all its campaigns), campaign,
 drop, campaign_stores, so that two batches never wait for each other in a circle; and as every grant happens under these
 locks, what was read still holds when the grant is written. The constraints of ``coupons.tables`` would refuse anything
 else.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
@@ -15,112 +16,29 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, Subquery, Text, any_, bindparam, cast, column, func, or_, text
+import msgspec
+from sqlalchemy import Row, Select, Text, bindparam, cast
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import codes, history, rules
+from coupons import codes, history, rules, statements
 from coupons.cards import CouponCard, DropEnded, DropStock, EndReason, Grant, Issued
 from coupons.history import Histories
 from coupons.tables import CampaignStore
 from coupons.terms import limits_of, quiet_of, terms_of, tiers_of
-from geo.matching import FRESH, candidates, open_stores
-from geo.tables import Location, Store
+from geo.matching import open_stores
+from geo.tables import Store
 from kernel.clock import milliseconds
-from kernel.ids import new_id
+from kernel.ids import new_ids
 from kernel.outbox import emit_all
+from kernel.tasks import meanwhile
 
 GRANTS_A_ROW = 500
 """Grants told by one outbox row: some 150 kB of JSON."""
-
-# The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
-_LOCK = text(
-    """
-    WITH capped AS MATERIALIZED (
-        SELECT b.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
-        WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
-    )
-    SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
-           d.state AS drop_state, d.end_reason, d.opens_at, d.ends_at, d.matched_at,
-           d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
-           c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
-           c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
-           c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
-           c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
-           r.state AS room_state, b.timezone, b.quiet_from, b.quiet_until, b.quiet_claims, b.cap_coupons, b.cap_days,
-           -- A day and a minute that were left behind give no more coupons, whichever transaction came first.
-           greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone,
-                    d.opens_at + d.minute * interval '1 minute') AS at
-    FROM (SELECT count(*) FROM capped) AS brand_first
-    CROSS JOIN drops d
-    JOIN campaigns c ON c.id = d.campaign_id
-    JOIN rooms r ON r.id = d.room_id
-    JOIN brands b ON b.id = c.brand_id
-    WHERE d.id = :drop
-    FOR NO KEY UPDATE OF c, d
-    """
-)
-
-# One statement for the whole batch. ON CONFLICT cannot strike while the campaign is locked; should it, the coupon is
-# not granted and its viewer is told so, which is the safe way to be wrong.
-_WRITE = text(
-    """
-    WITH wanted AS (
-        SELECT * FROM unnest(
-            CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
-            CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS uuid[]),
-            CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]),
-            CAST(CAST(:amounts AS text) AS bigint[]), CAST(:keys AS text[])
-        ) AS w (id, viewer_id, n, store_id, code, band, amount, key)
-    ), made AS (
-        INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
-                             distance_band_m, amount_fen, claim_key, valid_from, valid_until, issued_at)
-        SELECT id, :brand, :campaign, viewer_id, n, :drop, :room, store_id, code, band, amount, key, :valid_from,
-               :valid_until, :at
-        FROM wanted
-        ON CONFLICT DO NOTHING
-        RETURNING id, viewer_id, store_id, distance_band_m
-    ), lines AS (
-        INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', :at FROM made
-    ), shares AS (
-        INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
-        SELECT :campaign, store_id, CAST(:quota AS integer), count(*) FROM made GROUP BY store_id ORDER BY store_id
-        ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
-    ), decided AS (
-        INSERT INTO drop_viewers AS v (drop_id, viewer_id, store_id, outcome, distance_band_m, at)
-        SELECT DISTINCT ON (viewer_id) :drop, viewer_id, store_id, 'issued', distance_band_m, :at FROM made
-        ON CONFLICT (drop_id, viewer_id) DO UPDATE
-            SET outcome = 'issued', reason = NULL, store_id = excluded.store_id,
-                distance_band_m = excluded.distance_band_m, at = excluded.at
-            WHERE v.outcome <> 'issued'
-    ), campaign AS (
-        UPDATE campaigns SET issued = issued + (SELECT count(*) FROM made), day = CAST(:day AS date),
-            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + (SELECT count(*) FROM made)
-        WHERE id = :campaign
-    ), drop AS (
-        UPDATE drops SET issued = issued + (SELECT count(*) FROM made), minute = CAST(:minute AS integer),
-            minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END
-                + (SELECT count(*) FROM made)
-        WHERE id = :drop
-    )
-    SELECT made.id, s.code, s.name, s.address FROM made JOIN stores s ON s.id = made.store_id
-    """
-)
-
-_DECIDED = text(
-    """
-    INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
-    SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
-           w.reason, w.band, :at
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[]), CAST(CAST(:stores AS text) AS uuid[]),
-                CAST(CAST(:reasons AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]))
-        AS w (viewer_id, store_id, reason, band)
-    ON CONFLICT DO NOTHING
-    """
-)
-
-_END = text("UPDATE drops SET state = 'ended', end_reason = :reason WHERE id = :drop AND state = 'open' RETURNING id")
+PIECE = 1000
+"""Coupons that one statement writes: meanwhile the next ones are made, and what was written is put into words."""
 
 
 class Wanted(NamedTuple):
@@ -134,12 +52,14 @@ class Wanted(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A viewer in range who gets none, and why."""
+    """A viewer in range who gets none, and why. For a review: the ``doubt`` of their fix, and the claim's id."""
 
     viewer: UUID
     store: UUID
     reason: str
     distance_m: float
+    doubt: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +80,8 @@ class Locked:
     """A drop and its campaign as they are while this transaction holds their rows."""
 
     row: Row[Any]
+    named: dict[UUID, Sequence[str]] = field(default_factory=dict, init=False, repr=False)
+    """Code, name and address of stores that were asked about."""
     _terms: dict[int | None, str] = field(default_factory=dict, init=False, repr=False)
 
     def terms(self, amount_fen: int | None) -> str:
@@ -230,9 +152,10 @@ class Locked:
 
     def closed(self) -> str | None:
         """Why it gives nobody a coupon now: see ``rules.closed``, and the brand's quiet hours."""
-        return self._over() or ("quiet_hours" if self._quiet() else None)
+        return self._over() or ("quiet_hours" if self.quiet() else None)
 
-    def _quiet(self) -> bool:
+    def quiet(self) -> bool:
+        """Whether the brand's quiet hours hold this drop now."""
         row = self.row
         if row.mode == "claim" and not row.quiet_claims:
             return False
@@ -270,11 +193,11 @@ class Locked:
 
 async def lock(session: AsyncSession, drop: UUID) -> Locked | None:
     """Lock the brand if it has a cap, the drop's campaign and the drop, in this order; None if there is none."""
-    row = (await session.execute(_LOCK, {"drop": drop})).one_or_none()
+    row = (await session.execute(statements.LOCK, {"drop": drop})).one_or_none()
     return None if row is None else Locked(row)
 
 
-def _partaking(area: Area) -> Select[Any]:
+def partaking(area: Area) -> Select[Any]:
     """The campaign's stores that are open for business."""
     return open_stores(area.brand, area.at).join(
         CampaignStore,
@@ -283,30 +206,22 @@ def _partaking(area: Area) -> Select[Any]:
     )
 
 
-def reach(area: Area, viewers: Sequence[UUID] | None = None) -> Subquery:
-    """The nearest store of ``area`` with quota left that each viewer has in reach, as ``geo.matching`` says it."""
-    query = candidates(
-        area.room,
-        _partaking(area).where(or_(CampaignStore.quota.is_(None), CampaignStore.issued < CampaignStore.quota)),
-        radius_m=area.radius_m,
-        near_counts=area.near_counts,
-        fresh_after=area.at - FRESH,
-    )
-    if viewers is not None:
-        query = query.where(Location.viewer_id == any_(_array("reached", viewers)))
-    return query.subquery("near")
-
-
 async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> dict[UUID, int | None]:
     """Which of ``stores`` may give coupons of the locked campaign, and how many each has left (None: any number)."""
-    asked = func.unnest(_array("stores", stores)).table_valued(column("id", UuidType()), name="asked").render_derived()
-    query = (
-        _partaking(locked.area)
-        .add_columns(CampaignStore.store_id.is_not(None), CampaignStore.quota - CampaignStore.issued)
-        .join(asked, asked.c.id == Store.id)  # a hash; `= ANY` would compare every store with every other
-    )
-    # A store that has given none yet has no row, and all of its quota.
-    return {store: left if known else locked.row.store_quota for store, known, left in await session.execute(query)}
+    row = locked.row
+    values = {
+        "stores": array_of(stores),
+        "campaign": row.campaign_id,
+        "brand": row.brand_id,
+        "all_stores": row.all_stores,
+        "at": locked.at,
+    }
+    left: dict[UUID, int | None] = {}
+    for store, known, store_left, *named in (await session.execute(statements.LEFT, values)).all():
+        # A store that has given none yet has no row, and all of its quota.
+        left[store] = store_left if known else row.store_quota
+        locked.named[store] = named
+    return left
 
 
 def array_of(values: Iterable[object]) -> str:
@@ -318,84 +233,156 @@ def array_of(values: Iterable[object]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def _array(name: str, ids: Iterable[UUID]) -> Any:
+def array(name: str, ids: Iterable[UUID]) -> Any:
+    """``ids`` as a parameter of a composed statement."""
     # One parameter keeps the statement's text the same for every batch, so that its plan is found again.
     return cast(bindparam(name, array_of(ids), type_=Text, unique=True), ARRAY(UuidType()))
 
 
-async def write(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted]) -> list[CouponCard | None]:
+async def write(
+    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None = None
+) -> list[CouponCard | None]:
     """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
-    of ``locked``.
+    of ``locked``. ``actor`` is who granted them, if that was a person.
     """
     if not wanted:
         return []
-    row = locked.row
-    valid_from, valid_until = locked.validity()
-    ids = [new_id() for _ in wanted]
-    made_codes = codes.new_codes(len(wanted))
-    bands = [rules.distance_band(w.distance_m) for w in wanted]
-    tiers = tiers_of(row)
-    amounts = [rules.amount_at(w.distance_m, tiers, None) for w in wanted]
-    values = {
-        "ids": array_of(ids),
-        "viewers": array_of(w.viewer for w in wanted),
-        "ns": array_of(w.n for w in wanted),
-        "stores": array_of(w.store for w in wanted),
-        "codes": array_of(made_codes),
-        "bands": array_of(bands),
-        "amounts": array_of("NULL" if fen is None else fen for fen in amounts),
-        "day": locked.day,
-        "minute": locked.minute,
-        "keys": [w.key for w in wanted],
-        "brand": row.brand_id,
-        "campaign": row.campaign_id,
-        "drop": row.drop_id,
-        "room": row.room_id,
-        "quota": row.store_quota,
-        "valid_from": valid_from,
-        "valid_until": valid_until,
-        "at": locked.at,
-    }
-    stores = {made.id: made for made in await session.execute(_WRITE, values)}
-    begin, end = milliseconds(valid_from), milliseconds(valid_until)
-    cards = [
-        CouponCard(
-            id=coupon,
-            title=row.title,
-            terms=locked.terms(amount),
-            code=codes.display(code),
-            store=store.code,
-            store_name=store.name,
-            store_address=store.address,
-            valid_from=begin,
-            valid_until=end,
-            distance_m=band,
-            drop=row.drop_id,
-        )
-        if (store := stores.get(coupon)) is not None
-        else None
-        for coupon, code, band, amount in zip(ids, made_codes, bands, amounts, strict=True)
-    ]
-    grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
-    await emit_all(session, row.room_id, [("coupons.issued", event) for event in _issued(row.drop_id, grants)])
+    if unknown := {want.store for want in wanted} - locked.named.keys():
+        rows = (await session.execute(statements.STORES, {"stores": array_of(unknown)})).all()
+        locked.named.update((store, named) for store, *named in rows)
+    attempt = await session.begin_nested()
+    try:
+        cards, events = await _write(session, locked, wanted, actor)
+    except IntegrityError:
+        await attempt.rollback()
+        made = _Made(locked, wanted, actor)
+        kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
+        cards = [card if card.id in kept else None for card in made.cards()]
+        events = _told(locked, wanted, cards)
+    else:
+        await attempt.commit()
+    await _count(session, locked, [want.store for want, card in zip(wanted, cards, strict=True) if card is not None])
+    await emit_all(session, locked.row.room_id, [("coupons.issued", event) for event in events])
     return cards
 
 
-def _issued(drop: UUID, grants: Sequence[Grant]) -> Iterable[Issued]:
+async def _write(
+    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None
+) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
+    """Write ``wanted``, all of them or an IntegrityError; the coupons, and the payloads of the events about them."""
+    pieces = [wanted[start : start + PIECE] for start in range(0, len(wanted), PIECE)]
+    cards: list[CouponCard | None] = []
+    events: list[msgspec.Raw] = []
+    made = _Made(locked, pieces[0], actor)
+    for place, piece in enumerate(pieces):
+        async with meanwhile(session.execute(statements.WRITE, made.values)):
+            here = made.cards()
+            events += _told(locked, piece, here)
+            cards += here
+            if place + 1 < len(pieces):
+                made = _Made(locked, pieces[place + 1], actor)
+    return cards, events
+
+
+async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> None:
+    """Move the counters for one coupon of each of ``stores``, which may repeat."""
+    row, shares = locked.row, Tally(stores)
+    values = {
+        "stores": array_of(shares),
+        "counts": array_of(shares.values()),
+        "n": len(stores),
+        "day": locked.day,
+        "minute": locked.minute,
+        "campaign": row.campaign_id,
+        "drop": row.drop_id,
+        "quota": row.store_quota,
+    }
+    await session.execute(statements.COUNT, values)
+
+
+def _told(locked: Locked, wanted: Sequence[Wanted], cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
+    grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
+    return [msgspec.Raw(msgspec.json.encode(event)) for event in _issued(locked.row.drop_id, grants)]
+
+
+class _Made:
+    """Coupons that are about to be written."""
+
+    def __init__(self, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None) -> None:
+        row = locked.row
+        tiers = tiers_of(row)
+        self._locked = locked
+        self._stores = [want.store for want in wanted]
+        self._ids = new_ids(len(wanted))
+        self._codes = codes.new_codes(len(wanted))
+        self._bands = [rules.distance_band(want.distance_m) for want in wanted]
+        self._amounts: list[int | None] = [None] * len(wanted)
+        if tiers:
+            self._amounts = [rules.amount_at(want.distance_m, tiers, None) for want in wanted]
+        self._valid_from, self._valid_until = locked.validity()
+        self.values = {
+            "ids": array_of(self._ids),
+            "viewers": array_of(want.viewer for want in wanted),
+            "ns": array_of(want.n for want in wanted) if any(want.n > 1 for want in wanted) else "{}",
+            "stores": array_of(self._stores),
+            "codes": array_of(self._codes),
+            "bands": array_of(self._bands),
+            "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts) if tiers else "{}",
+            "keys": [want.key for want in wanted] if any(want.key is not None for want in wanted) else [],
+            "brand": row.brand_id,
+            "campaign": row.campaign_id,
+            "drop": row.drop_id,
+            "room": row.room_id,
+            "valid_from": self._valid_from,
+            "valid_until": self._valid_until,
+            "at": locked.at,
+            "actor": actor,
+        }
+
+    def cards(self) -> list[CouponCard]:
+        """They as their owners see them."""
+        begin, end = milliseconds(self._valid_from), milliseconds(self._valid_until)
+        title, drop, terms = self._locked.row.title, self._locked.row.drop_id, self._locked.terms
+        named = self._locked.named
+        cards: list[CouponCard] = []
+        shown = codes.display_all(self._codes)
+        for coupon, code, store, band, amount in zip(
+            self._ids, shown, self._stores, self._bands, self._amounts, strict=True
+        ):
+            key, name, address = named[store]
+            # By position, in the order of the fields: by name it takes twice as long.
+            cards.append(
+                CouponCard(
+                    coupon,
+                    title,
+                    terms(amount),
+                    code,
+                    key,
+                    name,
+                    end,
+                    "issued",
+                    begin,
+                    address,
+                    band,
+                    drop,
+                )
+            )
+        return cards
+
+
+def _issued(drop: UUID, grants: Sequence[Grant]) -> Iterator[Issued]:
     """``grants`` in events of bounded size, none of which names a viewer twice."""
     rest = list(grants)
     while rest:
-        taken: dict[UUID, Grant] = {}
-        later = []
-        for grant in rest:
-            if len(taken) < GRANTS_A_ROW and grant.viewer not in taken:
-                taken[grant.viewer] = grant
-            else:
-                later.append(grant)
-        yield Issued(drop, list(taken.values()))
-        rest = later
+        taken, rest = rest[:GRANTS_A_ROW], rest[GRANTS_A_ROW:]
+        once: dict[UUID, Grant] = {}
+        for grant in taken:
+            once.setdefault(grant.viewer, grant)
+        if len(once) < len(taken):
+            rest = [grant for grant in taken if once[grant.viewer] is not grant] + rest
+        yield Issued(drop, list(once.values()))
 
 
 async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]) -> None:
@@ -409,7 +396,7 @@ async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]
             "bands": array_of(rules.distance_band(d.distance_m) for d in decided),
             "at": locked.at,
         }
-        await session.execute(_DECIDED, values)
+        await session.execute(statements.DECIDED, values)
 
 
 async def tell_stock(session: AsyncSession, locked: Locked, granted: int) -> bool:
@@ -425,7 +412,7 @@ async def tell_stock(session: AsyncSession, locked: Locked, granted: int) -> boo
 
 async def end(session: AsyncSession, drop: UUID, room: UUID, reason: EndReason) -> bool:
     """End an open drop, whose row the caller has locked, and tell the room; False if it had ended before."""
-    ended = (await session.execute(_END, {"drop": drop, "reason": reason})).first()
+    ended = (await session.execute(statements.END, {"drop": drop, "reason": reason})).first()
     if ended is not None:
         await emit_all(session, room, [("coupons.drop_ended", DropEnded(drop, reason))])
     return ended is not None

@@ -12,8 +12,8 @@ from coupons import rules
 Histories = dict[UUID, rules.History]
 """Of some viewers; whoever is missing is a newcomer, or nobody needed to know."""
 
-# One probe of ix_coupons_viewer for each viewer. Purchases that the brand told us of and those at our tills overlap, so
-# they are not added up.
+# One probe of the index led by the viewer for each. Purchases that the brand told us of and those at our tills overlap,
+# so they are not added up.
 _HISTORY = text(
     """
     SELECT w.viewer_id, count(c.id) FILTER (WHERE c.issued_at > :since AND c.state <> 'voided') AS recent,

@@ -17,14 +17,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, Claim, answer_batch, look
+from coupons.claiming import Answer, Claim, NotYet, answer_batch, look
 from geo.catchments import Catchments
+from kernel.clock import milliseconds
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.postgres import Sessions, transaction
 from kernel.tasks import end
 
 BATCH = 500
+BATCH_AT_MOST = 2000
+"""In a storm batches grow with the line, up to half of it, so that the next one is looked up meanwhile."""
 QUEUE = 20_000
 """Claims that may wait in one process; beyond it they are refused at once."""
 LINGER_SECONDS = 0.003
@@ -39,7 +42,10 @@ BATCH_TIMEOUT_SECONDS = 10.0
 CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
 BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time from lock to commit of a batch", registry=REGISTRY)
 BATCH_SIZE = Histogram(
-    "nearcast_claim_batch_size", "Claims in a batch", buckets=(1, 5, 20, 50, 100, 200, 500), registry=REGISTRY
+    "nearcast_claim_batch_size",
+    "Claims in a batch",
+    buckets=(1, 5, 20, 50, 100, 200, 500, 1000, 2000),
+    registry=REGISTRY,
 )
 
 log = structlog.get_logger()
@@ -104,8 +110,9 @@ class Issuer:
         """A coupon of the claim drop ``drop``, durable on return; the same ``claim_id`` gets the same coupon again.
 
         ``room`` is where the viewer claims it (None: anywhere). Whether they watch that room is the caller's to know.
-        Raises Refusal: ``sold_out``, ``limit_reached``, ``out_of_range``, ``location_missing``, ``location_stale``,
-        ``location_uncertain``, ``suspect``, ``not_started``, ``ended``, ``campaign_state``, ``quiet_hours``, ``tier``,
+        Raises Refusal: ``not_started`` (with ``retry_after``, and ``opens_at`` in milliseconds: the viewer's turn),
+        ``sold_out``, ``limit_reached``, ``out_of_range``, ``location_missing``, ``location_stale``,
+        ``location_uncertain``, ``suspect``, ``under_review``, ``ended``, ``campaign_state``, ``quiet_hours``, ``tier``,
         ``segment``, ``cap_reached``, ``sold_out_today``, ``held_out``, ``not_found``, ``forbidden``, ``invalid``,
         ``busy``, ``unavailable``.
         """
@@ -123,6 +130,8 @@ class Issuer:
         self._call(drop, line)
         self._waiting += 1
         answer = await waiting.answer
+        if isinstance(answer, NotYet):
+            raise Refusal("not_started", retry_after=answer.seconds, opens_at=milliseconds(answer.at))
         if isinstance(answer, str):
             raise Refusal(answer, retry_after=2 if answer == "unavailable" else None)
         return answer
@@ -138,7 +147,7 @@ class Issuer:
             drop = await self._ready.get()
             line = self._lines[drop]
             await asyncio.sleep(LINGER_SECONDS if len(line.waiting) < BATCH else 0)
-            batch = [line.waiting.popleft() for _ in range(min(BATCH, len(line.waiting)))]
+            batch = _next_of(line.waiting)
             before, line.last = line.last, asyncio.get_running_loop().create_future()
             decided = line.last
             line.called = False
@@ -187,9 +196,20 @@ class Issuer:
             self._waiting -= 1
             if not waiting.answer.done():  # a viewer who left has cancelled it; what was granted is in their wallet
                 waiting.answer.set_result(answer)
-            outcomes[answer if isinstance(answer, str) else "issued"] += 1
+            outcomes[_outcome(answer)] += 1
         for outcome, count in outcomes.items():
             CLAIMS.labels(outcome).inc(count)
+
+
+def _next_of(waiting: deque[_Waiting]) -> list[_Waiting]:
+    size = min(len(waiting), max(BATCH, min(len(waiting) // 2, BATCH_AT_MOST)))
+    return [waiting.popleft() for _ in range(size)]
+
+
+def _outcome(answer: Answer) -> str:
+    if isinstance(answer, str):
+        return answer
+    return "not_started" if isinstance(answer, NotYet) else "issued"
 
 
 def _encodable(claim_id: str) -> bool:

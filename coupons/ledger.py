@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
+from geo.doubt import STRONG
 from kernel.postgres import Sessions, transaction
 
 EXAMPLES = 10
@@ -136,6 +137,21 @@ _CHECKS: dict[str, str] = {
     """,
     "redeemed_store": """
         SELECT r.id FROM redemptions r JOIN coupons k ON k.id = r.coupon_id WHERE r.store_id <> k.store_id
+    """,
+    # Granted by whom the ledger says, to whom it was asked for. A review is forgotten long before its coupon.
+    "review_granted": """
+        SELECT r.id FROM reviews r
+        LEFT JOIN coupons k ON k.id = r.coupon_id AND k.drop_id = r.drop_id AND k.viewer_id = r.viewer_id
+        LEFT JOIN ledger l ON l.coupon_id = k.id AND l.transition = 'issue' AND l.actor = r.decided_by
+        WHERE r.state = 'granted' AND l.id IS NULL
+    """,
+    "review_passed_by": """
+        SELECT r.id FROM reviews r JOIN coupons k ON k.drop_id = r.drop_id AND k.viewer_id = r.viewer_id
+        WHERE r.state <> 'granted' AND k.issued_at >= r.asked_at
+    """,
+    # One weak sign alone withholds nothing from anybody; see geo.doubt.
+    "review_signs": f"""
+        SELECT id FROM reviews WHERE cardinality(signs) < 2 AND NOT signs && ARRAY['{"', '".join(STRONG)}']
     """,
     "drop_viewers": """
         SELECT coalesce(v.viewer_id, k.viewer_id)

@@ -27,6 +27,11 @@ EXPORTED = {
         FROM drop_viewers v LEFT JOIN drops d ON d.id = v.drop_id LEFT JOIN stores s ON s.id = v.store_id
         WHERE v.viewer_id = :member ORDER BY v.at, v.drop_id
     """,
+    "reviews": """
+        SELECT r.drop_id AS drop, r.room_id AS room, s.code AS store, r.within_m, r.signs, r.state, r.asked_at,
+               r.decided_at, r.coupon_id AS coupon
+        FROM reviews r JOIN stores s ON s.id = r.store_id WHERE r.viewer_id = :member ORDER BY r.asked_at, r.id
+    """,
     "coupon_reminders": """
         SELECT r.coupon_id AS coupon, r.due_at, r.attempts, r.outcome, r.settled_at
         FROM coupon_reminders r JOIN coupons k ON k.id = r.coupon_id
@@ -53,6 +58,7 @@ _COUPONS = text(
 async def erase(session: AsyncSession, member: UUID, pseudonym: UUID, at: datetime) -> None:
     """Take the name off what is kept; coupons that were not used end at ``at``. ``nearcast audit`` still holds."""
     values = {"member": member}
+    await session.execute(text("DELETE FROM reviews WHERE viewer_id = :member"), values)
     await session.execute(
         text(
             "DELETE FROM coupon_reminders WHERE coupon_id IN (SELECT id FROM coupons WHERE viewer_id = :member)"

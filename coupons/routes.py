@@ -7,7 +7,20 @@ import msgspec
 from fastapi import APIRouter, Query
 from sqlalchemy import text
 
-from coupons import campaigns, drops, funnel, limit_routes, rules, till_routes, views, wallet
+from coupons import (
+    campaign_import,
+    campaigns,
+    drops,
+    funnel,
+    import_views,
+    limit_routes,
+    review_routes,
+    rules,
+    till_routes,
+    views,
+    wallet,
+)
+from coupons.campaign_file import Line
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InIssuer, InSigner, Key, Limit, behind, required
 from coupons.tables import Campaign
 from coupons.terms import offer_of
@@ -30,6 +43,7 @@ from kernel.postgres import transaction
 router = APIRouter(prefix="/v1")
 router.include_router(limit_routes.router)
 router.include_router(till_routes.router)
+router.include_router(review_routes.router)
 
 _CLAIMED = (
     *ASKED,
@@ -50,6 +64,7 @@ _CLAIMED = (
     "cap_reached",
     "sold_out_today",
     "suspect",
+    "under_review",
     "held_out",
     "campaign_state",
     "busy",
@@ -90,6 +105,20 @@ async def create_campaign(body: views.NewCampaign, session: InSession, who: Ops,
         return (await _campaign_views(session, [made]))[0]
 
     return await once(views.CampaignView, work)
+
+
+@router.post(
+    "/campaigns/import", tags=["campaigns"], summary="Import campaigns", responses=refusals(*SIGNED_IN, "bad_request")
+)
+async def import_campaigns(
+    body: import_views.CampaignImport, session: InSession, who: Ops
+) -> import_views.CampaignsImported:
+    """New keys become drafts, drafts are changed; what runs changes its stock only, if `current_stock` says what it is.
+
+    Good ones are loaded whatever becomes of the others, which are named by their place in the list, from 1.
+    """
+    lines = [Line(place, values) for place, values in enumerate(body.campaigns, 1)]
+    return import_views.CampaignsImported.of(await campaign_import.load(session, who, lines, dry_run=body.dry_run))
 
 
 @router.get("/campaigns", tags=["campaigns"], summary="Campaigns", responses=refusals(*SIGNED_IN, "invalid"))
@@ -159,13 +188,15 @@ async def change_stock(campaign: UUID, body: views.StockChange, session: InSessi
     responses=refusals(*MADE, "room_not_live", "campaign_state", "ended", "sold_out", "drop_limit"),
 )
 async def open_drop(
-    room: UUID, body: views.NewDrop, session: InSession, who: GuideOrOps, once: InOnce
+    room: UUID, body: views.NewDrop, session: InSession, who: GuideOrOps, signer: InSigner, once: InOnce
 ) -> views.DropView:
     """Into the guide's own live room; ops may in every room. Takes an `Idempotency-Key`."""
 
     async def work() -> views.DropView:
         return views.DropView.of(
-            await drops.open_drop(session, who, room, body.campaign, body.mode, body.stock, body.seconds, body.delay)
+            await drops.open_drop(
+                session, who, room, body.campaign, body.mode, body.stock, body.seconds, body.delay, signer
+            )
         )
 
     return await once(views.DropView, work)

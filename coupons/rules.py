@@ -1,5 +1,6 @@
 """Who may have a coupon, what it is worth, how long it holds: decisions only, with every fact passed in."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
@@ -16,6 +17,8 @@ TELLABLE = timedelta(hours=24)
 """How late a redemption may be told that a till made without a network."""
 REVERSIBLE = timedelta(hours=1)
 """How long a redemption can be taken back."""
+REVIEWABLE = timedelta(hours=2)
+"""How long a coupon that is under review waits for somebody to look at it."""
 VIP_TIER = 3
 """From which tier on a member is in the segment ``vip``."""
 
@@ -41,7 +44,7 @@ class Limits:
     """Who may have a coupon of a campaign.
 
     ``segments`` empty is everybody; ``cap`` is the brand's: that many coupons of all its campaigns in some days.
-    ``doubt`` says what an implausible location does: ``allow`` or ``refuse``.
+    ``doubt`` says what an implausible location does: ``allow``, ``review`` or ``refuse``.
     """
 
     campaign: UUID
@@ -256,6 +259,19 @@ def _left_of(limit: int | None, issued: int) -> int | None:
     return None if limit is None else max(0, limit - issued)
 
 
+def turn_of(drop: UUID, viewer: UUID, spread_ms: int) -> timedelta:
+    """How long after the opening of ``drop`` it is ``viewer``'s turn: up to ``spread_ms``, always the same for the two.
+
+    FNV-1a with a mixing step over the identifiers as they are written, which a mini-program can compute as well
+    (``web/client/opening.js``). It spreads, and hides nothing.
+    """
+    mixed = 0x811C9DC5
+    for symbol in f"{drop}{viewer}".encode():
+        mixed = (mixed ^ symbol) * 0x01000193 & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 16) * 0x45D9F3B & 0xFFFFFFFF
+    return timedelta(milliseconds=(mixed ^ mixed >> 16) % (spread_ms + 1))
+
+
 def minute_of(opens_at: datetime, moment: datetime) -> int:
     """In which minute of a drop ``moment`` lies, from 0."""
     return max(0, (moment - opens_at) // timedelta(minutes=1))
@@ -299,6 +315,11 @@ def passed_over(limits: Limits, viewer: UUID, doubt: str | None) -> str | None:
     return "held_out" if held_out(limits, viewer) else None
 
 
+def to_review(limits: Limits, doubt: str | None) -> str | None:
+    """Why somebody has to look at it before a viewer who would get a coupon now gets it; None if nobody has to."""
+    return "under_review" if doubt is not None and limits.doubt == "review" else None
+
+
 def held_out(limits: Limits, viewer: UUID) -> bool:
     """Whether ``viewer`` belongs to the campaign's comparison group: always the same answer for the same two."""
     if not limits.holdout_percent:
@@ -320,7 +341,13 @@ def unplaced(
 
 def distance_band(distance_m: float) -> int:
     """The upper edge in metres of the band that ``distance_m`` lies in."""
-    return next((edge for edge in BANDS_M if distance_m <= edge), BANDS_M[-1])
+    return BANDS_M[min(bisect_left(BANDS_M, distance_m), len(BANDS_M) - 1)]
+
+
+def blurred(distance_m: float, tiers: Iterable[tuple[int, int]]) -> int:
+    """The largest distance that has the same band as ``distance_m`` and gets the same of ``tiers`` (metres, fen)."""
+    edges = sorted({*BANDS_M, *(within_m for within_m, _ in tiers)})
+    return next((edge for edge in edges if distance_m <= edge), edges[-1] + 1)
 
 
 Place = tuple[UUID, float]

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    PrimaryKeyConstraint,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -21,6 +22,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from kernel.ids import new_id
 from kernel.postgres import Table
+
+_COUNTS = {"postgresql_with": {"fillfactor": 50}}
+"""For rows that every batch updates: half of each page is left free, so that no index needs to hear of it."""
 
 
 class Campaign(Table):
@@ -40,11 +44,15 @@ class Campaign(Table):
         CheckConstraint("(usable_from IS NULL) = (usable_until IS NULL)", name="usable"),
         CheckConstraint("segments <@ ARRAY['new', 'once', 'often', 'vip']", name="segments"),
         CheckConstraint("reserve_percent BETWEEN 0 AND 90", name="reserve"),
-        CheckConstraint("doubt IN ('allow', 'refuse')", name="doubt"),
+        CheckConstraint("doubt IN ('allow', 'review', 'refuse')", name="doubt"),
+        UniqueConstraint("brand_id", "key"),
+        _COUNTS,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     brand_id: Mapped[str] = mapped_column(ForeignKey("brands.id"), index=True)
+    key: Mapped[str | None] = mapped_column(Text, comment="the brand's own name for it: imports find it by this")
+    wechat_card: Mapped[str | None] = mapped_column(Text, comment="WeChat's id of the card that its coupons are")
     title: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
     amount_fen: Mapped[int | None] = mapped_column(BigInteger, comment="off, for `amount`; the cap, for `percent`")
@@ -93,6 +101,7 @@ class CampaignStore(Table):
     __table_args__ = (
         CheckConstraint("issued >= 0 AND (quota IS NULL OR issued <= quota)", name="quota"),
         CheckConstraint("returned BETWEEN 0 AND issued", name="returned"),
+        _COUNTS,
     )
 
     campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
@@ -112,6 +121,7 @@ class Drop(Table):
         CheckConstraint("issued BETWEEN 0 AND stock", name="stock"),
         Index("ix_drops_open", "ends_at", postgresql_where="state = 'open'"),
         Index("ix_drops_by", "by", "created_at"),
+        _COUNTS,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -124,6 +134,10 @@ class Drop(Table):
     state: Mapped[str] = mapped_column(Text, server_default="open")
     end_reason: Mapped[str | None] = mapped_column(Text)
     opens_at: Mapped[datetime]
+    spread_ms: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="claim: turns begin within so long after opens_at"
+    )
+    signature: Mapped[str | None] = mapped_column(Text, comment="of the opening; null: no key was there")
     ends_at: Mapped[datetime]
     matched_at: Mapped[datetime | None] = mapped_column(comment="push: when the first match of everybody was done")
     match_again: Mapped[bool] = mapped_column(server_default="false", comment="push: somebody who came later waits")
@@ -139,15 +153,54 @@ class DropViewer(Table):
     """
 
     __tablename__ = "drop_viewers"
-    __table_args__ = (CheckConstraint("outcome IN ('issued', 'held_out', 'refused')", name="outcome"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("viewer_id", "drop_id"),
+        CheckConstraint("outcome IN ('issued', 'held_out', 'refused')", name="outcome"),
+    )
 
-    drop_id: Mapped[UUID] = mapped_column(primary_key=True)
-    viewer_id: Mapped[UUID] = mapped_column(primary_key=True, index=True)
+    drop_id: Mapped[UUID]
+    viewer_id: Mapped[UUID]
     store_id: Mapped[UUID | None]
     outcome: Mapped[str] = mapped_column(Text)
     reason: Mapped[str | None] = mapped_column(Text, comment="the refusal's code")
     distance_band_m: Mapped[int | None]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Review(Table):
+    """A coupon that would have gone to a doubtful viewer: somebody of ops grants it, refuses it, or lets it expire.
+
+    It holds no stock. Without foreign keys but the viewer's, as ``Coupon``.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        UniqueConstraint("drop_id", "viewer_id"),
+        CheckConstraint("state IN ('open', 'granted', 'declined', 'expired')", name="state"),
+        CheckConstraint("(state = 'open') = (decided_at IS NULL)", name="decided"),
+        CheckConstraint("(state IN ('granted', 'declined')) = (decided_by IS NOT NULL)", name="decided_by"),
+        CheckConstraint("(state = 'granted') = (coupon_id IS NOT NULL)", name="coupon"),
+        Index("ix_reviews_open", "brand_id", "asked_at", "id", postgresql_where="state = 'open'"),
+        Index("ix_reviews_settled", "brand_id", "decided_at", "id", postgresql_where="state <> 'open'"),
+        Index("ix_reviews_expiring", "expires_at", postgresql_where="state = 'open'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    brand_id: Mapped[str] = mapped_column(Text)
+    campaign_id: Mapped[UUID]
+    drop_id: Mapped[UUID]
+    room_id: Mapped[UUID]
+    viewer_id: Mapped[UUID] = mapped_column(ForeignKey("members.id", ondelete="CASCADE"), index=True)
+    store_id: Mapped[UUID]
+    within_m: Mapped[int] = mapped_column(comment="the distance, as coarse as band and amount allow")
+    claim_key: Mapped[str | None] = mapped_column(Text, comment="the claim's id: its retry finds the coupon")
+    signs: Mapped[list[str]] = mapped_column(ARRAY(Text), comment="what made the fix implausible; see geo.doubt")
+    state: Mapped[str] = mapped_column(Text, server_default="open")
+    asked_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[UUID | None] = mapped_column(comment="null: nobody, it expired")
+    coupon_id: Mapped[UUID | None]
 
 
 class Coupon(Table):
@@ -159,15 +212,12 @@ class Coupon(Table):
 
     __tablename__ = "coupons"
     __table_args__ = (
-        UniqueConstraint("campaign_id", "viewer_id", "n"),
+        # The rule, and by its first column the wallet's index: each index is a third of what writing the row costs.
+        UniqueConstraint("viewer_id", "campaign_id", "n"),
         UniqueConstraint("code"),
         CheckConstraint("state IN ('issued', 'redeemed', 'expired', 'voided')", name="state"),
         CheckConstraint("(state = 'redeemed') = (redeemed_at IS NOT NULL)", name="redeemed"),
-        # The wallet's question, and the expiry sweep's.
-        Index("ix_coupons_viewer", "viewer_id", "valid_until"),
         Index("ix_coupons_expiring", "valid_until", postgresql_where="state = 'issued'"),
-        Index("ix_coupons_drop", "drop_id"),
-        Index("ix_coupons_store", "store_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

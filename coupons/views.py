@@ -30,7 +30,7 @@ MAX_STOCK = 100_000_000
 Fen = Annotated[int, Field(ge=0, le=MAX_FEN)]
 Stock = Annotated[int, Field(ge=1, le=MAX_STOCK)]
 Segment = Literal["new", "once", "often", "vip"]
-Doubt = Literal["allow", "refuse"]
+Doubt = Literal["allow", "review", "refuse"]
 
 
 def _written(value: object) -> object:
@@ -84,6 +84,10 @@ class NewCampaign(BaseModel):
         }
     )
 
+    key: Code | None = Field(None, description="The brand's own name for it, which no other campaign has")
+    wechat_card: Code | None = Field(
+        None, description="WeChat's id of the card, with codes of one's own, that its coupons are put into wallets as"
+    )
     title: Label
     kind: Literal["amount", "percent", "gift"]
     amount_fen: Annotated[int, Field(ge=1, le=MAX_FEN)] | None = Field(
@@ -114,7 +118,7 @@ class NewCampaign(BaseModel):
     segments: Annotated[list[Segment], Field(min_length=1, max_length=4)] | None = Field(
         None, description="Who may have it, by purchases known here (`new`: none, `once`, `often`) and `vip` by tier"
     )
-    doubt: Doubt = Field("allow", description="What a location that looks implausible does")
+    doubt: Doubt = Field("allow", description="What a location that looks implausible does; with `review`, ops decide")
     distance_tiers: Annotated[list[DistanceTier], Field(min_length=1, max_length=10)] | None = Field(
         None, description="Amounts by distance, nearest first; farther away it is `amount_fen`"
     )
@@ -146,6 +150,8 @@ class CampaignView(BaseModel):
             "examples": [
                 {
                     "id": _ID,
+                    "key": "new-2026-06",
+                    "wechat_card": None,
                     "title": "新品尝鲜 满30减8",
                     "terms": "满30减8",
                     "kind": "amount",
@@ -185,6 +191,8 @@ class CampaignView(BaseModel):
     )
 
     id: UUID
+    key: str | None
+    wechat_card: str | None
     title: str
     terms: str
     kind: Literal["amount", "percent", "gift"]
@@ -265,6 +273,8 @@ class DropView(BaseModel):
     opens_at: int
     ends_at: int
     radius_m: int
+    spread: int = Field(0, description="Milliseconds after `opens_at` within which each viewer's turn to claim comes")
+    signature: str | None = Field(None, description="Ed25519, in base64, by the key of `/v1/coupon-key`")
     room: UUID
     campaign: UUID
     state: Literal["open", "ended"]

@@ -17,6 +17,7 @@ from coupons.cards import CouponCard
 from coupons.directions import Directions, to_store
 from coupons.tables import Campaign, Coupon, CouponReminder, LedgerLine, Redemption
 from coupons.terms import terms_of
+from coupons.wechat_card import Cards, WeChatCard
 from geo.tables import Store
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
@@ -150,6 +151,27 @@ async def seen(session: AsyncSession, viewer: UUID, coupons: Sequence[UUID]) -> 
         .returning(Coupon.id)
     )
     return len((await session.scalars(shown)).all()) if coupons else 0
+
+
+async def wechat_card(
+    session: AsyncSession, who: Principal, coupon: UUID, cards: Cards | None, now: datetime
+) -> WeChatCard:
+    """What ``wx.addCard`` is given for the coupon. Refusal as ``coupon_qr``; ``no_card`` where none is set up;
+    ``unavailable``."""
+    query = (
+        select(Coupon.code, Coupon.state, Coupon.valid_until, Campaign.wechat_card)
+        .join(Campaign, Campaign.id == Coupon.campaign_id)
+        .where(Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+    )
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        raise Refusal("not_found", what=str(coupon))
+    reason = rules.unusable(row.state, same_store=True, valid_from=now, valid_until=row.valid_until, now=now)
+    if reason is not None:
+        raise Refusal(reason)
+    if cards is None or row.wechat_card is None:
+        raise Refusal("no_card")
+    return await cards.card(row.wechat_card, codes.display(row.code).replace("-", ""), now)
 
 
 # ---- the wallet with the way to each store -------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from datetime import datetime, time
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from coupons import reminders, wallet
@@ -70,6 +70,13 @@ class HeldView(CouponView):
         )
 
 
+class WeChatCard(BaseModel):
+    """`cardExt` is JSON as text."""
+
+    cardId: str
+    cardExt: str
+
+
 class StepView(BaseModel):
     """One thing that happened to a coupon, and when (milliseconds since 1970)."""
 
@@ -123,6 +130,19 @@ async def my_coupon_history(coupon: UUID, session: InSession, who: Viewer) -> Pa
             for step in steps
         ]
     )
+
+
+@router.get(
+    "/coupons/{coupon}/wechat-card",
+    summary="For wx.addCard",
+    responses=refusals(
+        *_SIGNED_IN, "not_found", "invalid", "already_redeemed", "coupon_expired", "coupon_voided", "no_card"
+    ),
+)
+async def my_wechat_card(coupon: UUID, request: Request, session: InSession, who: Viewer) -> WeChatCard:
+    """One entry of its `cardList`; used at once, and once."""
+    card = await wallet.wechat_card(session, who, coupon, request.app.state.cards, now())
+    return WeChatCard(cardId=card.card_id, cardExt=card.card_ext)
 
 
 @router.put(

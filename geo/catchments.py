@@ -17,7 +17,7 @@ import structlog
 from geoalchemy2 import Geometry
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
-from sqlalchemy import RowMapping, cast, func, or_, select
+from sqlalchemy import ColumnElement, RowMapping, cast, func, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -169,6 +169,19 @@ def _shifted(boxes: Any, degrees: float) -> Any:
     return shapely.transform(boxes, lambda xy: xy + np.array([degrees, 0.0]))
 
 
+async def read_stores(session: AsyncSession, *which: ColumnElement[bool]) -> Sequence[RowMapping]:
+    """What ``Reach`` is made of: the stores for which ``which`` holds."""
+    point = cast(Store.position, Geometry("POINT", 4326))
+    query = select(
+        Store.id,
+        func.ST_X(point).label("x"),
+        func.ST_Y(point).label("y"),
+        Store.radius_m,
+        func.ST_AsBinary(Store.trade_area).label("area"),
+    )
+    return (await session.execute(query.where(*which))).mappings().all()
+
+
 class Catchments:
     """The catchments of every brand that this process was asked about, kept as new as ``POLL_SECONDS`` allow.
 
@@ -215,18 +228,9 @@ class Catchments:
         """Read the stores of ``brand`` and swap the new catchments in; questions under way keep the old ones."""
         # First the fingerprint, then the stores: a change between the two is loaded twice, and never missed.
         fingerprint = await _fingerprint(session, brand)
-        point = cast(Store.position, Geometry("POINT", 4326))
-        rows = await session.execute(
-            select(
-                Store.id,
-                func.ST_X(point).label("x"),
-                func.ST_Y(point).label("y"),
-                Store.radius_m,
-                func.ST_AsBinary(Store.trade_area).label("area"),
-            ).where(Store.brand_id == brand, _is_open)
-        )
+        rows = await read_stores(session, Store.brand_id == brand, _is_open)
         # Building the index of a big brand takes a tenth of a second; viewers must not wait for it.
-        reach = await asyncio.to_thread(Reach, rows.mappings().all())
+        reach = await asyncio.to_thread(Reach, rows)
         self._reach[brand], self._fingerprints[brand] = {DEFAULT_RADIUS_M: reach}, fingerprint
         return reach
 

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         "pages/coupon/index?coupon={coupon}", description="Page of the mini-program that such a reminder opens"
     )
 
+    wechat_card_app_id: str = Field(
+        "",
+        description="App id of the official account that made the cards of `wx.addCard`; empty: coupons are no cards",
+    )
+    wechat_card_secret: SecretStr = Field(SecretStr(""), description="That official account's secret")
+
     msg_sec_check: bool = Field(False, description="Ask WeChat's `msgSecCheck` about viewers' comments")
     msg_sec_check_down: Literal["pass", "refuse"] = Field(
         "pass", description="What becomes of a comment when WeChat does not answer within 300 ms: `pass` or `refuse`"
@@ -128,6 +134,7 @@ class Settings(BaseSettings):
     )
     keep_visits_days: int = Field(365, gt=0, description="How long visits to stores are kept")
     keep_reminders_days: int = Field(30, gt=0, description="How long reminders are kept after they were settled or due")
+    keep_reviews_days: int = Field(30, gt=0, description="How long a settled review of a coupon can be looked up")
     keep_sanctions_days: int = Field(30, gt=0, description="How long mutes and bans are kept after they ended")
     keep_told_hours: int = Field(6, gt=0, description="How long events of the outbox are kept after they were told")
     keep_answers_hours: int = Field(48, gt=0, description="How long a retry finds the answer under its Idempotency-Key")

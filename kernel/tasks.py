@@ -6,7 +6,8 @@ cancellations; whoever then waits for its end waits for ever.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 AGAIN_SECONDS = 2.0
@@ -44,3 +45,16 @@ async def within(seconds: float, work: Coroutine[Any, Any, None]) -> bool:
         return True
     await end(task)
     return False
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """``work`` goes on during the block, if it waits for somebody else, and is done after it. Raises what it raises."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.sleep(0)  # it asks its question
+        yield
+        await task
+    finally:
+        if not task.done():
+            await end(task)

@@ -114,7 +114,7 @@ def _message(frame: type[wire.Frame], example: dict[str, Any]) -> dict[str, Any]
         "payload": {"$ref": _SCHEMAS + frame.__name__},
         "examples": [{"payload": example}],
     }
-    kind = wire.Kind.CERTAIN if frame is wire.CouponGranted else getattr(frame, "kind", None)
+    kind = wire.Kind.CERTAIN if frame in (wire.CouponGranted, wire.Review) else getattr(frame, "kind", None)
     return message if kind is None else {**message, "x-nearcast-class": kind.value}
 
 

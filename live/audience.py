@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from time import perf_counter, time
 from uuid import UUID
 
+import msgspec
 from msgspec import Raw
 
 from kernel.identity import Role
@@ -49,6 +50,22 @@ class Granted(wire.Frame, frozen=True, tag="coupon"):
 
     coupon: Raw
     seq: int | None = None
+
+
+_REVIEW = wire.encoder.encode(wire.Review(UUID(int=0), "", "open")).partition(b",")[0]
+_reviews = msgspec.json.Decoder(wire.Review)
+
+
+def is_coupon(payload: bytes) -> bool:
+    """Whether what the log holds for one viewer is a coupon; else it is a ``wire.Review``."""
+    return not payload.startswith(_REVIEW)
+
+
+def private_frame(payload: bytes, seq: int) -> Prepared:
+    """What the log holds for one viewer, at its place ``seq``."""
+    if is_coupon(payload):
+        return prepared_frame(Granted(Raw(payload), seq))
+    return prepared_frame(msgspec.structs.replace(_reviews.decode(payload), seq=seq))
 
 
 @dataclass(slots=True)
@@ -262,10 +279,10 @@ class Audience:
     def _grant(self, run: _Run, newcomers: Mapping[Connection, int]) -> int:
         assert run.private is not None
         written = 0
-        for viewer, coupon in run.private.items():
+        for viewer, payload in run.private.items():
             for connection in list(self.people.get(viewer, ())):
                 if newcomers.get(connection, 0) < run.seq:
-                    connection.write(prepared_frame(Granted(Raw(coupon), run.seq)))
+                    connection.write(private_frame(payload, run.seq))
                     written += 1
         return written
 

@@ -1,7 +1,6 @@
 """The gateway: one process of the room service. Sockets in front, the bus, PostgreSQL and Redis behind."""
 
 import asyncio
-import gc
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from kernel import garbage
 from kernel.process import Kernel
 from live.bus import Bus
 from live.connection import Connection
@@ -18,9 +18,6 @@ from live.ports import Checker, Issuer, Locator
 
 DESCRIPTORS_WANTED = 65_536
 BACKLOG = 4096
-GARBAGE_AFTER = (20_000, 20, 50)
-"""Objects made, and rounds, until garbage is looked for. Viewers come by the thousand and stay; hardly anything here
-forms cycles, so by the usual (700, 10, 10) a tenth of a storm of joins was spent on looking at those who had come."""
 
 log = structlog.get_logger()
 
@@ -125,9 +122,7 @@ async def serve(
         try:
             while not bus.healthy and not stop.is_set() and not background.done():
                 await asyncio.wait({background, stopping}, timeout=0.02)
-            gc.collect()
-            gc.freeze()  # what the start left behind is not looked at again
-            gc.set_threshold(*GARBAGE_AFTER)
+            garbage.settle()
             log.info("gateway_ready", id=gateway.id, url=gateway.url)
             ready(gateway)
             await asyncio.wait({background, stopping}, return_when=asyncio.FIRST_COMPLETED)

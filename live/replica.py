@@ -12,10 +12,10 @@ from msgspec import Raw
 
 from kernel.identity import Principal, Role
 from live import wire
-from live.audience import Audience, Granted
+from live.audience import Audience, is_coupon, private_frame
 from live.bus import RECENT, Entry, Snapshot
 from live.connection import Connection
-from live.framing import Prepared, Shared, prepared, prepared_frame
+from live.framing import Prepared, Shared, prepared
 from live.session import Answered
 from live.wire import Close
 
@@ -194,6 +194,8 @@ class Room:
 
     def _index(self, entry: Entry) -> None:
         for viewer, coupon in (entry.private or {}).items():
+            if not is_coupon(coupon):
+                continue
             known = self.coupons.setdefault(viewer, [])
             if coupon not in known:
                 known.append(coupon)
@@ -259,7 +261,7 @@ class Room:
         for entry in missed:
             if entry.private is not None and viewer in entry.private:
                 batch(entry.seq - 1)
-                frames.append(prepared_frame(Granted(Raw(entry.private[viewer]), entry.seq)))
+                frames.append(private_frame(entry.private[viewer], entry.seq))
             if entry.event is not None:
                 run.append(Raw(entry.event))
                 if len(run) == REPLAY_EVENTS:

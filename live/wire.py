@@ -119,7 +119,8 @@ class RoomCard(Struct, frozen=True, omit_defaults=True):
 
 
 class DropCard(Struct, frozen=True, omit_defaults=True):
-    """A drop as announced to the room. ``opens_at`` may lie ahead: clients count down to it."""
+    """A drop as announced to the room. ``opens_at`` may lie ahead: clients count down to it. Where there is a
+    ``spread`` (ms), each viewer's turn to claim comes within it; ``signature`` shows that the server said so."""
 
     id: UUID
     mode: Literal["push", "claim"]
@@ -130,6 +131,8 @@ class DropCard(Struct, frozen=True, omit_defaults=True):
     opens_at: int
     ends_at: int
     radius_m: int
+    spread: int = 0
+    signature: str | None = None
 
 
 class CouponCard(Struct, frozen=True, omit_defaults=True):
@@ -528,6 +531,18 @@ class CouponGranted(Frame, frozen=True, tag="coupon"):
     seq: int | None = None
 
 
+class Review(Frame, frozen=True, tag="review"):
+    """To this viewer: their coupon of ``drop`` is under review (``open``, at the latest until ``until``), or what came
+    of it. ``granted``: the coupon itself is sent too. Certain, as ``coupon``."""
+
+    drop: UUID
+    title: str
+    state: Literal["open", "granted", "declined", "expired"]
+    until: int | None = None
+    coupon: UUID | None = None
+    seq: int | None = None
+
+
 class Shed(Frame, frozen=True, tag="shed"):
     """To guides: of ``total`` comments in the last second, viewers were shown ``shown``."""
 
@@ -556,7 +571,7 @@ class Bye(Frame, frozen=True, tag="bye"):
     retry_after: float | None = None
 
 
-ServerFrame = Welcome | Batch | Ack | CouponGranted | Shed | Expiring | Pong | Bye
+ServerFrame = Welcome | Batch | Ack | CouponGranted | Review | Shed | Expiring | Pong | Bye
 
 encoder = msgspec.json.Encoder()
 client_frames = msgspec.json.Decoder(ClientFrame)

@@ -165,7 +165,7 @@ class Viewer(Seat):
         if drop.mode == "push" or drop.id in self._claimed or drop.ends_at <= milliseconds():
             return
         if self.stage.chance.random() < (0.6 if self.kind == "near" else 0.25):
-            opens_in = max(0.0, (drop.opens_at - milliseconds()) / 1000)
+            opens_in = max(0.0, (drop.opens_at + drop.spread - milliseconds()) / 1000)
             self.stage.later(opens_in + self.stage.chance.uniform(0.1, 3), partial(self._try_for, drop.id))
 
     async def _try_for(self, drop: UUID) -> None:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 
 from app import relay
+from coupons import reviews
 from kernel.ids import new_id
 from kernel.outbox import emit
 from kernel.postgres import transaction
@@ -152,12 +153,17 @@ async def test_events_of_coupons_reach_the_room_as_frames_of_the_wire(kernel: Ke
         await emit(session, "coupons.drop_opened", room, {"drop": card})
         grants = [{"viewer": viewer, "coupon": coupon}]
         await emit(session, "coupons.issued", room, {"drop": drop, "grants": grants})
+        waits = reviews.Reviewed([reviews.Told(viewer, reviews.Notice(drop, "满100减20", "open", 9))])
+        await emit(session, "coupons.reviewed", room, waits)
         await emit(session, "coupons.drop_ended", room, {"drop": drop, "reason": "sold_out"})
-    assert await relay.turn(kernel.sessions, RedisBus(kernel.redis)) == 3
+    assert await relay.turn(kernel.sessions, RedisBus(kernel.redis)) == 4
     snapshot = await RedisBus(kernel.redis).snapshot(room)
-    opened, issued, ended = snapshot.entries
+    opened, issued, reviewed, ended = snapshot.entries
     assert wire.room_events.decode(opened.event or b"") == wire.DropOpened(drop=card)
     assert issued.private is not None
     assert msgspec.json.decode(issued.private[viewer], type=wire.CouponCard) == coupon
+    assert reviewed.private is not None
+    told = wire.server_frames.decode(reviewed.private[viewer])
+    assert told == wire.Review(drop=drop, title="满100减20", state="open", until=9)
     assert wire.room_events.decode(ended.event or b"") == wire.DropEnded(drop=drop, reason="sold_out")
     assert snapshot.slots[f"drop:{drop}"] == b""

@@ -15,7 +15,9 @@ from live.typescript import declarations
 HERE = Path(__file__).parent
 PAGES = HERE.parents[1] / "web/pages"
 CLIENT = HERE.parents[1] / "web/client"
-EVERYWHERE = tuple(f"{name}.test.js" for name in ("client", "clock", "outbox", "reconnect", "storm", "wechat"))
+EVERYWHERE = tuple(
+    f"{name}.test.js" for name in ("client", "clock", "opening", "outbox", "reconnect", "storm", "wechat")
+)
 """What needs no page runs in Node too: a mini-program has no page either."""
 SUITES = (*EVERYWHERE, "pages.test.js", "till.test.js")
 RUN = """

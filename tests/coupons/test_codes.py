@@ -140,3 +140,10 @@ def test_without_a_key_there_is_no_signer() -> None:
     seed = b"\x03" * 32
     configured = Settings(coupon_key=SecretStr(base64.b64encode(seed).decode()))
     assert Signer.from_settings(configured).public_key == Signer(seed).public_key
+
+
+def test_codes_made_and_shown_in_bulk_are_those_of_one() -> None:
+    many = codes.new_codes(300)
+    assert len(set(many)) == 300
+    assert codes.display_all(many) == [codes.display(code) for code in many]
+    assert [codes.parse(shown) for shown in codes.display_all(many)] == many

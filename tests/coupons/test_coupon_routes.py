@@ -3,7 +3,7 @@
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -353,3 +353,43 @@ async def test_tills_are_for_clerks_and_figures_for_their_own(api: Caller, world
     assert await api.refused(viewer, "GET", f"/rooms/{world.room}/funnel") == "forbidden"
     assert await api.refused(world.guide, "GET", "/ops/funnel") == "forbidden"
     assert await api.refused(world.guide, "GET", f"/rooms/{new_id()}/funnel") == "not_found"
+
+
+async def test_ops_import_campaigns_and_hear_what_is_wrong_with_which(api: Caller, world: World) -> None:
+    june = TERMS | {"key": "june"}
+    body = {"campaigns": [june, TERMS, june | {"key": "july", "stock": 0}]}
+    assert await api.refused(world.guide, "POST", "/campaigns/import", body) == "forbidden"
+    dry = await api.ok(world.ops, "POST", "/campaigns/import", body | {"dry_run": True})
+    done = await api.ok(world.ops, "POST", "/campaigns/import", body)
+    assert dry == done
+    assert (done["read"], done["new"]) == (3, 1)
+    assert [(bad["line"], bad["key"], bad["field"]) for bad in done["errors"]] == [(2, "", "key"), (3, "july", "stock")]
+    (made,) = (await api.ok(world.ops, "GET", "/campaigns"))["items"]
+    assert (made["key"], made["state"]) == ("june", "draft")
+    assert await api.refused(world.ops, "POST", "/campaigns", june) == "invalid"
+
+
+async def test_ops_see_decide_and_page_through_what_is_under_review(api: Caller, world: World) -> None:
+    campaign = (await api.ok(world.ops, "POST", "/campaigns", TERMS | {"doubt": "review"}))["id"]
+    await api.ok(world.ops, "POST", f"/campaigns/{campaign}/run")
+    drop = await world.drop(UUID(campaign))
+    viewers = await world.viewers(3, doubt="jumped")
+    for viewer in viewers:
+        answer = await api(viewer, "POST", f"/drops/{drop}/claims", key="k")
+        assert (answer.status_code, answer.json()["code"]) == (409, "under_review")
+    (mine,) = (await api.ok(viewers[0], "GET", "/me/reviews"))["items"]
+    assert (mine["state"], mine["drop"]) == ("open", str(drop))
+    assert await api.refused(world.guide, "GET", "/ops/reviews") == "forbidden"
+    page = await api.ok(world.ops, "GET", "/ops/reviews?limit=2")
+    rest = await api.ok(world.ops, "GET", f"/ops/reviews?limit=2&cursor={page['next']}")
+    found = [*page["items"], *rest["items"]]
+    assert [one["viewer"] for one in found] == [str(viewer.subject) for viewer in viewers]
+    assert [sign["sign"] for sign in found[0]["signs"]] == ["jumped"]
+    granted = await api.ok(world.ops, "POST", f"/ops/reviews/{found[0]['id']}/approve")
+    assert (granted["state"], granted["decided_by"]) == ("granted", str(world.ops.subject))
+    assert (await api.ok(viewers[0], "POST", f"/drops/{drop}/claims", key="k"))["id"] == granted["coupon"]
+    assert (await api.ok(world.ops, "POST", f"/ops/reviews/{found[1]['id']}/refuse"))["state"] == "declined"
+    assert await api.refused(world.ops, "POST", f"/ops/reviews/{found[1]['id']}/approve") == "review_settled"
+    assert await api.refused(world.ops, "POST", f"/ops/reviews/{new_id()}/approve") == "not_found"
+    settled = await api.ok(world.ops, "GET", "/ops/reviews?state=settled")
+    assert [one["state"] for one in settled["items"]] == ["declined", "granted"]

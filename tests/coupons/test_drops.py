@@ -277,6 +277,21 @@ async def test_a_paused_campaign_holds_its_push_until_it_runs_again(world: World
     await _clean(world)
 
 
+async def test_a_coupon_that_the_constraints_refuse_is_the_only_one_that_is_missing(world: World) -> None:
+    campaign = await world.campaign(per_viewer=5)
+    (spoilt,) = await world.viewers(1)
+    assert await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push", stock=1)) == 1
+    await world.execute("UPDATE coupons SET n = 2")  # which is what their next one will be called
+    others = {viewer.subject for viewer in await world.viewers(2, north_m=50)}
+    drop = await world.drop(campaign, "push")
+    assert await drops.run_push(world.kernel.sessions, drop) == 2
+    got = await world.execute("SELECT viewer_id FROM coupons WHERE drop_id = :d", d=drop)
+    assert {row[0] for row in got} == others
+    assert await world.scalar("SELECT issued FROM drops WHERE id = :d", d=drop) == 2
+    reasons = await world.execute("SELECT viewer_id, reason FROM drop_viewers WHERE drop_id = :d", d=drop)
+    assert dict(reasons) == dict.fromkeys(others) | {spoilt.subject: "limit_reached"}
+
+
 # ---- preview -------------------------------------------------------------------------------------------------------
 
 

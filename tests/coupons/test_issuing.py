@@ -1,6 +1,7 @@
 """Claims by group commit, against a real database."""
 
 import asyncio
+from collections import deque
 from datetime import timedelta
 from typing import Any
 
@@ -260,3 +261,8 @@ async def test_stopping_answers_whoever_still_waits(world: World) -> None:
         await issuer.stop()
         assert await waiting == ["unavailable"] * 2
         assert await late == ["unavailable"] * 2
+
+
+def test_batches_grow_with_the_line_up_to_half_of_it() -> None:
+    sizes = {line: len(issuing._next_of(deque([None] * line))) for line in (1, 400, 900, 1_200, 3_000, 20_000)}  # type: ignore[list-item]
+    assert sizes == {1: 1, 400: 400, 900: 500, 1_200: 600, 3_000: 1_500, 20_000: 2_000}

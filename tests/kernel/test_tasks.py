@@ -56,3 +56,40 @@ async def test_what_breaks_under_a_firm_hand_is_heard_of() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(firmly(breaks()))
             group.create_task(firmly(deaf(1)))
+
+
+async def test_work_goes_on_meanwhile_and_is_done_after_the_block() -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        steps.append("asks")
+        await asyncio.sleep(0)
+        steps.append("is answered")
+
+    async with tasks.meanwhile(work()):
+        steps.append("meanwhile")
+    assert steps == ["asks", "meanwhile", "is answered"]
+
+
+async def test_what_the_work_raises_is_raised_and_a_block_that_fails_ends_the_work() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise LookupError
+
+    built = False
+    with pytest.raises(LookupError):
+        async with tasks.meanwhile(fail()):
+            built = True
+    assert built
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    with pytest.raises(ValueError, match="block"):
+        async with tasks.meanwhile(work()):
+            raise ValueError("block")
+    assert ended.is_set()

@@ -114,7 +114,7 @@ def test_every_frame_is_a_message_with_its_meaning_its_class_and_a_valid_example
     assert message["name"] == frame.__struct_config__.tag
     assert message["description"].split()[:3] == frame.__doc__.replace("``", "`").split()[:3]
     assert "``" not in message["description"]
-    kind = getattr(frame, "kind", wire.Kind.CERTAIN if frame is wire.CouponGranted else None)
+    kind = getattr(frame, "kind", wire.Kind.CERTAIN if frame in (wire.CouponGranted, wire.Review) else None)
     assert message.get("x-nearcast-class") == kind
     for example in message["examples"]:
         VALIDATORS[frame].validate(example["payload"])
@@ -245,6 +245,9 @@ async def test_what_a_gateway_says_is_what_the_document_says(world: World, monke
                 await bus.cast(world.room, [wire.encoder.encode(event)])
         await bus.publish(world.room, "mine", private={world.viewer.subject: wire.encoder.encode(coupon("满减"))})
         await me.frame(wire.CouponGranted)
+        review = wire.Review(drop=drop.id, title="满减", state="open", until=1)
+        await bus.publish(world.room, "looked at", private={world.viewer.subject: wire.encoder.encode(review)})
+        assert (await me.frame(wire.Review)).state == "open"
         for event in (wire.Deleted, wire.DropStock, wire.DropEnded):
             await me.event(event)
         async with inside(principal("小周")):

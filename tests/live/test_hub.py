@@ -258,6 +258,21 @@ async def test_private_coupons_keep_their_place_in_the_order(house: House) -> No
     assert [frame.seq for frame in other.frames[1:]] == [1, 3]
 
 
+async def test_a_review_is_told_in_its_place_to_its_viewer_alone_and_is_no_coupon(house: House) -> None:
+    me, other = await house.enter(), await house.enter()
+    assert me.connection.session is not None
+    assert me.connection.session.who is not None
+    review = wire.Review(drop=house.room_id, title="满30减10", state="open", until=9)
+    await house.bus.publish(
+        house.room_id, "r", private={me.connection.session.who.subject: wire.encoder.encode(review)}
+    )
+    await house.announce("继续")
+    await until(lambda: len(me.frames) == 3)
+    assert me.frames[1] == msgspec.structs.replace(review, seq=1)
+    assert [type(frame).__name__ for frame in other.frames] == ["Welcome", "Batch"]
+    assert house.room_id in house.hub.rooms and house.hub.rooms[house.room_id].coupons == {}
+
+
 async def test_newcomer_is_not_told_again_what_the_snapshot_says(house: House) -> None:
     await house.enter()
     await house.announce("早")  # waits for its tick

@@ -24,6 +24,7 @@
  * comments not shown before.
  * @typedef {import('./wire.js').RoomEvents & {
  *   state: StateChange, welcome: Snapshot, coupon: import('./wire.js').CouponCard,
+ *   review: import('./wire.js').Review,
  *   shed: import('./wire.js').Shed, bye: import('./wire.js').Bye,
  * }} Events
  */
@@ -293,6 +294,9 @@ export class Room {
       case 'ack': return this.#ack(frame);
       case 'coupon':
         this.#emit('coupon', frame.coupon);
+        return this.#advance(frame.seq);
+      case 'review':
+        this.#emit('review', frame);
         return this.#advance(frame.seq);
       case 'pong':
         return this.#clock.learn(frame.now, this.#pings.shift() ?? this.#heardAt);

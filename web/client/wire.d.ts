@@ -224,7 +224,7 @@ export interface Counts {
   uniques?: number;
 }
 
-/** A drop as announced to the room. `opens_at` may lie ahead: clients count down to it. */
+/** A drop as announced to the room. `opens_at` may lie ahead: clients count down to it. Where there is a `spread` (ms), each viewer's turn to claim comes within it; `signature` shows that the server said so. */
 export interface DropCard {
   id: string;
   mode: 'claim' | 'push';
@@ -235,6 +235,8 @@ export interface DropCard {
   opens_at: number;
   ends_at: number;
   radius_m: number;
+  spread?: number;
+  signature?: string;
 }
 
 /** Somebody said something. `id` is the server's; the sender learns it from its `ack`. */
@@ -310,6 +312,17 @@ export interface Ack {
 export interface CouponGranted {
   t: 'coupon';
   coupon: CouponCard;
+  seq?: number;
+}
+
+/** To this viewer: their coupon of `drop` is under review (`open`, at the latest until `until`), or what came of it. `granted`: the coupon itself is sent too. Certain, as `coupon`. */
+export interface Review {
+  t: 'review';
+  drop: string;
+  title: string;
+  state: 'declined' | 'expired' | 'granted' | 'open';
+  until?: number;
+  coupon?: string;
   seq?: number;
 }
 
@@ -455,6 +468,7 @@ export type ServerFrame =
   | Batch
   | Ack
   | CouponGranted
+  | Review
   | Shed
   | Expiring
   | Pong

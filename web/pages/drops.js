@@ -1,31 +1,38 @@
 /** Drops in the room: count down, grab, see what is left. */
 
+import {isOurs, turnOf} from '/client/opening.js';
+
 import {h} from './dom.js';
 import {count, countdown, distance} from './format.js';
 import {onLanguage, say, t} from './i18n.js';
 import {complain, toast} from './sheet.js';
 
-/** @typedef {{id: string, mode: 'push'|'claim', title: string, terms: string, stock: number, left: number, opens_at: number,
- *   ends_at: number, radius_m: number}} DropCard */
+/** @typedef {import('/client/wire.js').DropCard} DropCard */
 
 const MINE_SHOWN_MS = 4000;
+const EARLY_S = 2;
 const LOCATE_FIRST = ['location_missing', 'location_stale', 'consent_missing', 'location_uncertain'];
 
 export class Drops {
-  /** @type {Map<string, {drop: DropCard, element: HTMLElement, tick: () => void, mineAt?: number}>} */
+  /** @type {Map<string, {drop: DropCard, element: HTMLElement, tick: () => void, mineAt?: number, reviewed?: string}>} */
   #shown = new Map();
   #place;
   #room;
   #stores;
   #wallet;
+  #session;
+  /** @type {Promise<string>|null} */
+  #key = null;
 
   /**
+   * @param {import('./login.js').Session} session
    * @param {HTMLElement} place
    * @param {import('/client/nearcast.js').Room} room
    * @param {import('./stores.js').Stores} stores
    * @param {import('./wallet.js').Wallet} wallet
    */
-  constructor(place, room, stores, wallet) {
+  constructor(session, place, room, stores, wallet) {
+    this.#session = session;
     this.#place = place;
     this.#room = room;
     this.#stores = stores;
@@ -48,6 +55,14 @@ export class Drops {
     this.#shown.set(drop.id, {drop: {...drop}, ...entry});
     this.#place.append(entry.element);
     entry.tick();
+    if (drop.signature && drop.opens_at > this.#room.now()) void this.#verify(drop);
+  }
+
+  /** A countdown that the server did not announce is not shown. @param {DropCard} drop */
+  async #verify(drop) {
+    this.#key ??= this.#session.call('GET', '/v1/coupon-key').then(({key}) => key);
+    const ours = await this.#key.then((key) => isOurs(drop, key), () => { this.#key = null; });
+    if (ours === false) this.#remove(drop.id);
   }
 
   /** @param {string} id @param {number} left */
@@ -56,6 +71,16 @@ export class Drops {
     if (!entry) return;
     entry.drop.left = left;
     entry.tick();
+  }
+
+  /** Somebody looks at it first, or has decided. The coupon itself arrives by itself. @param {import('/client/wire.js').Review} review */
+  review({drop, title, state}) {
+    const entry = this.#shown.get(drop);
+    if (entry) entry.reviewed = state;
+    entry?.tick();
+    if (state === 'open') {
+      if (entry?.drop.mode !== 'claim') toast(t('reviewOpen', {title})); // a claim's answer says it too
+    } else if (state !== 'granted') toast(t('reviewNo', {title}));
   }
 
   /** @param {string} id @param {string} reason */
@@ -86,21 +111,23 @@ export class Drops {
     const left = h('span', {class: 'left'}, h('span'), h('i'));
     const element = h('article', {class: 'drop', 'data-drop': drop.id, 'data-mode': 'claim'},
       h('b', {}, drop.title), h('p', {}, drop.terms), left, h('div', {class: 'act'}, grab));
+    const opens = drop.opens_at + turnOf(drop.id, this.#session.me.id, drop.spread);
     let shown = '';
     const tick = () => {
       const entry = this.#shown.get(drop.id);
       const now = this.#room.now();
-      const {opens_at: opens, left: rest, stock, ends_at: ends} = entry.drop;
+      const {left: rest, stock, ends_at: ends} = entry.drop;
       const have = this.#wallet.has(drop.id);
       say(left.firstChild, 'leftOf', {left: count(rest), time: countdown(ends - now)});
       left.style.setProperty('--part', String(stock ? rest / stock : 0));
-      const phase = have ? 'have' : opens > now ? countdown(opens - now) : rest <= 0 ? 'gone' : 'open';
+      const phase = have ? 'have' : entry.reviewed === 'open' ? 'reviewed' : opens > now ? countdown(opens - now) : rest <= 0 ? 'gone' : 'open';
       if (grab.getAttribute('aria-busy') === 'true') return;
       grab.disabled = phase !== 'open';
       if (phase === shown && grab.lang === document.documentElement.lang) return;
       [shown, grab.lang] = [phase, document.documentElement.lang];
       if (phase === 'open') grab.replaceChildren(h('b', {t: 'grab'}));
       else if (phase === 'have') say(grab, 'granted');
+      else if (phase === 'reviewed') say(grab, 'underReview');
       else if (phase === 'gone') say(grab, 'gone');
       else grab.replaceChildren(h('span', {class: 'num'}, phase));
     };
@@ -112,7 +139,7 @@ export class Drops {
     button.disabled = true;
     button.replaceChildren(h('span', {class: 'spinner', style: 'margin: auto'}));
     try {
-      const answer = await this.#room.claim(id);
+      const answer = await this.#inTurn(() => this.#room.claim(id));
       if (answer.coupon) this.#wallet.arrive(answer.coupon);
     } catch (error) {
       complain(error);
@@ -121,6 +148,17 @@ export class Drops {
     button.removeAttribute('aria-busy');
     button.replaceChildren(h('b', {t: 'grab'}));
     this.#shown.get(id)?.tick();
+  }
+
+  /** Once more if the clock was a little fast: the server says when our turn comes. */
+  async #inTurn(claim) {
+    try {
+      return await claim();
+    } catch (error) {
+      if (error.code !== 'not_started' || !(error.retryAfter <= EARLY_S)) throw error;
+      await new Promise((done) => setTimeout(done, error.retryAfter * 1000));
+      return claim();
+    }
   }
 
   #push(drop) {

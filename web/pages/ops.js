@@ -8,6 +8,7 @@ import {all, brand, signIn} from './login.js';
 import {BANS, Held, MUTES} from './ops-held.js';
 import {StoreMap} from './ops-map.js';
 import {Reports} from './ops-reports.js';
+import {Reviews} from './ops-reviews.js';
 import {showRooms} from './ops-rooms.js';
 import {Words} from './ops-words.js';
 
@@ -23,6 +24,7 @@ let stores = [];
 const titles = new Map(); // rooms by id
 const reports = new Reports(session);
 const held = [new Held(session, MUTES, titles), new Held(session, BANS, titles)];
+const reviews = new Reviews(session);
 const words = new Words(session);
 by('desk').hidden = false;
 for (const tab of ['tabOverview', 'tabSafety']) by(tab).addEventListener('click', () => turnTo(tab));
@@ -51,7 +53,7 @@ function turnTo(tab) {
 /** Each part on its own: a figure that cannot be had must not hide the others. What is not looked at is not asked for. */
 async function refresh() {
   const overview = [rooms, gateways, funnel, shops];
-  const safety = [...held, words].map((part) => () => part.refresh());
+  const safety = [reviews, ...held, words].map((part) => () => part.refresh());
   const parts = await Promise.allSettled([() => reports.refresh(), ...(by('overview').hidden ? safety : overview)].map((part) => part()));
   const failed = parts.find(({status}) => status === 'rejected');
   by('fresh').textContent = failed ? refusal(failed.reason) : t('freshAt', {time: new Date().toLocaleTimeString('en-GB')});

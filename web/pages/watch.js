@@ -80,7 +80,7 @@ async function enter(id) {
   play(document.querySelector('.stage'), found.playback, room);
   const stores = new Stores(session, room);
   const shelf = new Shelf(room, found.shelf);
-  const drops = new Drops(by('drops'), room, stores, wallet);
+  const drops = new Drops(session, by('drops'), room, stores, wallet);
   const hearts = new Hearts(by('hearts'));
   const cover = new Cover(session, room, found, card);
   const curtain = new Curtain();
@@ -122,6 +122,7 @@ async function enter(id) {
   room.on('drop_stock', ({drop, left}) => drops.stock(drop, left));
   room.on('drop_end', ({drop, reason}) => drops.end(drop, reason));
   room.on('coupon', (coupon) => wallet.arrive(coupon));
+  room.on('review', (review) => drops.review(review));
 
   let likes = 0;
   let figures = {};

@@ -14,6 +14,7 @@ from app import migrations
 from app.embedded import servers
 from app.keys import with_keys
 from app.processes import open_kernel
+from kernel import garbage
 from kernel.clock import now
 from kernel.ids import new_id
 from kernel.postgres import create_engine, transaction
@@ -161,6 +162,7 @@ async def brand_at_work(settings: Settings, *, stores: int, viewers: int) -> Asy
             autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
             for table in ("stores", "members", "attendance", "locations"):
                 await autocommit.execute(text(f"VACUUM (ANALYZE) {table}"))
+        garbage.settle()  # as the gateway and the worker do
         yield BrandAtWork(kernel, guide, room)
 
 

@@ -1,5 +1,6 @@
 """``drop``: a push drop to everybody in a room, from the match to the rooms' bus, beside one query for each viewer."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -13,6 +14,7 @@ from app import relay
 from coupons import codes, ledger
 from coupons.drops import run_push
 from kernel.ids import new_id
+from kernel.tasks import end
 from live.bus import RedisBus
 from loadtest.bench.coupons.brand import BRAND, BrandAtWork, brand_at_work, forget_coupons, servers_of_its_own
 
@@ -29,6 +31,7 @@ _PER_VIEWER = """
     )
     INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'issue', now() FROM made
 """
+_UNTOLD = text("SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)")
 FIELDS = ("bench", "viewers", "seconds", "vs_per_viewer")
 
 
@@ -47,15 +50,23 @@ class Plan:
 
 
 async def _push(brand: BrandAtWork, viewers: int) -> dict[str, float]:
-    """Seconds until everybody in reach has a coupon, and until the bus has all of them."""
+    """Seconds until everybody in reach has a coupon, and until the bus has all of them; the relay runs beside it, as
+    in the worker."""
     campaign = await brand.campaign("push", viewers)
-    bus = RedisBus(brand.kernel.redis, log_length=brand.kernel.settings.room_log_length)
-    began = time.perf_counter()
-    granted = await run_push(brand.kernel.sessions, campaign.drop)
-    committed = time.perf_counter()
-    while await relay.turn(brand.kernel.sessions, bus):
-        pass
-    told = time.perf_counter()
+    kernel = brand.kernel
+    bus = RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
+    relaying = asyncio.create_task(relay.run(kernel.settings, kernel.sessions, bus))
+    try:
+        began = time.perf_counter()
+        granted = await run_push(kernel.sessions, campaign.drop)
+        committed = time.perf_counter()
+        async with kernel.sessions() as session:
+            while await session.scalar(_UNTOLD):
+                await session.rollback()
+                await asyncio.sleep(0.005)
+        told = time.perf_counter()
+    finally:
+        await end(relaying)
     async with brand.kernel.sessions() as session:
         report = await ledger.audit(session)
     assert report.ok, report.findings

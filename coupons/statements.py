@@ -1,0 +1,114 @@
+"""The SQL of ``coupons.granting``, which alone may run it: what it locks, writes and counts."""
+
+from sqlalchemy import text
+
+# The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
+LOCK = text(
+    """
+    WITH capped AS MATERIALIZED (
+        SELECT b.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
+        WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
+    )
+    SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
+           d.state AS drop_state, d.end_reason, d.opens_at, d.spread_ms, d.ends_at, d.matched_at,
+           d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
+           c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
+           c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
+           c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
+           c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
+           r.state AS room_state, b.timezone, b.quiet_from, b.quiet_until, b.quiet_claims, b.cap_coupons, b.cap_days,
+           -- A day and a minute that were left behind give no more coupons, whichever transaction came first.
+           greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone,
+                    d.opens_at + d.minute * interval '1 minute') AS at
+    FROM (SELECT count(*) FROM capped) AS brand_first
+    CROSS JOIN drops d
+    JOIN campaigns c ON c.id = d.campaign_id
+    JOIN rooms r ON r.id = d.room_id
+    JOIN brands b ON b.id = c.brand_id
+    WHERE d.id = :drop
+    FOR NO KEY UPDATE OF c, d
+    """
+)
+
+# What is the same for all coupons comes as an empty array: `unnest` fills up with nulls.
+_STATEMENT = """
+    WITH wanted AS (
+        SELECT * FROM unnest(
+            CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
+            CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS uuid[]),
+            CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]),
+            CAST(CAST(:amounts AS text) AS bigint[]), CAST(:keys AS text[])
+        ) AS w (id, viewer_id, n, store_id, code, band, amount, key)
+    ), made AS (
+        INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
+                             distance_band_m, amount_fen, claim_key, valid_from, valid_until, issued_at)
+        SELECT id, :brand, :campaign, viewer_id, coalesce(n, 1), :drop, :room, store_id, code, band, amount, key,
+               :valid_from, :valid_until, :at
+        FROM wanted
+        {conflict}
+        RETURNING id, viewer_id, store_id, distance_band_m
+    ), lines AS (
+        INSERT INTO ledger (coupon_id, transition, at, actor) SELECT id, 'issue', :at, CAST(:actor AS uuid) FROM made
+    ), decided AS (
+        INSERT INTO drop_viewers AS v (drop_id, viewer_id, store_id, outcome, distance_band_m, at)
+        SELECT DISTINCT ON (viewer_id) :drop, viewer_id, store_id, 'issued', distance_band_m, :at FROM made
+        ON CONFLICT (drop_id, viewer_id) DO UPDATE
+            SET outcome = 'issued', reason = NULL, store_id = excluded.store_id,
+                distance_band_m = excluded.distance_band_m, at = excluded.at
+            WHERE v.outcome <> 'issued'
+    )
+    SELECT {answer} FROM made
+"""
+# A conflict cannot strike while the campaign is locked, and looking for it costs a third of writing a coupon. Should it
+# strike, the coupon is not granted and its viewer is told so, which is the safe way to be wrong.
+WRITE = text(_STATEMENT.format(conflict="", answer="count(*)"))
+WRITE_CAREFULLY = text(_STATEMENT.format(conflict="ON CONFLICT DO NOTHING", answer="id"))
+
+COUNT = text(
+    """
+    WITH shares AS (
+        INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
+        SELECT :campaign, store_id, CAST(:quota AS integer), n
+        FROM unnest(CAST(CAST(:stores AS text) AS uuid[]), CAST(CAST(:counts AS text) AS integer[])) AS g (store_id, n)
+        ORDER BY store_id
+        ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
+    ), campaign AS (
+        UPDATE campaigns SET issued = issued + CAST(:n AS integer), day = CAST(:day AS date),
+            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
+        WHERE id = :campaign
+    )
+    UPDATE drops SET issued = issued + CAST(:n AS integer), minute = CAST(:minute AS integer),
+        minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END + CAST(:n AS integer)
+    WHERE id = :drop
+    """
+)
+STORES = text(
+    """
+    SELECT s.id, s.code, s.name, s.address
+    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
+    """
+)
+# `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it.
+LEFT = text(
+    """
+    SELECT s.id, p.store_id IS NOT NULL, p.quota - p.issued, s.code, s.name, s.address
+    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
+    JOIN stores s ON s.id = w.id AND s.brand_id = :brand
+    LEFT JOIN campaign_stores p ON p.store_id = s.id AND p.campaign_id = :campaign
+    WHERE (s.closed_until IS NULL OR s.closed_until <= :at) AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL)
+    """
+)
+
+DECIDED = text(
+    """
+    INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
+    SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
+           w.reason, w.band, :at
+    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[]), CAST(CAST(:stores AS text) AS uuid[]),
+                CAST(CAST(:reasons AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]))
+        AS w (viewer_id, store_id, reason, band)
+    ON CONFLICT DO NOTHING
+    """
+)
+
+END = text("UPDATE drops SET state = 'ended', end_reason = :reason WHERE id = :drop AND state = 'open' RETURNING id")
