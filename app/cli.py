@@ -194,6 +194,7 @@ def _in_words(report: "AuditReport") -> str:
     if (waiting := report.outbox_waiting) is not None:
         oldest = waiting.oldest_seconds or 0.0
         lines.append(f"outbox: {waiting.count} events wait to be told, the oldest for {oldest:.0f} s")
+    lines += [f"warning: {warning}" for warning in report.warnings]
     lines.append("coupons: " + ", ".join(f"{count} {state}" for state, count in report.totals.items()))
     lines.append("audit ok" if report.ok and not report.overdue else "audit FAILED")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from sqlalchemy import delete, func
 from app import relay
 from app.notifier import CouponNotifier, Notifier
 from app.processes import open_kernel, until_stopped
-from coupons import drops, ledger, push
+from coupons import drops, ledger, months, push
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
 from geo import doubt, locations
@@ -100,6 +100,12 @@ async def _expire_coupons(kernel: Kernel) -> None:
         pass
 
 
+async def _keep_months(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        if made := await months.keep_ready(session, now()):
+            log.info("ledger_months", made=made)
+
+
 async def _clean(kernel: Kernel) -> None:
     async with transaction(kernel.sessions) as session:
         told = delete(OutboxEvent).where(OutboxEvent.published_at < func.now() - KEEP_TOLD)
@@ -139,6 +145,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
         ("forget_fixes", lambda: _forget_fixes(kernel), 15.0),
         ("clean", lambda: _clean(kernel), 600.0),
+        ("ledger_months", lambda: _keep_months(kernel), 3600.0),
     ]
 
 

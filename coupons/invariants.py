@@ -174,6 +174,13 @@ INVARIANTS = (
         GROUP BY drop_id, viewer_id, claim_key HAVING count(*) > 1
         """,
     ),
+    # The months of the ledger each have a key of their own, and webhooks take an id for one event.
+    Invariant(
+        "ledger_ids",
+        "No two ledger lines have the same identifier.",
+        "ledger",
+        "SELECT id FROM ledger GROUP BY id HAVING count(*) > 1",
+    ),
     # Lines in the order they were written: issue first, then only steps that the state before allows.
     Invariant(
         "ledger_order",

@@ -18,6 +18,7 @@ OUTBOX_WAITING = "outbox_waiting"
 OUTBOX_TOLD = "outbox_told"
 OVERDUE_SECONDS = 60
 """An event that waited longer than this for the relay is a finding: a running worker tells it within a second."""
+UNFILED = "{} ledger lines have no month's partition: a running worker makes it within the hour."
 
 _COUNTED = """
     SELECT {tables},
@@ -25,6 +26,7 @@ _COUNTED = """
            (SELECT count(*) FILTER (WHERE state = 'redeemed') FROM coupons) AS redeemed,
            (SELECT count(*) FILTER (WHERE state = 'expired') FROM coupons) AS expired,
            (SELECT count(*) FILTER (WHERE state = 'voided') FROM coupons) AS voided,
+           (SELECT count(*) FROM ledger_default) AS unfiled,
            (SELECT count(*) FROM outbox WHERE published_at IS NULL) AS waiting,
            (SELECT (array_agg(id::text ORDER BY id))[1:{examples}] FROM outbox WHERE published_at IS NULL) AS first,
            (SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM outbox WHERE published_at IS NULL)
@@ -87,11 +89,14 @@ class Checked(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class AuditReport:
     """What the audit found. ``totals`` counts coupons by state. ``outbox_waiting`` is no defect by itself while a
-    relay runs, so it is kept apart and does not make the report bad."""
+    relay runs, so it is kept apart and does not make the report bad. ``unfiled`` ledger lines came before the partition
+    of their month: nothing is wrong with them, but with the worker that should have made it.
+    """
 
     checked: list[Checked]
     totals: dict[str, int]
     outbox_waiting: Finding | None
+    unfiled: int
 
     @property
     def findings(self) -> list[Finding]:
@@ -109,6 +114,11 @@ class AuditReport:
         waiting = self.outbox_waiting
         return waiting is not None and (waiting.oldest_seconds or 0.0) > OVERDUE_SECONDS
 
+    @property
+    def warnings(self) -> list[str]:
+        """What somebody should look after although nothing is wrong yet."""
+        return [UNFILED.format(self.unfiled)] if self.unfiled else []
+
     def document(self) -> dict[str, Any]:
         """The report for machines; see ``docs/operations.md``. Fields may be added, none changes its meaning."""
         waiting = self.outbox_waiting
@@ -124,6 +134,7 @@ class AuditReport:
             "ok": self.ok and not self.overdue,
             "invariants": [msgspec.to_builtins(one) for one in (*self.checked, told)],
             "coupons": self.totals,
+            "warnings": self.warnings,
             "outbox": {
                 "waiting": waiting.count if waiting else 0,
                 "oldest_seconds": waiting.oldest_seconds if waiting else None,
@@ -165,7 +176,7 @@ async def audit(session: AsyncSession) -> AuditReport:
     waiting = None
     if counted["waiting"]:
         waiting = Finding(OUTBOX_WAITING, counted["waiting"], counted["first"], float(counted["oldest"]))
-    return AuditReport(checked, totals, waiting)
+    return AuditReport(checked, totals, waiting, counted["unfiled"])
 
 
 async def expire_due(sessions: Sessions, now: datetime, chunk: int = 1000) -> int:

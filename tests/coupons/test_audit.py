@@ -80,6 +80,12 @@ LIES: dict[str, list[Lie]] = {
         lie("ALTER TABLE coupons DROP CONSTRAINT uq_coupons_code", "UPDATE coupons SET code = repeat('A', 16)"),
     ],
     "claim_twice": [lie("UPDATE coupons SET claim_key = 'x' WHERE claim_key IS NOT NULL")],
+    "ledger_ids": [
+        lie(
+            "UPDATE ledger SET id = (SELECT min(id) FROM ledger), at = at + id * interval '1 microsecond'"
+            " WHERE transition = 'issue'"
+        )
+    ],
     "ledger_order": [
         lie(f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'issue')"),
         lie(f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'expire'), ({_ONE}, 'issue')"),
