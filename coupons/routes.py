@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from sqlalchemy import text
 
-from coupons import campaigns, drops, funnel, limit_routes, rules, till_routes, views, wallet
+from coupons import campaigns, conversion_routes, drops, funnel, limit_routes, rules, till_routes, views, wallet
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InIssuer, InSigner, Key, Limit, behind, required
 from coupons.tables import Campaign
 from coupons.terms import offer_of
@@ -30,6 +30,7 @@ from kernel.postgres import transaction
 router = APIRouter(prefix="/v1")
 router.include_router(limit_routes.router)
 router.include_router(till_routes.router)
+router.include_router(conversion_routes.router)
 
 _CLAIMED = (
     *ASKED,
