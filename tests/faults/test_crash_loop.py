@@ -1,4 +1,4 @@
-"""Drop after drop while the API, the worker or PostgreSQL is killed: afterwards nothing that was promised is missing."""
+"""Drop after drop while the API, the worker or PostgreSQL is killed: what was promised is there afterwards."""
 
 import asyncio
 import os
