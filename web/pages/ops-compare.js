@@ -49,8 +49,9 @@ export class Compare {
   #draw() {
     if (!this.#items) return;
     const rows = this.#items.slice(0, ROWS);
-    const most = reach(rows.flatMap(({lift}) => lift ?? []));
-    by('compare').replaceChildren(...rows.length ? [head(most), ...rows.map((row) => line(row, most))] : [h('li', {class: 'faint', t: 'compareEmpty'})]);
+    const lifts = rows.flatMap(({lift}) => lift ?? []);
+    const most = reach(lifts);
+    by('compare').replaceChildren(...rows.length ? [head(lifts.length ? most : null), ...rows.map((row) => line(row, most))] : [h('li', {class: 'faint', t: 'compareEmpty'})]);
   }
 
   async #save(form) {
@@ -66,7 +67,7 @@ export class Compare {
 
 function head(most) {
   return h('li', {class: 'head small dim'}, h('span'), stepNames(),
-    h('span', {class: 'axis'}, h('span', {class: 'num'}, signed(-most)), h('span', {t: 'liftAxis'}), h('span', {class: 'num'}, signed(most))));
+    most !== null && h('span', {class: 'axis'}, h('span', {class: 'num'}, signed(-most)), h('span', {t: 'liftAxis'}), h('span', {class: 'num'}, signed(most))));
 }
 
 function line(row, most) {
