@@ -372,6 +372,14 @@ class CouponMachine(RuleBasedStateMachine):
             found_drops = await session.execute(
                 text("SELECT id, issued, stock, end_reason FROM drops WHERE campaign_id = :campaign"), mine
             )
+            shares = await session.execute(
+                text(
+                    "SELECT s.code, c.quota FROM campaign_stores c JOIN stores s ON s.id = c.store_id"
+                    " WHERE c.campaign_id = :campaign"
+                ),
+                mine,
+            )
+            assert all(self.quotas[code] == quota for code, quota in shares)
             found = await session.execute(text("SELECT id, state FROM coupons WHERE campaign_id = :campaign"), mine)
             assert tuple(campaign) == (self.stock, len(self.given), self.returned, self.state)
             assert {row.id: tuple(row)[1:] for row in found_drops} == {

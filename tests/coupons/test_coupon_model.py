@@ -57,10 +57,6 @@ def _expiry_writes_no_line(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledger, "_EXPIRE", text(sweep))
 
 
-def _expiry_returns_nothing_to_stores(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ledger, "_EXPIRE", text(str(ledger._EXPIRE).replace("quota = s.quota + b.n", "quota = s.quota")))
-
-
 @pytest.mark.deep
 @pytest.mark.parametrize(
     "fault",
@@ -69,7 +65,6 @@ def _expiry_returns_nothing_to_stores(patch: pytest.MonkeyPatch) -> None:
         _stock_is_forgotten,
         _pause_is_forgotten,
         _expiry_writes_no_line,
-        _expiry_returns_nothing_to_stores,
     ],
 )
 def test_a_fault_is_found(house: House, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
