@@ -15,7 +15,7 @@ from app import privacy, relay, retention
 from app.notifier import CouponNotifier, Notifier
 from app.processes import open_kernel, until_stopped
 from app.retention import Rule
-from coupons import drops, ledger, push, reviews
+from coupons import drops, ledger, months, push, reviews
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
 from guides.notices import Notices
@@ -93,6 +93,12 @@ async def _expire_coupons(kernel: Kernel) -> None:
         pass
 
 
+async def _keep_months(kernel: Kernel) -> None:
+    async with transaction(kernel.sessions) as session:
+        if made := await months.keep_ready(session, now()):
+            log.info("ledger_months", made=made)
+
+
 async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
     """Do every duty until ``stopping`` is set."""
     async with AsyncExitStack() as optional:
@@ -129,6 +135,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("erase", lambda: privacy.sweep(kernel.sessions, kernel.redis, now()), 2.0),
         ("forget_fixes", lambda: _forget(kernel, quick), 15.0),
         ("forget", lambda: _forget(kernel, slow), 600.0),
+        ("ledger_months", lambda: _keep_months(kernel), 3600.0),
     ]
 
 

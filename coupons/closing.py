@@ -4,25 +4,22 @@ A redemption belongs to the day it happened, also when it was told later; a reve
 Customers' names are left out: the sheet leaves the house.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coupons import sheet
 from geo.tables import Store
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.tables import Brand
 
 What = Literal["redemption", "reversal", "visit"]
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a cell must not begin with, or a spreadsheet computes it."""
 
 _LINES = text(
     """
@@ -122,24 +119,16 @@ async def of_day(session: AsyncSession, who: Principal, store: str | None, day: 
     return Day(found.code, found.name, day, place.key, lines)
 
 
-def _cell(value: object) -> Any:
-    """``value`` as a cell that no spreadsheet takes for a formula: an apostrophe goes before what looks like one."""
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):
-        return f"'{value}"
-    return "" if value is None else value
-
-
 def _yuan(fen: int | None) -> str | None:
     return None if fen is None else f"{fen // 100}.{fen % 100:02d}"
 
 
 def as_csv(day: Day) -> str:
-    """The day as CSV (RFC 4180) with a byte order mark, without which Excel garbles Chinese. Money in yuan."""
-    sheet = io.StringIO()
-    rows = csv.writer(sheet)
+    """The day as CSV that spreadsheets open. Money in yuan."""
+    rows: list[tuple[object, ...]] = []
 
     def row(*cells: object) -> None:
-        rows.writerow([_cell(cell) for cell in cells])
+        rows.append(cells)
 
     row("time", "what", "coupon", "clerk", "order", "order_yuan", "discount_yuan", "told_later_at", "id")
     for line in day.lines:
@@ -156,4 +145,4 @@ def as_csv(day: Day) -> str:
         total = day.sum(what)
         row(f"{what}s", total.count, None, None, None, _yuan(total.order_fen), _yuan(total.discount_fen))
     row("told_later", day.told_late)
-    return "\ufeff" + sheet.getvalue()
+    return sheet.as_csv(rows)

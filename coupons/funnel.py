@@ -152,6 +152,11 @@ def _statement(by: By, which: str) -> Any:
     )
 
 
+def spot_of_decision(by: By) -> str:
+    """What the decisions of drops (``drop_viewers v``, ``drops d``, ``rooms r``) are grouped by, as SQL."""
+    return _SPOTS[by][0]
+
+
 def _row(row: Any) -> Row:
     return Row(row.id, row.name, Stages(**{name: getattr(row, name) for name in Stages.__struct_fields__}))
 

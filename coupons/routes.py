@@ -10,6 +10,7 @@ from sqlalchemy import text
 from coupons import (
     campaign_import,
     campaigns,
+    conversion_routes,
     drops,
     funnel,
     import_views,
@@ -44,6 +45,7 @@ router = APIRouter(prefix="/v1")
 router.include_router(limit_routes.router)
 router.include_router(till_routes.router)
 router.include_router(review_routes.router)
+router.include_router(conversion_routes.router)
 
 _CLAIMED = (
     *ASKED,

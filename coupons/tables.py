@@ -355,18 +355,22 @@ class Webhook(Table):
 
 
 class LedgerLine(Table):
-    """One transition of one coupon. Append-only; the audit compares it with the coupons' rows."""
+    """One transition of one coupon. Append-only; the audit compares it with the coupons' rows.
+
+    Partitioned by the month of ``at`` (see ``coupons.months``), which is why that belongs to the key.
+    """
 
     __tablename__ = "ledger"
     __table_args__ = (
         CheckConstraint("transition IN ('issue', 'redeem', 'reverse', 'expire', 'void')", name="transition"),
         Index("ix_ledger_coupon", "coupon_id", "id"),
+        {"postgresql_partition_by": "RANGE (at)"},
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     coupon_id: Mapped[UUID]
     transition: Mapped[str] = mapped_column(Text)
-    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    at: Mapped[datetime] = mapped_column(server_default=func.now(), primary_key=True)
     actor: Mapped[UUID | None] = mapped_column(comment="null: the system")
     redemption_id: Mapped[UUID | None]
     told_at: Mapped[datetime | None] = mapped_column(comment="null: at once; else the till had no network")

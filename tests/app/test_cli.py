@@ -81,8 +81,10 @@ async def test_an_event_that_no_relay_tells_is_a_finding_once_it_is_overdue(kern
     connection = await asyncpg.connect(kernel.settings.database_url)
     await connection.execute("UPDATE outbox SET created_at = now() - interval '5 minutes'")
     await connection.close()
-    code, out, _ = await nearcast(kernel.settings, "audit")
-    assert (code, out.splitlines()[-1]) == (1, "audit FAILED")
+    code, out, _ = await nearcast(kernel.settings, "audit", "--json")
+    document = json.loads(out)
+    assert (code, document["ok"]) == (1, False)
+    assert [one["name"] for one in document["invariants"] if not one["ok"]] == ["outbox_told"]
 
 
 async def test_migrate_goes_down_and_up(settings: Settings) -> None:

@@ -185,3 +185,23 @@ test('stores that would overlap are gathered, none is lost', () => {
   equal([groups[0].issued, groups[0].redeemed], [6, 3]);
   equal(gather([]), []);
 });
+
+test('a funnel narrows as its figures do, and a whisker lies where its interval does', async () => {
+  const {funnelPicture, liftPicture, reach, signed} = await import('/pages/figures.js');
+  const row = {in_room: 800, in_range: 400, offered: 300, issued: 200, redeemed: 0};
+  const picture = funnelPicture(row);
+  const high = ['in_room', 'in_range', 'offered', 'issued', 'redeemed'].map((step) => Number(picture.querySelector(`[data-figure=${step}]`).getAttribute('height')));
+  equal(high.every((one, place) => place === 0 || one < high[place - 1]), true);
+  equal(Math.abs(high[0] / high[1] - 2) < 1e-9, true);
+  equal(high[4] > 0, true); // nothing is still a line
+  equal([...picture.querySelectorAll('.figure')].map((one) => one.textContent), ['800', '400', '300', '200', '0']);
+  equal(picture.getAttribute('aria-label').includes('800'), true);
+  const sure = {lift_points: 8, low_points: 2, high_points: 14};
+  equal([reach([sure]), reach([]), reach([{lift_points: 0, low_points: -100, high_points: 100}])], [20, 5, 100]);
+  equal([2, 0, -3.25].map(signed), ['+2.0', '0.0', '−3.3']);
+  for (const [lift, look] of [[sure, 'more'], [{...sure, low_points: -2}, 'open'], [{lift_points: -8, low_points: -14, high_points: -2}, 'less']]) {
+    const drawn = liftPicture(lift, 20);
+    equal(drawn.getAttribute('class'), `whisker ${look}`);
+    equal(Number(drawn.querySelector('.dot').getAttribute('cx')), 100 + (92 * lift.lift_points) / 20);
+  }
+});

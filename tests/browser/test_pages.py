@@ -43,6 +43,22 @@ def _release(guide: Person, campaign: str, mode: str) -> None:
     guide.sees("[data-drop]")
 
 
+def _compares(ops: Person) -> None:
+    """How far people came, as pictures: by room, by store, by guide."""
+    shown: set[str | None] = set()
+    for spot in ("room", "store", "guide"):
+        ops.taps(f"#compareBy [data-by={spot}]")
+
+        def another() -> bool:
+            row = ops.sees("#compare [data-spot]")
+            redeemed = row.find_element(By.CSS_SELECTOR, "[data-figure=redeemed]")
+            return row.get_attribute("data-spot") not in shown and float(redeemed.get_attribute("height") or 0) > 1.5
+
+        ops.until(another, f"conversion by {spot}")
+        shown.add(ops.sees("#compare [data-spot]").get_attribute("data-spot"))
+    ops.picture("compare")
+
+
 def _redeem(clerk: Person, code: str, amount: str = "") -> None:
     clerk.types("#code", code, enter=True)
     clerk.sees("#confirm")
@@ -155,6 +171,7 @@ def test_from_the_guides_phone_to_a_coupon_redeemed_at_the_till(stack: Stack, vi
     ops.until(lambda: len(ops.driver.find_elements(By.CSS_SELECTOR, "[data-gateway]")) == 2, "two gateways")
     assert ops.driver.find_elements(By.CSS_SELECTOR, "#map .halo")
     ops.picture("desk")
+    _compares(ops)
 
     # The room ends.
     guide.confirms("#end")

@@ -6,11 +6,12 @@ It prints ``ready`` when it is connected, starts when a line comes on standard i
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from coupons import drops, ledger, push, redemption
+from coupons import campaigns, drops, ledger, push, redemption
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
@@ -75,10 +76,32 @@ async def take_back(sessions: Sessions, task: dict[str, Any]) -> list[str]:
 
 
 async def expire(sessions: Sessions, task: dict[str, Any]) -> list[str]:
-    """Sweep as of a moment, several times at once: how many coupons expired."""
-    await _start()
+    """Sweep as of a moment, several times at once, until nothing is left: how many coupons each of them expired."""
     moment = datetime.fromisoformat(task["moment"])
-    return [str(n) for n in await asyncio.gather(*(ledger.expire_due(sessions, moment) for _ in range(task["times"])))]
+
+    async def sweep() -> str:
+        total = 0
+        while done := await ledger.expire_due(sessions, moment, task.get("chunk", 1000)):
+            total += done
+        return str(total)
+
+    await _start()
+    return list(await asyncio.gather(*(sweep() for _ in range(task["times"]))))
+
+
+async def lower_budget(sessions: Sessions, task: dict[str, Any]) -> list[str]:
+    """Lower a campaign's stock by a few again and again, until it is all given: the stock it was left with."""
+    ops = _who(Role.OPS, str(uuid4()))
+    campaign = UUID(task["campaign"])
+    await _start()
+    while True:
+        async with sessions() as session:
+            seen = await campaigns.get(session, ops.brand, campaign)
+        if seen.issued >= seen.stock or seen.stock <= task["least"]:
+            return [str(seen.stock)]
+        with suppress(Refusal):  # claims were faster
+            async with transaction(sessions) as session:
+                await campaigns.change_stock(session, ops, campaign, seen.stock, seen.stock - task["step"])
 
 
 async def run_push(sessions: Sessions, task: dict[str, Any]) -> list[str]:
@@ -98,7 +121,8 @@ async def main() -> None:
     engine = create_engine(Settings())
     async with engine.connect():
         pass
-    do = {"claim": claim, "redeem": redeem, "reverse": take_back, "expire": expire, "push": run_push}[task["do"]]
+    races = {"claim": claim, "redeem": redeem, "reverse": take_back, "expire": expire, "push": run_push}
+    do = (races | {"budget": lower_budget})[task["do"]]
     got = await do(create_sessions(engine), task)
     await engine.dispose()
     print(json.dumps(got), flush=True)

@@ -73,18 +73,48 @@ async def race(world: World) -> Any:
         assert (await ledger.audit(session)).findings == []
 
 
-async def test_64_claims_from_4_processes_for_10_coupons_give_10(world: World, race: Race) -> None:
-    campaign = await world.campaign(stock=10)
-    drop = await world.drop(campaign, stock=10)
-    viewers = [viewer.subject for viewer in await world.viewers(64)]
-    for place in range(4):
-        mine = viewers[place::4]
+@pytest.mark.parametrize(
+    ("processes", "callers", "stock"),
+    [
+        pytest.param(4, 64, 10),
+        pytest.param(8, 64, 1, marks=pytest.mark.deep),
+        pytest.param(8, 512, 1, marks=pytest.mark.deep),
+    ],
+)
+async def test_of_many_claims_from_several_processes_as_many_win_as_there_are_coupons(
+    world: World, race: Race, processes: int, callers: int, stock: int
+) -> None:
+    drop = await world.drop(await world.campaign(stock=stock), stock=stock)
+    viewers = [viewer.subject for viewer in await world.viewers(callers)]
+    for place in range(processes):
+        mine = viewers[place::processes]
         await race.enter({"do": "claim", "room": world.room, "drop": drop, "viewers": mine, "key": "c"})
     answers = [answer for process in await race.go() for answer in process]
-    assert answers.count("sold_out") == 54
+    assert answers.count("sold_out") == callers - stock
     promised = {answer for answer in answers if answer != "sold_out"}
     assert promised == {str(row[0]) for row in await world.execute("SELECT id FROM coupons")}
-    assert len(promised) == 10
+    assert len(promised) == stock
+
+
+@pytest.mark.parametrize(
+    ("processes", "callers", "stock"), [(2, 24, 20), pytest.param(7, 448, 300, marks=pytest.mark.deep)]
+)
+async def test_a_budget_lowered_while_coupons_are_claimed_is_never_exceeded(
+    world: World, race: Race, processes: int, callers: int, stock: int
+) -> None:
+    campaign = await world.campaign(stock=stock)
+    drop = await world.drop(campaign, stock=stock)
+    viewers = [viewer.subject for viewer in await world.viewers(callers)]
+    for place in range(processes):
+        mine = viewers[place::processes]
+        await race.enter({"do": "claim", "room": world.room, "drop": drop, "viewers": mine, "key": "c"})
+    await race.enter({"do": "budget", "campaign": campaign, "least": stock // 3, "step": 3})
+    *claims, [left] = await race.go()
+    answers = [answer for process in claims for answer in process]
+    promised = {answer for answer in answers if answer != "sold_out"}
+    assert promised == {str(row[0]) for row in await world.execute("SELECT id FROM coupons")}
+    ((issued, now_stock),) = await world.execute("SELECT issued, stock FROM campaigns")
+    assert len(promised) == issued <= now_stock == int(left) < stock
 
 
 async def test_the_same_viewers_in_4_processes_get_one_each(world: World, race: Race) -> None:
@@ -143,23 +173,42 @@ async def _states(world: World) -> tuple[str, list[str]]:
     return await world.scalar("SELECT state FROM coupons"), [row[0] for row in lines]
 
 
-async def test_a_coupon_that_is_taken_back_and_used_at_once_is_one_of_both(world: World, race: Race) -> None:
+@pytest.mark.parametrize("eager", [1, pytest.param(8, marks=pytest.mark.deep)])
+async def test_a_coupon_taken_back_used_and_expired_at_once_is_one_of_these(
+    world: World, race: Race, eager: int
+) -> None:
     card = await _card(world)
+    late = await world.scalar("SELECT valid_until + interval '1 second' FROM coupons")
     clerk = world.clerk()
     async with transaction(world.kernel.sessions) as session:
         used = await redemption.redeem(
             session, clerk, redemption.Presented(card.code, None), 20_000, "first", Signer(SIGNER_SEED), now()
         )
     till = {"store": world.stores["S1"], "seed": SIGNER_SEED.hex(), "code": card.code}
-    await race.enter({"do": "reverse", "redemption": used.id, "times": 4} | till)
-    await race.enter({"do": "redeem", "keys": [str(uuid4()) for _ in range(8)]} | till)
-    backs, uses = await race.go()
+    await race.enter({"do": "reverse", "redemption": used.id, "times": 4 * eager} | till)
+    await race.enter({"do": "redeem", "keys": [str(uuid4()) for _ in range(8 * eager)]} | till)
+    await race.enter({"do": "expire", "moment": late.isoformat(), "times": 2 * eager})
+    backs, uses, swept = await race.go()
     assert len(set(backs)) == 1 and backs[0] != "reversal_too_late", "taken back once, and all are told the same time"
-    again = [answer for answer in uses if answer not in ("already_redeemed", "busy")]
-    expected = (
-        ("redeemed", ["issue", "redeem", "reverse", "redeem"]) if again else ("issued", ["issue", "redeem", "reverse"])
-    )
-    assert len(again) <= 1 and await _states(world) == expected
+    again = [answer for answer in uses if answer not in ("already_redeemed", "coupon_expired", "busy")]
+    expired = sum(map(int, swept))
+    assert len(again) + expired <= 1
+    end = {(1, 0): ("redeemed", ["redeem"]), (0, 1): ("expired", ["expire"]), (0, 0): ("issued", [])}
+    state, last = end[len(again), expired]
+    assert await _states(world) == (state, ["issue", "redeem", "reverse", *last])
+
+
+@pytest.mark.deep
+async def test_two_processes_of_sweeps_expire_each_coupon_once_and_return_it_once(world: World, race: Race) -> None:
+    campaign = await world.campaign(stock=200, store_quota=200, return_expired=True)
+    drop = await world.drop(campaign, "push", stock=200)
+    await world.viewers(120)
+    assert await drops.run_push(world.kernel.sessions, drop) == 120
+    late = await world.scalar("SELECT max(valid_until) + interval '30 days' FROM coupons")
+    for _ in range(2):
+        await race.enter({"do": "expire", "moment": late.isoformat(), "times": 4, "chunk": 7})
+    assert sum(int(n) for process in await race.go() for n in process) == 120
+    assert await world.execute("SELECT stock, issued, returned FROM campaigns") == [(320, 120, 120)]
 
 
 async def test_a_coupon_expires_or_is_used_and_never_both(world: World, race: Race) -> None:

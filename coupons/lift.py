@@ -1,0 +1,99 @@
+"""What coupons changed: how many more came to a store than of those who were held out for comparison.
+
+A campaign's holdout is drawn by lot among those who could have had a coupon, so both groups differ in nothing but the
+offer. Who was offered one and found it sold out stays among the offered: they would have been held out as likely as
+anybody. Whoever was offered two campaigns counts twice.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coupons import funnel
+
+Z = 1.959963984540054
+"""Standard deviations to each side that hold 95 %."""
+
+
+class Interval(NamedTuple):
+    """A difference of shares (0.05: five points more), and the ends of its 95 % interval."""
+
+    lift: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """Pairs of viewer and campaign, offered and held out, and how many of them came: redeemed, or showed their code."""
+
+    offered: int = 0
+    offered_came: int = 0
+    held_out: int = 0
+    held_out_came: int = 0
+
+    @property
+    def interval(self) -> Interval | None:
+        """None where one of the groups is empty."""
+        if not self.offered or not self.held_out:
+            return None
+        return difference(self.offered_came, self.offered, self.held_out_came, self.held_out)
+
+
+def _share(came: int, of: int) -> Interval:
+    """Wilson's score interval of a share."""
+    share, square = came / of, Z * Z
+    middle = (share + square / (2 * of)) / (1 + square / of)
+    half = Z * sqrt(share * (1 - share) / of + square / (4 * of * of)) / (1 + square / of)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def difference(came: int, of: int, other_came: int, other_of: int) -> Interval:
+    """Newcombe's interval of the difference of two shares (Statistics in Medicine 17, 1998, method 10).
+
+    It holds in small groups and at shares of 0 and 1, where the usual one, of the normal distribution, shrinks to
+    nothing.
+    """
+    one, other = _share(came, of), _share(other_came, other_of)
+    lift = one.lift - other.lift
+    low = lift - sqrt((one.lift - one.low) ** 2 + (other.high - other.lift) ** 2)
+    high = lift + sqrt((one.high - one.lift) ** 2 + (other.lift - other.low) ** 2)
+    return Interval(lift, low, high)
+
+
+_LIFT = """
+    WITH decided AS (
+        SELECT {spot} AS spot, d.campaign_id, v.viewer_id, bool_or(v.outcome = 'held_out') AS held_out, min(v.at) AS at
+        FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
+        WHERE r.brand_id = :brand
+          AND (v.outcome IN ('issued', 'held_out') OR v.reason IN ('sold_out', 'sold_out_today'))
+        GROUP BY 1, 2, 3
+    ), compared AS (
+        SELECT spot FROM decided GROUP BY spot HAVING bool_or(held_out)
+    )
+    SELECT e.spot, count(*) FILTER (WHERE NOT e.held_out) AS offered,
+           count(*) FILTER (WHERE NOT e.held_out AND w.came) AS offered_came,
+           count(*) FILTER (WHERE e.held_out) AS held_out,
+           count(*) FILTER (WHERE e.held_out AND w.came) AS held_out_came
+    FROM decided e JOIN compared USING (spot)
+    CROSS JOIN LATERAL (
+        -- The same question for both groups: to any store of the brand, with a coupon of any campaign or with none.
+        SELECT EXISTS (
+            SELECT 1 FROM visits t WHERE t.viewer_id = e.viewer_id AND t.brand_id = :brand AND t.at >= e.at
+        ) OR EXISTS (
+            SELECT 1 FROM coupons k JOIN redemptions u ON u.coupon_id = k.id AND u.reversed_at IS NULL
+            WHERE k.viewer_id = e.viewer_id AND k.brand_id = :brand AND u.at >= e.at
+        ) AS came
+    ) w
+    GROUP BY e.spot
+"""
+
+
+async def by(session: AsyncSession, brand: str, spot: funnel.By) -> dict[UUID, Lift]:
+    """The lift of each room, store, guide or drop that held somebody out."""
+    rows = await session.execute(text(_LIFT.format(spot=funnel.spot_of_decision(spot))), {"brand": brand})
+    return {row.spot: Lift(row.offered, row.offered_came, row.held_out, row.held_out_came) for row in rows}

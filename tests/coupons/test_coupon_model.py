@@ -1,0 +1,74 @@
+"""Whatever is done to a campaign, in whatever order: the database stays what a few dictionaries say."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from coupon_model import House, machine_of
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as profile
+from hypothesis.errors import Flaky
+from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from coupons import granting, ledger, rules
+from kernel.settings import Settings
+
+_QUIETLY = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+# Shrinking asks the database again for minutes: only where there is time for it.
+SHORT = profile(max_examples=6, stateful_step_count=20, phases=[Phase.generate], **_QUIETLY)
+LONG = profile(max_examples=150, stateful_step_count=60, **_QUIETLY)
+FAULTS = profile(
+    max_examples=60, stateful_step_count=40, phases=[Phase.generate], report_multiple_bugs=False, **_QUIETLY
+)
+
+
+@pytest.fixture
+def house(settings: Settings) -> Iterator[House]:
+    with House(settings) as opened:
+        yield opened
+
+
+def test_any_order_of_steps_leaves_what_the_model_says(house: House) -> None:
+    run_state_machine_as_test(machine_of(house), settings=SHORT)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+def test_any_order_of_many_steps_leaves_what_the_model_says(house: House) -> None:
+    run_state_machine_as_test(machine_of(house), settings=LONG)
+
+
+def _limit_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "barred", lambda *_, **__: None)
+
+
+def _stock_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "exhausted", lambda *_, **__: None)
+
+
+def _pause_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(granting.Locked, "closed", lambda _: None)
+
+
+def _expiry_writes_no_line(patch: pytest.MonkeyPatch) -> None:
+    sweep = str(ledger._EXPIRE).replace("FROM expired\n", "FROM expired WHERE false\n")
+    patch.setattr(ledger, "_EXPIRE", text(sweep))
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    "fault",
+    [
+        _limit_is_forgotten,
+        _stock_is_forgotten,
+        _pause_is_forgotten,
+        _expiry_writes_no_line,
+    ],
+)
+def test_a_fault_is_found(house: House, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
+    fault(monkeypatch)
+    # The model, the audit, or where both come too late a constraint.
+    with pytest.raises((AssertionError, IntegrityError, Flaky)):
+        run_state_machine_as_test(machine_of(house), settings=FAULTS)
