@@ -107,7 +107,7 @@ class Hub:
     async def close_idle(self, now: float) -> None:
         """Give up rooms that nobody has watched here for a while."""
         for room in list(self.rooms.values()):
-            if room.audience.connections or room.id in self._opening:
+            if room.audience.connections or room.late or room.id in self._opening:
                 room.empty_since = now
             elif now - room.empty_since > IDLE_SECONDS and not room.likes:
                 del self.rooms[room.id]
@@ -229,13 +229,12 @@ class Hub:
         room.audience.forget_pending()
         for place, connection in enumerate(list(room.audience.connections)):
             if connection.session is not None and connection.session.who is not None and not connection.closing:
-                for frame in room.welcome(connection.session.who, None)[0]:
-                    connection.write(frame)
+                connection.write(room.welcome(connection.session.who, None)[0])
             if place % 100 == 99:
                 await asyncio.sleep(0)
 
     def _dismiss(self, room: Room, code: Close, reason: str) -> None:
-        for connection in list(room.audience.connections):
+        for connection in [*room.audience.connections, *room.late]:
             if connection.session is not None:
                 connection.apply(connection.session.end(code, reason))
 

@@ -89,7 +89,7 @@ class Doorman:
 
     def left(self, connection: Connection) -> None:
         if connection.room is not None:
-            connection.room.audience.remove(connection)
+            connection.room.remove(connection)
 
     def ended(self, code: Close) -> None:
         self.closes.append(code)

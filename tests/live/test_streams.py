@@ -370,8 +370,9 @@ async def test_srs_and_tencent_say_the_same_in_json(world: World, studio: Studio
     dialects = [
         lambda begins: {
             "action": "on_publish" if begins else "on_unpublish", "client_id": "9308h583",
-            "vhost": "__defaultVhost__", "app": "live", "stream": name, "param": f"?{query}",
-            "stream_id": "vid-124q9y3",
+            "ip": "10.0.0.9", "vhost": "__defaultVhost__", "app": "live", "tcUrl": "rtmp://10.0.0.1/live",
+            "stream": name, "param": f"?{query}", "server_id": "vid-0xk989d", "service_id": "382k3290",
+            "stream_url": f"/live/{name}", "stream_id": "vid-124q9y3",
         },
         lambda begins: {"action": "on_publish" if begins else "on_unpublish", "client_id": 1985, "stream": name,
                         "param": f"?{query}"},
