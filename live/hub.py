@@ -28,6 +28,8 @@ from live.wire import Close
 IDLE_SECONDS = 60.0
 """How long a room without viewers stays open here: they may be about to come back."""
 CHECKS_AT_ONCE = 32
+CHECK_SECONDS = 10.0
+"""How long one room's log may take to be looked at: without an answer it is asked again, not waited for in silence."""
 REPAIR_SECONDS = 5.0
 """How long somebody who comes in waits for a room that is being repaired."""
 
@@ -150,12 +152,13 @@ class Hub:
         room.audience.loose(list(events), at)
 
     async def restored(self, rooms: Collection[UUID]) -> None:
-        """See ``live.bus.Receiver``: look at every such room's log, a few at a time."""
+        """See ``live.bus.Receiver``: look at every such room's log, a few at a time. TimeoutError if one is silent."""
         waiting = iter([self.rooms[room] for room in rooms if room in self.rooms])
 
         async def work() -> None:
             for room in waiting:
-                await self._check(room)
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._check(room)
 
         await asyncio.gather(*(work() for _ in range(CHECKS_AT_ONCE)))
 
