@@ -49,7 +49,9 @@ def rules(settings: Settings) -> Sequence[Rule]:
         Rule("attendance", "attendance", attendance, of_room),
         # Who got a coupon stays as long as the coupon: the audit compares the two.
         Rule("decisions", "drop_viewers", timedelta(days=settings.keep_decisions_days), of_drop),
-        Rule("reviews", "reviews", timedelta(days=settings.keep_reviews_days), "state <> 'open' AND decided_at < :before"),
+        Rule(
+            "reviews", "reviews", timedelta(days=settings.keep_reviews_days), "state <> 'open' AND decided_at < :before"
+        ),
         Rule("visits", "visits", timedelta(days=settings.keep_visits_days), "at < :before"),
         Rule("room_reminders", "reminders", reminders, f"settled_at < :before OR {of_room}"),
         Rule("coupon_reminders", "coupon_reminders", reminders, f"settled_at < :before OR {of_coupon}"),

@@ -64,11 +64,6 @@ async def _no_staff(session: AsyncSession, brand: str, viewer: UUID, sentence: s
         raise Refusal("invalid", sentence, field="viewer")
 
 
-async def bans(session: AsyncSession, room: UUID, moment: datetime) -> Sequence[tuple[UUID, datetime]]:
-    """Who may not be in ``room`` at ``moment``, and until when."""
-    return await sanctions.holding(session, BAN, room, moment)
-
-
 async def standing(
     session: AsyncSession, brand: str, moment: datetime, before: tuple[datetime, UUID, UUID] | None, limit: int
 ) -> Sequence[Standing]:

@@ -134,6 +134,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """See ``asyncio.Protocol``."""
         self.slow = False
+        if self.room is not None and self in self.room.late and not self.closing:
+            self.room.catch_up(self)
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""

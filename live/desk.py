@@ -191,8 +191,8 @@ class Gateway:
     async def _facts(self, room: UUID) -> Facts:
         await self._words.loaded()
         async with transaction(self._kernel.sessions) as session:
-            facts = await rooms.admission(session, room)
-            return Facts(facts.brand, facts.display_rate, await rooms.slots(session, room))
+            facts, slots = await rooms.opening(session, room)
+        return Facts(facts.brand, facts.display_rate, slots)
 
     # ---- Desk ------------------------------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Gateway:
             return
         assert connection.session is not None
         assert connection.session.who is not None
-        room.audience.remove(connection)
+        room.remove(connection)
         who = connection.session.who
         if room.banned(who.subject, time()):
             self._journal.banned(room.id, who)

@@ -28,6 +28,8 @@ from live.wire import Close
 IDLE_SECONDS = 60.0
 """How long a room without viewers stays open here: they may be about to come back."""
 CHECKS_AT_ONCE = 32
+CHECK_SECONDS = 10.0
+"""How long one room's log may take to be looked at: without an answer it is asked again, not waited for in silence."""
 REPAIR_SECONDS = 5.0
 """How long somebody who comes in waits for a room that is being repaired."""
 
@@ -107,7 +109,7 @@ class Hub:
     async def close_idle(self, now: float) -> None:
         """Give up rooms that nobody has watched here for a while."""
         for room in list(self.rooms.values()):
-            if room.audience.connections or room.id in self._opening:
+            if room.audience.connections or room.late or room.id in self._opening:
                 room.empty_since = now
             elif now - room.empty_since > IDLE_SECONDS and not room.likes:
                 del self.rooms[room.id]
@@ -150,12 +152,13 @@ class Hub:
         room.audience.loose(list(events), at)
 
     async def restored(self, rooms: Collection[UUID]) -> None:
-        """See ``live.bus.Receiver``: look at every such room's log, a few at a time."""
+        """See ``live.bus.Receiver``: look at every such room's log, a few at a time. TimeoutError if one is silent."""
         waiting = iter([self.rooms[room] for room in rooms if room in self.rooms])
 
         async def work() -> None:
             for room in waiting:
-                await self._check(room)
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._check(room)
 
         await asyncio.gather(*(work() for _ in range(CHECKS_AT_ONCE)))
 
@@ -229,13 +232,12 @@ class Hub:
         room.audience.forget_pending()
         for place, connection in enumerate(list(room.audience.connections)):
             if connection.session is not None and connection.session.who is not None and not connection.closing:
-                for frame in room.welcome(connection.session.who, None)[0]:
-                    connection.write(frame)
+                connection.write(room.welcome(connection.session.who, None)[0])
             if place % 100 == 99:
                 await asyncio.sleep(0)
 
     def _dismiss(self, room: Room, code: Close, reason: str) -> None:
-        for connection in list(room.audience.connections):
+        for connection in [*room.audience.connections, *room.late]:
             if connection.session is not None:
                 connection.apply(connection.session.end(code, reason))
 

@@ -1,5 +1,6 @@
 """REST for streams: addresses for guides, and what media servers ask and tell."""
 
+import io
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
+import segno
 import structlog
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
@@ -14,7 +16,7 @@ from pydantic import BaseModel, Field
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.http import GuideOrOps, InKernel, InSession, refusals
-from live import media, streams
+from live import media, streams, views
 
 router = APIRouter()
 log = structlog.get_logger()
@@ -30,6 +32,7 @@ class StreamAddress(BaseModel):
     server: str = Field(examples=["rtmp://push.example.com/live"])
     key: str = Field(examples=["0199…-5a6b7c8d9e0f?txSecret=…&txTime=6A3B1C2D"])
     expires_at: datetime = Field(description="A stream must begin before; once begun it may go on")
+    qr: str = Field(description="`push_url` as a QR code (SVG), for the phone beside the screen", examples=["<svg…"])
 
 
 class Allowed(BaseModel):
@@ -63,12 +66,35 @@ InStudio = Annotated[streams.Studio, Depends(_studio)]
 async def stream_address(room: UUID, studio: InStudio, session: InSession, who: GuideOrOps) -> StreamAddress:
     """A signed address that expires. Asking again gives one that lives longer; those given out before stay good."""
     name, key = await streams.issue(session, who, room, studio, now())
+    push_url = media.address(studio.push_url, name, key)
     return StreamAddress(
-        push_url=media.address(studio.push_url, name, key),
+        push_url=push_url,
         server=studio.push_url,
         key=f"{name}?{key}",
         expires_at=key.expires_at,
+        qr=_drawn(push_url),
     )
+
+
+def _drawn(text: str) -> str:
+    picture = io.BytesIO()
+    # Little correction: the code is long, is read off a clean screen, and should stay coarse.
+    segno.make(text, error="l", micro=False).save(picture, kind="svg", border=4, xmldecl=False, omitsize=True)
+    return picture.getvalue().decode()
+
+
+@router.get(
+    "/rooms/{room}/stream",
+    tags=["guide"],
+    summary="Whether the room's picture arrives",
+    responses=refusals(
+        "token_missing", "token_invalid", "token_expired", "forbidden", "not_found", "invalid", "stream_off"
+    ),
+)
+async def stream_state(room: UUID, studio: InStudio, session: InSession, who: GuideOrOps) -> views.StreamState:
+    """What the media server last told, for the guide's own page."""
+    found = await streams.picture(session, who, room, studio)
+    return views.stream_view(found)
 
 
 @router.delete(

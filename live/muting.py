@@ -51,11 +51,6 @@ async def _everywhere(session: AsyncSession, who: Principal, rooms: Sequence[UUI
     await sanctions.impose_everywhere(session, MUTE, who, rooms, viewer, seconds)
 
 
-async def mutes(session: AsyncSession, room: UUID, moment: datetime) -> Sequence[tuple[UUID, datetime]]:
-    """Who may not speak in ``room`` at ``moment``, and until when."""
-    return await sanctions.holding(session, MUTE, room, moment)
-
-
 async def standing(
     session: AsyncSession, brand: str, moment: datetime, before: tuple[datetime, UUID, UUID] | None, limit: int
 ) -> Sequence[Standing]:

@@ -20,7 +20,8 @@ from live.session import Answered
 from live.wire import Close
 
 REPLAY_EVENTS = 100
-"""Events in one frame of a resume."""
+REPLAY_BYTES = 32 * 1024
+"""Events and bytes in one frame of a resume; one event may be more."""
 _TAKEN_DOWN = b'{"t":"delete"'
 _SENT_AWAY = (b'{"t":"kick"', b'{"t":"ban"')
 _BANNED = "you may not be in this room for now"
@@ -98,7 +99,10 @@ class Room:
         self.arrivals: set[UUID] = set()
         self._entries: list[Entry] = []
         self._log_length = log_length
-        self._replays: dict[int, list[Prepared]] = {}
+        self._replays: dict[int, list[tuple[int, Prepared]]] = {}
+        self.late: dict[Connection, wire.Position] = {}
+        """Who missed more than their sockets take at once, and how far they were told. They are told the rest as they
+        read, and what happens meanwhile with it; until then they are not of the audience."""
         self._scene: Shared | None = None
         self._scene_at: tuple[str, int, wire.Counts] | None = None
         audience.recent = self._shown
@@ -157,7 +161,8 @@ class Room:
 
     def send_away(self, viewer: UUID, code: Close, reason: str) -> None:
         """Close all sockets that ``viewer`` has here."""
-        for connection in list(self.audience.people.get(viewer, ())):
+        late = [one for one in self.late if one.session and one.session.who and one.session.who.subject == viewer]
+        for connection in [*self.audience.people.get(viewer, ()), *late]:
             if connection.session is not None:
                 connection.apply(connection.session.end(code, reason))
 
@@ -212,10 +217,9 @@ class Room:
 
     # ---- welcome ---------------------------------------------------------------------------------------------------
 
-    def welcome(self, who: Principal, resume: wire.Position | None) -> tuple[list[Prepared], bool]:
-        """Messages for ``who``: the snapshot, and what they missed if all of it is known (then True)."""
+    def welcome(self, who: Principal, resume: wire.Position | None) -> tuple[Prepared, bool]:
+        """The snapshot for ``who``, and whether all they missed is known: it is to follow."""
         missed = None if resume is None else self._after(resume)
-        replay = [] if not missed else self._replay(who.subject, missed)
         count = sum(entry.event is not None or who.subject in (entry.private or ()) for entry in missed or ())
         greeting = Greeting(
             you=person(who),
@@ -227,7 +231,7 @@ class Room:
         )
         # Two objects become one: the brace that ends the first gives way to the fields of the second.
         own = wire.encoder.encode(greeting)[:-1] + b","
-        return [Prepared(own, self._told_everybody()), *replay], missed is not None
+        return Prepared(own, self._told_everybody()), missed is not None
 
     def _told_everybody(self) -> Shared:
         """The part of a welcome that is the same for all who come in now: encoded and compressed once for them."""
@@ -245,26 +249,31 @@ class Room:
             self._scene, self._scene_at = Shared(wire.encoder.encode(scene)[1:]), at
         return self._scene
 
-    def _replay(self, viewer: UUID, missed: list[Entry]) -> list[Prepared]:
+    def _replay(self, viewer: UUID, missed: list[Entry]) -> list[tuple[int, Prepared]]:
+        """What was missed, as messages, each with the number up to which it tells."""
         personal = any(viewer in entry.private for entry in missed if entry.private)
         first = missed[0].seq
         if not personal and first in self._replays:
             return self._replays[first]
-        frames: list[Prepared] = []
+        frames: list[tuple[int, Prepared]] = []
         run: list[Raw] = []
+        size = 0
 
         def batch(seq: int) -> None:
+            nonlocal size
             if run:
-                frames.append(prepared(wire.encoder.encode(wire.Batch(list(run), seq))))
+                frames.append((seq, prepared(wire.encoder.encode(wire.Batch(list(run), seq)))))
                 run.clear()
+                size = 0
 
         for entry in missed:
             if entry.private is not None and viewer in entry.private:
                 batch(entry.seq - 1)
-                frames.append(private_frame(entry.private[viewer], entry.seq))
+                frames.append((entry.seq, private_frame(entry.private[viewer], entry.seq)))
             if entry.event is not None:
                 run.append(Raw(entry.event))
-                if len(run) == REPLAY_EVENTS:
+                size += len(entry.event)
+                if len(run) == REPLAY_EVENTS or size >= REPLAY_BYTES:
                     batch(entry.seq)
         batch(missed[-1].seq)
         if not personal:  # after a gateway's death thousands come back from the same position
@@ -272,19 +281,46 @@ class Room:
         return frames
 
     def admit(self, connection: Connection, resume: wire.Position | None, answers: Answered | None = None) -> bool:
-        """Let the viewer of ``connection`` in; True if they were told everything they had missed."""
+        """Let the viewer of ``connection`` in; True if they are told everything they had missed."""
         session = connection.session
         assert session is not None
         assert session.who is not None
-        frames, recovered = self.welcome(session.who, resume)
+        message, recovered = self.welcome(session.who, resume)
         session.entered(self, answers)
         connection.room = self
-        self.audience.add(connection, self.seq)
-        for frame in frames:
-            connection.write(frame)
+        connection.write(message)
+        if resume is not None and recovered:
+            self.late[connection] = resume
+            self.catch_up(connection)
+        elif not connection.closing:
+            self.audience.add(connection, self.seq)
         if session.who.role is Role.VIEWER:
             self.arrivals.add(session.who.subject)
         return recovered
+
+    def catch_up(self, connection: Connection) -> None:
+        """Tell a viewer who is late as much as the socket takes now: more would be cut off as too slow, and they would
+        come back with the same wish. Called again when the socket takes more."""
+        told = self.late.pop(connection)
+        missed = self._after(told)
+        assert connection.session is not None
+        assert connection.session.who is not None
+        if missed is None:
+            connection.apply(connection.session.end(Close.SLOW, "too slow to keep up; resume", 1.0))
+            return
+        for seq, frame in self._replay(connection.session.who.subject, missed) if missed else ():
+            if connection.slow:
+                self.late[connection] = told
+                return
+            connection.write(frame)
+            told = wire.Position(self.epoch, seq)
+        if not connection.closing:
+            self.audience.add(connection, self.seq)
+
+    def remove(self, connection: Connection) -> None:
+        """The viewer of ``connection`` is gone."""
+        self.late.pop(connection, None)
+        self.audience.remove(connection)
 
 
 def _comment_id(event: bytes) -> UUID:

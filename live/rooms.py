@@ -22,7 +22,7 @@ from live import sanctions, wire
 from live.attendance import Attended, attend
 from live.bans import BAN
 from live.comments import delete_comment
-from live.hosting import LiveEvent, card, change, commanded, put, tell
+from live.hosting import LiveEvent, change, commanded, described, put, shown_as, tell
 from live.life import end, pause, reschedule, start, stream_found, stream_lost
 from live.moderation import MAX_CHARACTERS, normalise
 from live.muting import MUTE, mute
@@ -31,8 +31,8 @@ from live.shelf import put_on_shelf, set_shelf
 from live.tables import Room, shops, staff
 
 __all__ = [
-    "Attended", "LiveEvent", "RoomFacts", "admission", "announce", "attend", "create", "delete_comment", "end",
-    "hush", "mute", "pause", "pin", "reschedule", "set_shelf", "slots", "slow", "start", "stream_found", "stream_lost",
+    "Attended", "LiveEvent", "RoomFacts", "announce", "attend", "create", "delete_comment", "end", "hush",
+    "mute", "opening", "pause", "pin", "reschedule", "set_shelf", "slow", "start", "stream_found", "stream_lost",
     "taps", "unpin", "unpin_due",
 ]  # fmt: skip
 
@@ -50,31 +50,20 @@ class RoomFacts:
     guide_id: UUID
 
 
-async def admission(session: AsyncSession, room: UUID) -> RoomFacts:
-    """The facts of ``room``; Refusal ``not_found``."""
-    columns = (Room.brand_id, Room.state, Room.display_rate, Room.guide_id)
-    row = (await session.execute(select(*columns).where(Room.id == room))).one_or_none()
-    if row is None:
-        raise Refusal("not_found", what=str(room))
-    return RoomFacts(*row)
-
-
-async def slots(session: AsyncSession, room: UUID) -> dict[str, bytes]:
-    """The snapshot of ``room`` from its rows, drops excepted, as the bus keeps it; Refusal ``not_found``.
+async def opening(session: AsyncSession, room: UUID) -> tuple[RoomFacts, dict[str, bytes]]:
+    """The facts of ``room`` and its snapshot from its rows, drops excepted, as the bus keeps it; Refusal ``not_found``.
 
     Empty bytes mean "known to be nothing", as opposed to a slot that nobody has looked up.
     """
-    shown = await card(session, room)
+    row = await described(session, room)
     pinned = await current(session, room)
-    announcement = await session.scalar(select(Room.announcement).where(Room.id == room))
     found = {
-        "room": msgspec.json.encode(shown),
+        "room": msgspec.json.encode(shown_as(row)),
         "pin": b"" if pinned is None else msgspec.json.encode(pinned),
-        "announcement": msgspec.json.encode(announcement or ""),
+        "announcement": msgspec.json.encode(row.announcement),
     }
-    for kind in (MUTE, BAN):
-        found |= await sanctions.slots(session, kind, room)
-    return found
+    found |= await sanctions.slots(session, (MUTE, BAN), room)
+    return RoomFacts(row.brand_id, row.state, row.display_rate, row.guide_id), found
 
 
 async def create(

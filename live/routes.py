@@ -38,6 +38,7 @@ from live import (
     reminders,
     rooms,
     shelf,
+    streams,
     views,
     wire,
 )
@@ -321,6 +322,9 @@ async def ops_rooms(
     ids = [room.id for room in found]
     kept = await listing.comment_counts(session, ids)
     counts = await _counts(kernel.redis, ids)
+    pictures = {}
+    if kernel.settings.stream_push_url:
+        pictures = await streams.pictures(session, [room.id for room in found if room.state == "live"])
     items = []
     for room in found:
         shown = counts.get(room.id, wire.Counts())
@@ -331,6 +335,7 @@ async def ops_rooms(
                 uniques=shown.uniques,
                 likes=shown.likes,
                 comments=kept.get(room.id, 0),
+                stream=views.stream_view(pictures[room.id]) if room.id in pictures else None,
             )
         )
     return Page(items=items, next=encode_cursor(found[-1].id) if len(found) == limit else None)

@@ -8,12 +8,29 @@ themselves.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw
-from sqlalchemy import CompoundSelect, Uuid, delete, func, literal, select, text, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    DateTime,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -159,24 +176,37 @@ def _told(kind: Sanction, viewer: UUID, until: datetime | None) -> tuple[wire.Ev
 
 
 async def holding(
-    session: AsyncSession, kind: Sanction, room: UUID, moment: datetime
-) -> Sequence[tuple[UUID, datetime]]:
-    """Whom the sanction concerns in ``room`` at ``moment``, and until when."""
-    table, everywhere = kind.here, kind.everywhere
-    here = select(table.viewer_id, table.until).where(table.room_id == room, table.until > moment)
+    session: AsyncSession, kinds: tuple[Sanction, ...], room: UUID, moment: datetime
+) -> Sequence[tuple[str, UUID, datetime]]:
+    """(Slot, viewer, until) of all whom sanctions of these ``kinds`` concern in ``room`` at ``moment``."""
+    rows = await session.execute(_holding(kinds), {"room": room, "moment": moment})
+    return [(slot, viewer, until) for slot, viewer, until in rows]
+
+
+@cache
+def _holding(kinds: tuple[Sanction, ...]) -> Select[str, UUID, datetime]:
+    """One statement for all kinds, built once: every opening of a room asks, and building costs more than asking."""
+    room, moment = bindparam("room", type_=Uuid), bindparam("moment", type_=DateTime(timezone=True))
     brand = select(Room.brand_id).where(Room.id == room).scalar_subquery()
-    brands = select(everywhere.viewer_id, everywhere.until).where(
-        everywhere.brand_id == brand, everywhere.until > moment
-    )
-    both = union_all(here, brands).subquery()
-    rows = await session.execute(select(both.c.viewer_id, func.max(both.c.until)).group_by(both.c.viewer_id))
-    return [(viewer, until) for viewer, until in rows]
+    parts = []
+    for kind in kinds:
+        slot = literal_column(f"'{kind.slot}'", Text).label("slot")
+        in_force: tuple[tuple[Any, ColumnElement[bool]], ...] = (
+            (kind.here, kind.here.room_id == room),
+            (kind.everywhere, kind.everywhere.brand_id == brand),
+        )
+        for table, scope in in_force:
+            until = table.until.label("until")
+            parts.append(select(slot, table.viewer_id.label("viewer"), until).where(scope, table.until > moment))
+    held = union_all(*parts).subquery()
+    longest = func.max(held.c.until)
+    return select(held.c.slot, held.c.viewer, longest).group_by(held.c.slot, held.c.viewer)
 
 
-async def slots(session: AsyncSession, kind: Sanction, room: UUID) -> dict[str, bytes]:
+async def slots(session: AsyncSession, kinds: tuple[Sanction, ...], room: UUID) -> dict[str, bytes]:
     """The snapshot's slots for what holds in ``room`` now."""
-    held = await holding(session, kind, room, now())
-    return {f"{kind.slot}:{viewer}": msgspec.json.encode(milliseconds(until)) for viewer, until in held}
+    held = await holding(session, kinds, room, now())
+    return {f"{slot}:{viewer}": msgspec.json.encode(milliseconds(until)) for slot, viewer, until in held}
 
 
 async def standing(

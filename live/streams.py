@@ -6,9 +6,10 @@ announced before the media server has noticed that the old one is dead, and a me
 has asked us before and tells us afterwards that it "ended".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import delete, func, select, update
@@ -20,6 +21,7 @@ from kernel.identity import Principal
 from kernel.settings import PREFIX, SettingMissing, Settings
 from live import media, rooms
 from live.hosting import commanded, locked, put
+from live.listing import own
 from live.media import Standing, StreamKey
 from live.tables import Publication, Room
 
@@ -71,6 +73,18 @@ class Call:
     """It goes on: a sign of life, not a beginning."""
 
 
+Arrival = Literal["waiting", "arriving", "lost"]
+"""Of the picture: nothing came yet that counts, it comes, or it came and broke off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Whether a room's picture arrives, and since when that is so; nobody knows since when one has been waited for."""
+
+    state: Arrival = "waiting"
+    since: datetime | None = None
+
+
 async def issue(
     session: AsyncSession, who: Principal, room: UUID, studio: Studio, at: datetime
 ) -> tuple[str, StreamKey]:
@@ -83,6 +97,28 @@ async def issue(
         raise Refusal("stream_off")
     name = media.stream_name(room, found.stream_nonce)
     return name, media.sign(studio.key, name, at + studio.ttl)
+
+
+async def pictures(session: AsyncSession, of: Sequence[UUID]) -> dict[UUID, Picture]:
+    """Whether the picture of each of these rooms arrives; a room that is not there is left out."""
+    # The oldest connection: a second one is the same picture, by way of another network.
+    began = select(func.min(Publication.since)).where(Publication.room_id == Room.id).correlate(Room).scalar_subquery()
+    rows = await session.execute(select(Room.id, Room.stream_state, Room.stream_lost_at, began).where(Room.id.in_(of)))
+    return {room: _picture(state, lost, since) for room, state, lost, since in rows}
+
+
+def _picture(state: str | None, lost: datetime | None, since: datetime | None) -> Picture:
+    if state == "on":
+        return Picture("arriving", since)
+    return Picture("lost", lost) if state == "off" else Picture()
+
+
+async def picture(session: AsyncSession, who: Principal, room: UUID, studio: Studio) -> Picture:
+    """Whether the room's picture arrives. Refusal ``stream_off``, ``forbidden``, ``not_found``."""
+    await own(session, who, room)
+    if not studio.push_url:
+        raise Refusal("stream_off")
+    return (await pictures(session, [room]))[room]
 
 
 async def withdraw(session: AsyncSession, who: Principal, room: UUID) -> None:

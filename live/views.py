@@ -17,7 +17,7 @@ from live.presence import GatewayStats
 from live.rooms import MAX_SLOW
 from live.sanctions import Scope
 from live.shelf import MAX_SHELF
-from live.streams import Studio
+from live.streams import Arrival, Picture, Studio
 from live.summary import Summary as RoomSummary
 from live.tables import Comment, PinMark, Product
 
@@ -250,6 +250,15 @@ class Summary(BaseModel):
     reminders: int = Field(description="Viewers who wanted to be told when it starts", examples=[57])
 
 
+class StreamState(BaseModel):
+    """Whether the room's picture reaches the media server."""
+
+    state: Arrival = Field(
+        description="`waiting`: none came yet that counts. `lost`: it broke off, and viewers are told after 15 s"
+    )
+    since: datetime | None = Field(description="Null while one is waited for")
+
+
 class RoomFigures(BaseModel):
     """A room with its figures: connected now, different viewers so far, taps on the heart, comments kept."""
 
@@ -258,6 +267,7 @@ class RoomFigures(BaseModel):
     uniques: int = Field(examples=[980])
     likes: int = Field(examples=[15_310])
     comments: int = Field(examples=[2204])
+    stream: StreamState | None = Field(description="Of a room that is live, where there is a media server")
 
 
 class GatewayFigures(BaseModel):
@@ -307,6 +317,11 @@ def playback_view(room: Listed, studio: Studio, at: datetime) -> Playback | None
         return None
     found = studio.playback(stream_name(room.id, room.stream_nonce), at)
     return None if found is None else Playback.model_validate(found)
+
+
+def stream_view(picture: Picture) -> StreamState:
+    """Whether a picture arrives."""
+    return StreamState(state=picture.state, since=picture.since)
 
 
 def card_view(card: wire.ProductCard) -> ProductCard:

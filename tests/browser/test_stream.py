@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
-from people import Person
+from people import Office, Person
 
 from app.processes import bound
 from app.up import Stack
@@ -99,10 +99,10 @@ def backstage(studio: Stack) -> Iterator[Backstage]:
     opened._api.close()
 
 
-def _watches(open_browser: Callable[..., Any], studio: Stack, room: str, name: str) -> Person:
+def _opens(open_browser: Callable[..., Any], studio: Stack, page: str, name: str, **query: str) -> Person:
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     driver = open_browser()
-    driver.get(f"{studio.api}/watch?{urlencode({'room': room, 'account': name, 'brand': 'demo'})}")
+    driver.get(f"{studio.api}/{page}?{urlencode({'brand': 'demo', **query})}")
     return Person(driver, ARTEFACTS, name)
 
 
@@ -135,17 +135,50 @@ def test_strangers_and_old_addresses_are_turned_away(studio: Stack, backstage: B
     assert not backstage.has_picture(room)
 
 
+def _address(guide: Person) -> tuple[str, str]:
+    """Server and key, as the guide reads them off the page."""
+    server, key = (guide.sees(f"#{field}").get_attribute("value") for field in ("streamServerField", "streamKeyField"))
+    assert server
+    assert key
+    return server, key
+
+
 @pytest.mark.timeout(600)
 def test_a_picture_goes_from_the_guides_camera_to_the_viewers_phone(
     studio: Stack, backstage: Backstage, open_browser: Callable[..., Any]
 ) -> None:
-    room = backstage.rooms[0]
-    address = backstage("POST", f"/rooms/{room}/stream")["push_url"]
-    viewer = _watches(open_browser, studio, room, "stream")
+    host = Office(studio.api, "guide", "guide-05")
+    room = host.room("桂花新茶")
+    guide = _opens(open_browser, studio, "guide", "stream-guide", account="guide-05", room=room)
+
+    # Before the start: the address, in the two parts that OBS asks for, and as a code to scan.
+    guide.sees("#stream[data-state=waiting]", "等画面")
+    guide.picture("scheduled")
+    guide.taps("#openStream")
+    server, key = _address(guide)
+    guide.sees("#streamUntil", "前开始推流有效")
+    loaded = "const code = document.querySelector('.stream .qr'); return code.complete && code.naturalWidth > 0"
+    guide.until(lambda: guide.script(loaded), "the code to scan")
+    guide.picture("address")
+    assert guide.overflow() == 0
+    assert guide.unnamed() == []
+    guide.taps("[data-copy=streamKeyField]")
+    guide.sees(".toast", "已复制")
+    guide.confirms("#streamWithdraw")
+    guide.until(lambda: _address(guide)[1] != key, "another key")
+    assert turned_away(f"{server}/{key}"), "withdrawn"
+    server, key = _address(guide)
+    address = f"{server}/{key}"
+    guide.closes_sheets()
+    guide.taps("#start")
+
+    viewer = _opens(open_browser, studio, "watch", "stream", account="stream", room=room)
     viewer.sees(".standin")
     assert not _playing(viewer)
     with camera(address):
         until(lambda: backstage.publishing(room), "the stream's beginning")
+        guide.sees("#stream[data-state=arriving]", "画面正常")
+        guide.picture("arrives")
         until(lambda: backstage.has_picture(room), "a playlist")
         viewer.until(lambda: _plays(viewer), "a moving picture")
         viewer.sees_no(".standin")
@@ -158,10 +191,21 @@ def test_a_picture_goes_from_the_guides_camera_to_the_viewers_phone(
     # The camera was killed, not stopped: a phone that lost its network.
     until(lambda: not backstage.publishing(room), "the stream's end")
     assert not backstage.paused(room), "there is a grace"
+    guide.sees("#stream[data-state=lost]", "画面断了")
+    guide.sees("#streamFor", ":")
+    guide.picture("lost")
     backstage.sql("UPDATE rooms SET stream_lost_at = stream_lost_at - interval '1 minute' WHERE id = $1", room)
     until(lambda: backstage.paused(room), "the pause")
     viewer.until(lambda: not _playing(viewer), "the drawn scene")
+    guide.driver.get(f"{studio.api}/ops?{urlencode({'brand': 'demo', 'account': 'ops-01'})}")
+    row = f"tr[data-room='{room}'] [data-picture"
+    guide.sees(f"{row}=lost]", "画面断了，自")
+    guide.script("document.getElementById('roomsTitle').scrollIntoView()")
+    guide.picture("ops-lost")
     with camera(address):
         until(lambda: not backstage.paused(room), "the room's going on")
         viewer.until(lambda: _plays(viewer), "the picture, back by itself")
-    assert viewer.console() == []
+        guide.sees(f"{row}=arriving]", "画面正常，自")
+        guide.taps("[data-language]")
+        guide.sees(f"{row}=arriving]", "picture since")
+    assert viewer.console() == guide.console() == []

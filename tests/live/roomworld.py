@@ -1,24 +1,27 @@
 """A brand with guides, ops, a store, products and rooms, for the tests of rooms."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
+import pytest
 from geoalchemy2 import WKTElement
 from sqlalchemy import insert, select, text
 
 import geo.tables
 import guides.tables
 from kernel.clock import now
+from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.postgres import transaction
 from kernel.process import Kernel
 from kernel.tables import Brand, OutboxEvent
-from live import wire
+from live import rooms, sanctions, wire
 from live.hosting import LiveEvent
 from live.tables import Product, Room, ShelfItem
 
@@ -126,3 +129,39 @@ async def make_world(kernel: Kernel) -> World:
             ],
         )
     return World(kernel, guide, other_guide, ops, viewer, stranger, store, **products, room=room, planned=planned)
+
+
+# ---- use cases, each in a transaction of its own as an edge runs it ------------------------------------------------
+
+
+async def do(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
+    """What the use case returns."""
+    async with transaction(world.kernel.sessions) as session:
+        return await use_case(session, *arguments, **named)
+
+
+async def refusal(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Refusal:
+    """How the use case refuses."""
+    with pytest.raises(Refusal) as refused:
+        await do(world, use_case, *arguments, **named)
+    return refused.value
+
+
+async def refused(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> str:
+    """The code with which the use case refuses."""
+    return (await refusal(world, use_case, *arguments, **named)).code
+
+
+async def snapshot(world: World, room: UUID) -> dict[str, bytes]:
+    """The room's snapshot, as its rows give it."""
+    _, slots = await do(world, rooms.opening, room)
+    found: dict[str, bytes] = slots
+    return found
+
+
+async def held(
+    world: World, kind: sanctions.Sanction, room: UUID, moment: datetime | None = None
+) -> dict[UUID, datetime]:
+    """Whom sanctions of this kind concern in ``room``, now or at ``moment``, and until when."""
+    rows = await do(world, sanctions.holding, (kind,), room, moment or now())
+    return {viewer: until for _, viewer, until in rows}

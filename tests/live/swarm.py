@@ -43,7 +43,7 @@ def masked(opcode: int, payload: bytes) -> bytes:
 
 
 class Swarm:
-    """Viewers of one room, spread over ``urls``."""
+    """Viewers of one room, or of several, spread over ``urls``."""
 
     def __init__(self, urls: Sequence[str], room: UUID) -> None:
         self.addresses = [(str(part.hostname), int(part.port or 0)) for part in map(urlsplit, urls)]
@@ -61,9 +61,12 @@ class Swarm:
             await asyncio.sleep(0.05)
             self.lag = max(self.lag, monotonic() - at - 0.05)
 
-    def join(self, token: str, place: int = 0, resume: wire.Position | None = None) -> "Viewer":
-        """A new viewer, first at the gateway with this number; with ``resume``, one who was there before."""
-        viewer = Viewer(self, token, place, resume or wire.Position("", 0))
+    def join(
+        self, token: str, place: int = 0, resume: wire.Position | None = None, room: UUID | None = None
+    ) -> "Viewer":
+        """A new viewer, first at the gateway with this number; with ``resume``, one who was there before; in
+        the swarm's room unless another ``room`` is given."""
+        viewer = Viewer(self, token, place, resume or wire.Position("", 0), room or self.room)
         self.viewers.append(viewer)
         viewer.connect()
         return viewer
@@ -89,8 +92,9 @@ class Swarm:
 class Viewer(asyncio.Protocol):
     """One viewer over all their connections."""
 
-    def __init__(self, swarm: Swarm, token: str, place: int, position: wire.Position) -> None:
+    def __init__(self, swarm: Swarm, token: str, place: int, position: wire.Position, room: UUID) -> None:
         self.swarm = swarm
+        self.room = room
         self.place = place
         self.told: list[str] = []
         """The texts of the announcements they were told, also by a snapshot after a resume that failed."""
@@ -137,7 +141,7 @@ class Viewer(asyncio.Protocol):
         host, port = self.swarm.addresses[self.place]
         resume = wire.Position(self._epoch, self._seq) if self._epoch else None
         hello = wire.encoder.encode(wire.Hello(self._token, resume))
-        transport.write(_HANDSHAKE.format(room=self.swarm.room, host=f"{host}:{port}").encode() + masked(TEXT, hello))
+        transport.write(_HANDSHAKE.format(room=self.room, host=f"{host}:{port}").encode() + masked(TEXT, hello))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None

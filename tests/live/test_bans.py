@@ -8,14 +8,13 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, held, make_world, refused, snapshot
 from sqlalchemy import update
 from viewers import Client, Nearby, announced, gateway, last_words, principal, until, watching
 from websockets.asyncio.client import connect
 
 from app import relay
 from kernel.clock import milliseconds, now
-from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
 from kernel.postgres import transaction
@@ -32,19 +31,8 @@ async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
 
 
-async def do(world: World, use_case: Any, *arguments: Any, **named: Any) -> Any:
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments, **named)
-
-
-async def refused(world: World, use_case: Any, *arguments: Any) -> str:
-    with pytest.raises(Refusal) as refusal:
-        await do(world, use_case, *arguments)
-    return refusal.value.code
-
-
 async def holding(world: World, room: UUID | None = None) -> dict[UUID, Any]:
-    return dict(await do(world, bans.bans, room or world.room, now()))
+    return await held(world, bans.BAN, room or world.room)
 
 
 # ---- use cases -----------------------------------------------------------------------------------------------------
@@ -66,11 +54,11 @@ async def test_a_ban_of_the_room_is_told_to_that_room_alone(world: World, second
     assert event.until is not None
     assert before + seconds * 1000 <= event.until <= milliseconds(now()) + seconds * 1000
     assert slots == {f"ban:{viewer}": str(event.until).encode()}
-    assert (await do(world, rooms.slots, world.room))[f"ban:{viewer}"] == str(event.until).encode()
+    assert (await snapshot(world, world.room))[f"ban:{viewer}"] == str(event.until).encode()
     assert await world.events(world.planned) == []
     await do(world, bans.ban, world.guide, world.room, viewer, 0)
     assert (await world.events())[1] == (wire.Banned(viewer, None), {f"ban:{viewer}": b""})
-    assert f"ban:{viewer}" not in await do(world, rooms.slots, world.room)
+    assert f"ban:{viewer}" not in await snapshot(world, world.room)
 
 
 async def test_a_brands_ban_reaches_every_room_and_those_to_come(world: World) -> None:
@@ -79,7 +67,7 @@ async def test_a_brands_ban_reaches_every_room_and_those_to_come(world: World) -
     for room in (world.room, world.planned):
         assert [type(event) for event, _ in await world.events(room)] == [wire.Banned]
     later = await do(world, rooms.create, world.other_guide, "周末")
-    assert int((await do(world, rooms.slots, later))[f"ban:{viewer}"]) > milliseconds(now())
+    assert int((await snapshot(world, later))[f"ban:{viewer}"]) > milliseconds(now())
     await do(world, bans.ban_brand, world.ops, viewer, 0)
     assert await holding(world, later) == {}
 
@@ -106,7 +94,7 @@ async def test_the_later_of_two_bans_holds_and_a_mute_is_another_matter(world: W
     assert told == [milliseconds(long), milliseconds(long), milliseconds(short)]
     await do(world, bans.ban, world.guide, world.room, viewer, 0)
     assert await holding(world) == {}
-    assert f"mute:{viewer}" in await do(world, rooms.slots, world.room)
+    assert f"mute:{viewer}" in await snapshot(world, world.room)
 
 
 async def test_only_staff_sends_away_and_nobody_sends_staff_away(world: World) -> None:

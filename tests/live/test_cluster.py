@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID
 
 import httpx
 import msgspec
 import pytest
-from cluster import Cluster
+from cluster import RANGES, Cluster
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 from roomworld import World, make_world
@@ -254,6 +254,58 @@ async def test_node_killed_and_restarted_costs_its_own_rooms_a_pause_and_others_
         assert lost.epoch == lost.frames[0].log.epoch  # the log was kept
         await lost.send(wire.Comment("d", "回来了"))
         assert (await lost.ack("d")).ok
+
+
+async def emptied(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.flush)
+
+
+async def taken_over(cluster: Cluster) -> None:
+    if len(cluster.nodes) == len(RANGES):
+        cluster.add_replica()
+    await asyncio.to_thread(cluster.await_replica)
+    cluster.replicated.kill()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "place", "recovers"),
+    [
+        (emptied, 2, False),
+        pytest.param(taken_over, 0, True, marks=pytest.mark.deep),
+    ],
+)
+async def test_whoever_comes_back_was_told_everything_or_begins_anew(
+    world: World, rooms: list[UUID], cluster: Cluster, break_it: Callable[[Cluster], Awaitable[None]], place: int,
+    recovers: bool,
+) -> None:  # fmt: skip
+    """As ``test_resume`` has it on one node; here the room's own node breaks."""
+    kernel, room = world.kernel, rooms[place]
+    bus = RedisBus(kernel.redis)
+    async with gateway(kernel) as one, gateway(kernel) as two:
+        async with watching(one.url, kernel.keyring, room) as stayed:
+            async with watching(two.url, kernel.keyring, room, world.viewer) as me:
+                await insist(bus, room, "a", "前")
+                await me.event(wire.Announced)
+            await insist(bus, room, "b", "后")
+            await stayed.event(wire.Announced, lambda e: e.text == "后")
+            await break_it(cluster)
+            await insist(bus, room, "c", "新")
+            if recovers:
+                await stayed.event(wire.Announced, lambda e: e.text == "新")
+                assert [e.text for e in stayed.certain()] == ["前", "后", "新"]
+            else:
+                assert (await stayed.frame(wire.Welcome)).announcement == "新"
+            await until(lambda: one.ready and two.ready)
+            truth = await bus.head(room)
+            await until(lambda: (known := two.hub.get(room)) is not None and (known.epoch, known.seq) == truth)
+        async with watching(two.url, kernel.keyring, room, world.viewer, me.position) as back:
+            welcome = back.frames[0]
+            assert (welcome.recovered, welcome.missed) == ((True, 2) if recovers else (False, 0))
+            assert (welcome.log.epoch == me.epoch) is recovers
+            assert welcome.announcement == "新"
+            await insist(bus, room, "d", "末")
+            await back.event(wire.Announced, lambda e: e.text == "末")
+            assert [e.text for e in back.certain()] == (["后", "新", "末"] if recovers else ["末"])
 
 
 async def test_replica_takes_over_from_its_master_and_no_certain_event_is_missed(

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, held, make_world
 from sqlalchemy import select
 from sqlalchemy import update as change
 
@@ -55,11 +55,6 @@ async def stored(world: World) -> list[Comment]:
 async def listed(world: World) -> list[Comment]:
     async with world.kernel.sessions() as session:
         return await comments.said(session, world.room, None, 100)
-
-
-async def do(world: World, use_case: Any, *arguments: Any) -> Any:
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments)
 
 
 async def test_what_gateways_left_is_stored_and_then_forgotten_by_redis(world: World) -> None:
@@ -202,8 +197,8 @@ async def test_a_mute_is_told_kept_replaced_and_lifted(world: World) -> None:
 
 async def test_a_mute_that_is_over_is_not_in_the_snapshot(world: World) -> None:
     await do(world, rooms.mute, world.guide, world.room, world.viewer.subject, 60)
-    assert len(await do(world, muting.mutes, world.room, now())) == 1
-    assert await do(world, muting.mutes, world.room, now() + timedelta(seconds=61)) == []
+    assert len(await held(world, muting.MUTE, world.room)) == 1
+    assert await held(world, muting.MUTE, world.room, now() + timedelta(seconds=61)) == {}
 
 
 async def test_the_rooms_guide_cannot_be_muted(world: World) -> None:

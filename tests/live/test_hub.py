@@ -13,6 +13,7 @@ import uvloop
 from viewers import announced, coupon, principal, slots, until
 from websockets.frames import Frame, Opcode
 
+import live.hub
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
@@ -89,7 +90,7 @@ class Doorman:
 
     def left(self, connection: Connection) -> None:
         if connection.room is not None:
-            connection.room.audience.remove(connection)
+            connection.room.remove(connection)
 
     def ended(self, code: Close) -> None:
         self.closes.append(code)
@@ -600,3 +601,27 @@ async def test_a_small_room_does_not_wait_for_a_big_one(house: House) -> None:
     turns.begin(small)
     await until(lambda: len(told) >= 50)
     assert told.index("small") <= 3
+
+
+async def test_a_log_that_gives_no_answer_fails_the_repair_and_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair that waits for ever would keep the gateway out of service for ever."""
+    monkeypatch.setattr(live.hub, "CHECK_SECONDS", 0.05)
+    house = House()
+    async with listening(house):
+        me = await house.enter()
+        room = await house.open()
+        head, asked = house.bus.head, 0
+
+        async def silent_once(id: UUID) -> tuple[str, int]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                await asyncio.Event().wait()
+            return await head(id)
+
+        monkeypatch.setattr(house.bus, "head", silent_once)
+        with pytest.raises(TimeoutError):
+            await house.hub.restored([room.id])
+        await house.hub.restored([room.id])
+        await house.announce("听得到")
+        await until(lambda: me.events)

@@ -1,7 +1,6 @@
 """The life of a room: paused by its guide or by a loss, on again, planned anew."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -9,12 +8,11 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, make_world, refused, snapshot
 from sqlalchemy import text, update
 from viewers import gateway, until, watching
 
 from kernel.clock import milliseconds, now
-from kernel.errors import Refusal
 from kernel.identity import Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
@@ -29,17 +27,6 @@ SOON = timedelta(seconds=life.GRACE_SECONDS - 10)
 @pytest.fixture
 async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
-
-
-async def do(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments)
-
-
-async def refused(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any) -> str:
-    with pytest.raises(Refusal) as refusal:
-        await do(world, use_case, *arguments)
-    return refusal.value.code
 
 
 async def seen(world: World, ago: timedelta, room: UUID | None = None, column: str = "guide_seen_at") -> None:
@@ -75,7 +62,7 @@ async def told(world: World, room: UUID | None = None) -> list[bool]:
 async def test_a_guide_pauses_and_goes_on_and_each_counts_once(world: World) -> None:
     for _ in range(2):
         await do(world, rooms.pause, world.guide, world.room)
-    paused = (await do(world, rooms.slots, world.room))["room"]
+    paused = (await snapshot(world, world.room))["room"]
     assert abs(msgspec.json.decode(paused, type=wire.RoomCard).paused_at - milliseconds(now())) < 60_000
     for _ in range(2):
         await do(world, rooms.start, world.guide, world.room)
@@ -287,7 +274,7 @@ async def test_a_plan_changes_until_the_room_starts_and_viewers_are_told(world: 
     assert (first.title, first.scheduled_at) == ("明天", milliseconds(when))
     assert (second.title, second.scheduled_at) == ("后天", milliseconds(when))
     await do(world, rooms.reschedule, world.guide, world.planned, {"scheduled_at": None})
-    assert (await do(world, rooms.slots, world.planned))["room"].find(b"scheduled_at") == -1
+    assert (await snapshot(world, world.planned))["room"].find(b"scheduled_at") == -1
     assert await refused(world, rooms.reschedule, world.other_guide, world.planned, {"title": "x"}) == "forbidden"
     assert await refused(world, rooms.reschedule, world.guide, world.room, {"title": "x"}) == "room_state"
     await do(world, rooms.end, world.guide, world.planned)

@@ -6,12 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, held, make_world, refused, snapshot
 from viewers import gateway, until, watching
 
 from app import relay
 from kernel.clock import milliseconds, now
-from kernel.errors import Refusal
 from kernel.ids import new_id
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -24,19 +23,8 @@ async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
 
 
-async def do(world: World, use_case: Any, *arguments: Any, **named: Any) -> Any:
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments, **named)
-
-
-async def refused(world: World, use_case: Any, *arguments: Any) -> str:
-    with pytest.raises(Refusal) as refusal:
-        await do(world, use_case, *arguments)
-    return refusal.value.code
-
-
 async def holding(world: World) -> dict[Any, Any]:
-    return dict(await do(world, muting.mutes, world.room, now()))
+    return await held(world, muting.MUTE, world.room)
 
 
 @pytest.mark.parametrize("seconds", [86_400, 7 * 86_400, 15 * 86_400, muting.MAX_MUTE, 90])
@@ -57,10 +45,10 @@ async def test_a_room_made_later_knows_the_brands_mutes(world: World) -> None:
     viewer = world.viewer.subject
     await do(world, muting.mute_brand, world.ops, viewer, 86_400)
     later = await do(world, rooms.create, world.other_guide, "周末")
-    slots = await do(world, rooms.slots, later)
+    slots = await snapshot(world, later)
     assert int(slots[f"mute:{viewer}"]) > milliseconds(now())
     await do(world, muting.mute_brand, world.ops, viewer, 0)
-    assert f"mute:{viewer}" not in await do(world, rooms.slots, later)
+    assert f"mute:{viewer}" not in await snapshot(world, later)
 
 
 async def test_a_room_that_is_being_made_meanwhile_is_told_too(world: World) -> None:

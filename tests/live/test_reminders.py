@@ -1,18 +1,16 @@
 """Reminders: who gets one, when, and that it is one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, make_world, refused
 from sqlalchemy import select, text, update
 from viewers import principal
 
 from kernel.clock import now
-from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -45,17 +43,6 @@ class Post:
 @pytest.fixture
 async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
-
-
-async def do(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments)
-
-
-async def refused(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any) -> str:
-    with pytest.raises(Refusal) as refusal:
-        await do(world, use_case, *arguments)
-    return refusal.value.code
 
 
 async def plan(world: World, ahead: timedelta) -> None:

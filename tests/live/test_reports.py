@@ -2,17 +2,14 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, make_world, refusal, refused
 from viewers import gateway, principal, watching
 
-from kernel.errors import Refusal
 from kernel.ids import new_id
-from kernel.postgres import transaction
 from kernel.process import Kernel
 from live import comments, reports, rooms, wire
 from live.bus import Kept
@@ -21,17 +18,6 @@ from live.bus import Kept
 @pytest.fixture
 async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
-
-
-async def do(world: World, use_case: Any, *arguments: Any, **named: Any) -> Any:
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments, **named)
-
-
-async def refused(world: World, use_case: Any, *arguments: Any) -> Refusal:
-    with pytest.raises(Refusal) as refusal:
-        await do(world, use_case, *arguments)
-    return refusal.value
 
 
 async def said(world: World, text: str = "加我领券", room: UUID | None = None) -> UUID:
@@ -68,11 +54,11 @@ async def test_what_may_not_be_reported(world: World) -> None:
     comment = await said(world)
     elsewhere = await said(world, room=world.planned)
     report = reports.report
-    assert (await refused(world, report, world.guide, world.room, comment, "spam")).code == "forbidden"
-    assert (await refused(world, report, world.viewer, world.room, elsewhere, "spam")).code == "not_found"
-    assert (await refused(world, report, principal(brand="other"), world.room, comment, "spam")).code == "not_found"
+    assert await refused(world, report, world.guide, world.room, comment, "spam") == "forbidden"
+    assert await refused(world, report, world.viewer, world.room, elsewhere, "spam") == "not_found"
+    assert await refused(world, report, principal(brand="other"), world.room, comment, "spam") == "not_found"
     own = replace(world.viewer, subject=(await listed_author(world, comment)))
-    assert (await refused(world, report, own, world.room, comment, "spam")).code == "invalid"
+    assert await refused(world, report, own, world.room, comment, "spam") == "invalid"
     assert await listed(world) == []
 
 
@@ -83,9 +69,9 @@ async def listed_author(world: World, comment: UUID) -> UUID:
 
 
 async def test_a_comment_that_may_be_on_its_way_is_to_be_reported_again_in_a_moment(world: World) -> None:
-    young = await refused(world, reports.report, world.viewer, world.room, new_id(), "spam")
+    young = await refusal(world, reports.report, world.viewer, world.room, new_id(), "spam")
     assert (young.code, young.retry_after) == ("not_found", 2.0)
-    never = await refused(world, reports.report, world.viewer, world.room, UUID(int=7), "spam")
+    never = await refusal(world, reports.report, world.viewer, world.room, UUID(int=7), "spam")
     assert (never.code, never.retry_after) == ("not_found", None)
 
 
@@ -99,7 +85,7 @@ async def test_ops_takes_a_reported_comment_down_for_good(world: World) -> None:
     [case] = await listed(world, resolved=True)
     assert (case.reported.verdict, case.reported.resolved_by) == ("delete", world.ops.subject)
     assert case.comment.deleted_at is not None
-    assert (await refused(world, reports.resolve, world.ops, comment, "keep")).code == "already_resolved"
+    assert await refused(world, reports.resolve, world.ops, comment, "keep") == "already_resolved"
     await do(world, reports.report, principal(), world.room, comment, "abuse")
     assert (await listed(world, resolved=True))[0].reported.reports == 1
 
@@ -140,9 +126,9 @@ async def test_verdicts_deletions_and_reports_at_once_end(world: World) -> None:
 async def test_only_ops_of_the_brand_decides(world: World) -> None:
     comment = await said(world)
     await do(world, reports.report, world.viewer, world.room, comment, "spam")
-    assert (await refused(world, reports.resolve, world.guide, comment, "keep")).code == "forbidden"
-    assert (await refused(world, reports.resolve, world.stranger, comment, "keep")).code == "not_found"
-    assert (await refused(world, reports.resolve, world.ops, new_id(), "keep")).code == "not_found"
+    assert await refused(world, reports.resolve, world.guide, comment, "keep") == "forbidden"
+    assert await refused(world, reports.resolve, world.stranger, comment, "keep") == "not_found"
+    assert await refused(world, reports.resolve, world.ops, new_id(), "keep") == "not_found"
 
 
 async def test_a_viewer_reports_over_the_socket(world: World) -> None:

@@ -6,11 +6,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, make_world, refused, snapshot
 from sqlalchemy import func, select
 
 from kernel.clock import milliseconds, now
-from kernel.errors import Refusal
 from kernel.ids import new_id
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -21,18 +20,6 @@ from live.tables import Attendance, PinMark, Room, ShelfItem
 @pytest.fixture
 async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
-
-
-async def do(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
-    """One use case in a transaction of its own, as an edge runs it."""
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments, **named)
-
-
-async def refused(world: World, use_case: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> str:
-    with pytest.raises(Refusal) as refusal:
-        await do(world, use_case, *arguments, **named)
-    return refusal.value.code
 
 
 async def marks(world: World) -> list[PinMark]:
@@ -77,7 +64,7 @@ async def test_end_unpins_and_is_final(world: World) -> None:
 
 async def test_a_scheduled_room_can_be_called_off(world: World) -> None:
     await do(world, rooms.end, world.guide, world.planned)
-    assert (await do(world, rooms.admission, world.planned)).state == "ended"
+    assert (await do(world, rooms.opening, world.planned))[0].state == "ended"
 
 
 COMMANDS: list[Callable[..., Awaitable[Any]]] = [
@@ -154,7 +141,7 @@ async def test_a_guide_makes_a_room_with_a_store_and_a_shelf_in_order(world: Wor
 
 async def test_ops_makes_a_room_for_a_guide_but_a_guide_only_for_themselves(world: World) -> None:
     room = await do(world, rooms.create, world.ops, "代开", guide=world.other_guide.subject)
-    assert (await do(world, rooms.admission, room)).guide_id == world.other_guide.subject
+    assert (await do(world, rooms.opening, room))[0].guide_id == world.other_guide.subject
     mine = {"guide": world.other_guide.subject}
     assert await refused(world, rooms.create, world.guide, "x", **mine) == "forbidden"
     assert await refused(world, rooms.create, world.viewer, "x") == "forbidden"
@@ -176,7 +163,7 @@ async def test_a_pin_shows_the_card_and_sets_the_snapshot(world: World) -> None:
     assert event.until == event.at + 60_000
     assert before <= event.at <= milliseconds(now())
     assert msgspec.json.decode(slots["pin"], type=wire.PinState) == wire.PinState(event.product, event.at, event.until)
-    assert (await do(world, rooms.slots, world.room))["pin"] == slots["pin"]
+    assert (await snapshot(world, world.room))["pin"] == slots["pin"]
 
 
 async def test_a_new_pin_ends_the_former(world: World) -> None:
@@ -197,7 +184,7 @@ async def test_pins_at_once_leave_one_open_mark_and_the_last_event_is_about_it(w
     [open_mark] = [mark for mark in found if mark.unpinned_at is None]
     last, slots = (await world.events())[-1]
     assert last.product.id == open_mark.product_id
-    assert slots["pin"] == (await do(world, rooms.slots, world.room))["pin"]
+    assert slots["pin"] == (await snapshot(world, world.room))["pin"]
 
 
 async def test_pins_are_guarded(world: World) -> None:
@@ -303,23 +290,23 @@ async def test_slow_mode_is_part_of_the_rooms_card(world: World) -> None:
     await do(world, rooms.slow, world.guide, world.room, 10)
     [(event, slots)] = await world.events()
     assert event.room.slow_seconds == 10
-    assert (await do(world, rooms.slots, world.room))["room"] == slots["room"]
+    assert (await snapshot(world, world.room))["room"] == slots["room"]
 
 
 async def test_slots_say_all_there_is_to_say(world: World) -> None:
     await do(world, rooms.mute, world.guide, world.room, world.viewer.subject, 60)
-    found = await do(world, rooms.slots, world.room)
+    found = await snapshot(world, world.room)
     assert set(found) == {"room", "pin", "announcement", f"mute:{world.viewer.subject}"}
     assert found["pin"] == b""
     assert found["announcement"] == b'""'
     card = msgspec.json.decode(found["room"], type=wire.RoomCard)
     assert (card.id, card.state, card.store, card.guide.name) == (world.room, "live", "静安寺店", "阿May")
-    assert await refused(world, rooms.slots, new_id()) == "not_found"
+    assert await refused(world, rooms.opening, new_id()) == "not_found"
 
 
-async def test_admission_says_what_a_gateway_must_know(world: World) -> None:
-    assert await do(world, rooms.admission, world.room) == rooms.RoomFacts("acme", "live", 30, world.guide.subject)
-    assert await refused(world, rooms.admission, new_id()) == "not_found"
+async def test_opening_says_what_a_gateway_must_know(world: World) -> None:
+    facts, _ = await do(world, rooms.opening, world.room)
+    assert facts == rooms.RoomFacts("acme", "live", 30, world.guide.subject)
 
 
 # ---- attendance ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """Viewers who do not read: they cost a constant, delay nobody, and miss nothing once they read again."""
 
 import asyncio
+import socket
 
 import pytest
 from roomworld import World, make_world
 from swarm import Swarm
-from viewers import announced, gateway, principal, until, watching
+from viewers import UNHURRIED, Client, announced, coupon, gateway, principal, until, watching
+from websockets.asyncio.client import connect
 
 from kernel.process import Kernel
 from live import wire
@@ -60,6 +62,51 @@ async def test_viewers_who_stop_reading_are_bounded_closed_and_come_back_whole(w
                 assert all(later)
         finally:
             swarm.close()
+
+
+async def test_who_missed_more_than_a_socket_takes_is_told_it_piece_by_piece(world: World) -> None:
+    """Sent at one go it would be cut off as too slow, and the viewer would come back with the same wish, for ever."""
+    kernel, bus, token = world.kernel, RedisBus(world.kernel.redis), world.kernel.keyring.issue(world.viewer)
+    many, mine = 1500, coupon("压在最后的券")
+    async with gateway(kernel) as one:
+        async with watching(one.url, kernel.keyring, world.room) as before:
+            start = before.position
+        for begin in range(0, many, 50):
+            told = (announced(f"{n} {TEXT}") for n in range(begin, begin + 50))
+            await asyncio.gather(*(bus.publish(world.room, f"e{begin}.{n}", event=one) for n, one in enumerate(told)))
+        await bus.publish(world.room, "c", private={world.viewer.subject: wire.encoder.encode(mine)})
+        await until(lambda: one.hub.rooms[world.room].seq == start.seq + many + 1)
+        # A small window, as of a phone far away: what is sent stays with the gateway until it is read.
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+        plain.setblocking(False)
+        host, _, port = one.url.removeprefix("ws://").partition(":")
+        await asyncio.get_running_loop().sock_connect(plain, (host, int(port)))
+        async with connect(
+            f"{one.url}/v1/rooms/{world.room}/live",
+            sock=plain,
+            compression=None,
+            max_size=None,
+            max_queue=1,
+            **UNHURRIED,
+        ) as joining:
+            me = Client(joining)
+            me.seq = start.seq
+            await me.send(wire.Hello(token, start))
+            welcome = await me.next()
+            assert (welcome.recovered, welcome.missed) == (True, many + 1)
+            room = one.hub.rooms[world.room]
+            await until(lambda: room.late)
+            assert max(each.transport.get_write_buffer_size() for each in room.late) < HARD_LIMIT
+            await bus.publish(world.room, "last", event=announced("最后"))  # comes behind what was missed
+            await me.event(wire.Announced, lambda e: e.text == "最后")
+            assert me.seq == start.seq + many + 2
+            numbers = [int(event.text.split()[0]) for event in me.certain()[:-1]]
+            assert sorted(numbers) == list(range(many))
+            assert [frame.coupon.id for frame in me.frames if isinstance(frame, wire.CouponGranted)] == [mine.id]
+            assert not room.late
+            assert room.audience.size == 1
+            assert one.tally.closes["slow"] == 0
 
 
 async def test_a_socket_that_reads_nothing_at_all_is_cut_off_in_the_end(world: World) -> None:

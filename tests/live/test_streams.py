@@ -92,6 +92,12 @@ class Studio:
         async with self.world.kernel.sessions() as session:
             return list((await session.scalars(query, {"room": room or self.world.room})).all())
 
+    async def age(self, column: str) -> None:
+        """Move this moment of the room a minute back."""
+        query = text(f"UPDATE rooms SET {column} = {column} - interval '1 minute' WHERE id = :room")
+        async with transaction(self.world.kernel.sessions) as session:
+            await session.execute(query, {"room": self.world.room})
+
     def stream(self, room: UUID | None = None) -> str | None:
         """What the room's life heard last of its stream."""
         return self.heard.get(room or self.world.room)
@@ -129,6 +135,7 @@ async def test_a_guide_gets_an_address_that_expires_and_viewers_one_to_play(worl
     assert media.room_of(name) == world.room
     until = datetime.fromtimestamp(int(dict(parse_qsl(query))["txTime"], 16), UTC)
     assert until == datetime.fromisoformat(answer["expires_at"])
+    assert answer["qr"].startswith("<svg")
     assert timedelta(hours=11) < until - now() <= timedelta(hours=12)
 
     played = (await studio.ask("viewer", "GET", f"/rooms/{world.room}")).json()["playback"]
@@ -143,10 +150,38 @@ async def test_a_guide_gets_an_address_that_expires_and_viewers_one_to_play(worl
 
 async def test_an_address_is_for_the_rooms_guide_and_for_ops(world: World, studio: Studio) -> None:
     for who, code in (("viewer", "forbidden"), ("other_guide", "forbidden"), ("stranger", "not_found")):
-        for method in ("POST", "DELETE"):
+        for method in ("POST", "GET", "DELETE"):
             assert (await studio.ask(who, method, f"/rooms/{world.room}/stream")).json()["code"] == code, who
     key = await studio.key(who="ops")
     assert (await studio.says("publish", key)).status_code == 200
+
+
+async def test_the_guide_and_ops_see_whether_the_picture_arrives(world: World, studio: Studio) -> None:
+    async def seen() -> tuple[str, datetime | None]:
+        shown = (await studio.ask("guide", "GET", f"/rooms/{world.room}/stream")).json()
+        listed = (await studio.ask("ops", "GET", "/ops/rooms")).json()["items"]
+        by_room = {item["room"]["id"]: item["stream"] for item in listed}
+        assert by_room == {str(world.room): shown, str(world.planned): None}
+        return shown["state"], shown["since"] and datetime.fromisoformat(shown["since"])
+
+    assert await seen() == ("waiting", None)
+    key = await studio.key()
+    await studio.says("publish", key)
+    state, since = await seen()
+    assert (state, since is not None) == ("arriving", True)
+    await studio.says("publish", key, client="2")  # the phone's other network
+    await studio.says("publish_done", key, client="2")
+    assert await seen() == (state, since), "the picture never broke off"
+    await studio.says("publish_done", key)
+    state, lost = await seen()
+    assert since is not None
+    assert lost is not None
+    assert (state, lost > since) == ("lost", True)
+    # Whoever goes on without it waits for it like in the beginning.
+    await studio.age("stream_lost_at")
+    await studio.ask("guide", "POST", f"/rooms/{world.room}/pause")
+    await studio.ask("guide", "POST", f"/rooms/{world.room}/start")
+    assert await seen() == ("waiting", None)
 
 
 async def test_an_ended_room_has_neither(world: World, studio: Studio) -> None:
@@ -165,7 +200,8 @@ async def test_without_a_media_server_there_is_no_address_and_nothing_to_play(wo
     install_error_handlers(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
         studio = Studio(world, client)
-        assert (await studio.ask("guide", "POST", f"/rooms/{world.room}/stream")).json()["code"] == "stream_off"
+        for method in ("POST", "GET"):
+            assert (await studio.ask("guide", method, f"/rooms/{world.room}/stream")).json()["code"] == "stream_off"
         assert (await studio.ask("viewer", "GET", f"/rooms/{world.room}")).json()["playback"] is None
         name = f"{world.room.hex}-{'0' * 12}"
         unsigned = f"{name}?{media.sign('', name, now() + timedelta(hours=1))}"
@@ -334,8 +370,9 @@ async def test_srs_and_tencent_say_the_same_in_json(world: World, studio: Studio
     dialects = [
         lambda begins: {
             "action": "on_publish" if begins else "on_unpublish", "client_id": "9308h583",
-            "vhost": "__defaultVhost__", "app": "live", "stream": name, "param": f"?{query}",
-            "stream_id": "vid-124q9y3",
+            "ip": "10.0.0.9", "vhost": "__defaultVhost__", "app": "live", "tcUrl": "rtmp://10.0.0.1/live",
+            "stream": name, "param": f"?{query}", "server_id": "vid-0xk989d", "service_id": "382k3290",
+            "stream_url": f"/live/{name}", "stream_id": "vid-124q9y3",
         },
         lambda begins: {"action": "on_publish" if begins else "on_unpublish", "client_id": 1985, "stream": name,
                         "param": f"?{query}"},

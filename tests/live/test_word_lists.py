@@ -1,14 +1,12 @@
 """Word lists of brands: kept by ops, followed by gateways."""
 
 import asyncio
-from typing import Any
 
 import pytest
-from roomworld import World, make_world
+from roomworld import World, do, make_world
 from viewers import Client, gateway, until, watching
 
 from kernel.errors import Refusal
-from kernel.postgres import transaction
 from kernel.process import Kernel
 from kernel.tasks import end
 from live import wire, word_lists
@@ -19,11 +17,6 @@ from live.word_lists import MAX_WORDS, WordLists
 @pytest.fixture
 async def world(kernel: Kernel) -> World:
     return await make_world(kernel)
-
-
-async def do(world: World, use_case: Any, *arguments: Any) -> Any:
-    async with transaction(world.kernel.sessions) as session:
-        return await use_case(session, *arguments)
 
 
 def passes(lists: WordLists, brand: str, text: str) -> bool:

@@ -160,7 +160,8 @@ async def watching(
     url: str, keyring: Keyring, room: UUID, who: Principal | None = None, resume: wire.Position | None = None
 ) -> AsyncIterator[Client]:
     """A client that said hello and was welcomed; the welcome is its first frame."""
-    async with connect(f"{url}/v1/rooms/{room}/live", compression=None, **UNHURRIED) as socket:
+    # Without a bound it goes on reading, and answers pings, while the test waits for others.
+    async with connect(f"{url}/v1/rooms/{room}/live", compression=None, max_queue=None, **UNHURRIED) as socket:
         client = Client(socket)
         if resume is not None:
             client.seq = resume.seq

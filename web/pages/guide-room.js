@@ -11,6 +11,7 @@ import {openOrder} from './guide-order.js';
 import {openPerson} from './guide-person.js';
 import {Rail} from './guide-rail.js';
 import {openRoster} from './guide-roster.js';
+import {followStream} from './guide-stream.js';
 import {openResults} from './funnel.js';
 import {onLanguage, say, t} from './i18n.js';
 import {joinRoom} from './join.js';
@@ -34,6 +35,7 @@ export async function runRoom(session, id) {
   const rail = new Rail(by('rail'), room, found.shelf);
   const drops = new OpenDrops(by('drops'), room, session);
   const life = runLife(session, {...desk, id, reminders: found.reminders ?? 0}, setRoom);
+  const stream = followStream(session, id, desk);
   show();
 
   room.on('state', (change) => {
@@ -103,6 +105,7 @@ export async function runRoom(session, id) {
     // Whoever looks at it later was told no figures: the summary has them.
     document.querySelector('.figures').hidden = card.state === 'ended' && figures.uniques === undefined;
     life.show();
+    stream.show();
     showFigures();
   }
   onLanguage(show);

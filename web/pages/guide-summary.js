@@ -1,10 +1,11 @@
 /** What a show was: figures, what was explained and how often it was opened, to read and to pass on. */
 
+import {copyText} from './copy.js';
 import {h, icon} from './dom.js';
 import {clock, count} from './format.js';
 import {openResults} from './funnel.js';
 import {refusal, t} from './i18n.js';
-import {openSheet, toast} from './sheet.js';
+import {openSheet} from './sheet.js';
 
 /** @param {import('./login.js').Session} session @param {{id: string, title: string}} room @param {string} [title]  key of the sheet's heading */
 export async function openSummary(session, room, title = 'summary') {
@@ -14,7 +15,7 @@ export async function openSummary(session, room, title = 'summary') {
     const found = await session.call('GET', `/v1/rooms/${room.id}/summary`);
     body.replaceChildren(
       figures(found), h('h3', {t: 'chapters'}), chapters(found.pins),
-      h('button', {class: 'button main wide tall', type: 'button', id: 'copySummary', onclick: () => copy(asText(room, found))}, icon('copy'), h('span', {t: 'copy'})),
+      h('button', {class: 'button main wide tall', type: 'button', id: 'copySummary', onclick: () => copyText(asText(room, found))}, icon('copy'), h('span', {t: 'copy'})),
       funnel);
   } catch (error) {
     body.replaceChildren(h('div', {class: 'empty', role: 'alert'}, refusal(error)), funnel);
@@ -43,25 +44,4 @@ function asText({title}, found) {
   const line = t('summaryLine', {title, minutes: minutes(found), peak: count(found.viewers_peak), uniques: count(found.uniques),
     comments: count(found.comments), likes: count(found.likes), reminders: count(found.reminders)});
   return [line, ...found.pins.map((pin) => `${span(pin)} ${pin.product.title} · ${t('nTaps', {n: count(pin.taps)})}`)].join('\n');
-}
-
-/** The clipboard's own interface exists in secure contexts only; a phone in the shop's network may not be in one. */
-async function copy(text) {
-  try {
-    if (navigator.clipboard) await navigator.clipboard.writeText(text);
-    else copyBySelection(text);
-    toast(t('copied'), 'yes');
-  } catch {
-    toast(t('copyFailed'), 'no');
-  }
-}
-
-function copyBySelection(text) {
-  const field = h('textarea', {class: 'unseen', readonly: true, value: text});
-  // Inside the dialog: what lies under a modal one cannot be selected.
-  (document.querySelector('dialog[open]') ?? document.body).append(field);
-  field.select();
-  const done = document.execCommand('copy');
-  field.remove();
-  if (!done) throw new Error('the browser did not copy');
 }

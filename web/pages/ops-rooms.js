@@ -25,12 +25,19 @@ export async function showRooms(session, chosen, choose) {
   return items.map(({room}) => room);
 }
 
-function row({room, viewers, uniques, likes, comments}, chosen, choose) {
+function row({room, viewers, uniques, likes, comments, stream}, chosen, choose) {
   const {key, look} = badgeOf(room);
   return h('tr', {'aria-selected': String(chosen === room.id), 'data-room': room.id},
     h('td', {}, h('button', {class: 'room', type: 'button', onclick: () => choose(room)}, h('b', {}, room.title), h('span', {class: 'small faint clip'}, [room.guide.name, room.store?.name].filter(Boolean).join(' · ')))),
-    h('td', {}, h('span', {class: look, t: key}), h('span', {class: 'small faint when'}, when(room))),
+    h('td', {}, h('span', {class: look, t: key}), h('span', {class: 'small faint when'}, when(room)), stream && picture(stream)),
     ...[viewers, uniques, likes, comments].map((n) => h('td', {class: 'n num'}, count(n))));
+}
+
+const PICTURES = {arriving: 'opsPicArriving', lost: 'opsPicLost', waiting: 'opsPicWaiting'};
+
+/** Whether the room's picture arrives, and since when. */
+function picture({state, since}) {
+  return h('span', {class: 'small faint when', 'data-picture': state, t: [PICTURES[state], {time: since ? clock(since) : ''}]});
 }
 
 /** When it starts, has started, or ended. */
