@@ -31,6 +31,8 @@ KEY_BYTES = 32
 CLOCKS_WARN_SECONDS, CLOCKS_FAIL_SECONDS = 1.0, 5.0
 """Clocks that differ by more shift the opening of drops; by still more, tokens and QR codes end early or late."""
 SERVER_SECONDS = 10.0
+DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+"""PostgreSQL's settings without which a crash takes back what was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,10 @@ async def postgres(engine: AsyncEngine, pool: int) -> list[Finding]:
 
 
 async def _postgres(connection: AsyncConnection, pool: int) -> AsyncIterator[Finding]:
-    names = ("server_version_num", "fsync", "full_page_writes", "synchronous_commit", "max_connections", "autovacuum")
+    names = ("server_version_num", *DURABLE, "max_connections", "autovacuum")
     shown = {name: str(await connection.scalar(text(f"SHOW {name}"))) for name in names}
     yield _version("postgresql", (int(shown["server_version_num"]) // 10_000,), (POSTGRES_OLDEST,))
-    if off := [name for name in ("fsync", "full_page_writes", "synchronous_commit") if shown[name] == "off"]:
+    if off := [name for name in DURABLE if shown[name] == "off"]:
         said = f"{', '.join(off)} off: a crash loses or breaks coupons that viewers were told they have"
         yield Finding("durability", "fail", said, "Set them to `on` in postgresql.conf and reload.")
     else:

@@ -223,11 +223,11 @@ NEARBY = text(
             (SELECT metres + 1 FROM unnest(ARRAY{_RINGS_M}) AS metres
              WHERE :limit = (SELECT count(*) FROM (
                  SELECT FROM stores WHERE brand_id = :brand AND ST_DWithin(position, here.point, metres)
-                     AND (:after_m < 0 OR (ST_Distance(position, here.point), code) > (:after_m, :after_code))
+                     AND (:after_m < 0.0::float8 OR (ST_Distance(position, here.point), code) > (:after_m, :after_code))
                  LIMIT :limit) AS inside)
              LIMIT 1), -- any that holds enough is right; they are tried in this order
             {NEARBY_WITHIN_M}))
-        AND (:after_m < 0 OR (ST_Distance(position, here.point), code) > (:after_m, :after_code))
+        AND (:after_m < 0.0::float8 OR (ST_Distance(position, here.point), code) > (:after_m, :after_code))
     ORDER BY distance_m, code
     LIMIT :limit
     """

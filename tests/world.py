@@ -130,6 +130,19 @@ class World:
             )  # fmt: skip
         return identity
 
+    async def review(self, coupon: UUID, **settled: Any) -> UUID:
+        """A review like one that might have come before ``coupon``, still open unless ``settled`` says otherwise."""
+        identity: UUID = await self.scalar(
+            "INSERT INTO reviews (id, brand_id, campaign_id, drop_id, room_id, viewer_id, store_id, within_m, signs,"
+            "  asked_at, expires_at, state, decided_at)"
+            " SELECT gen_random_uuid(), brand_id, campaign_id, drop_id, room_id, viewer_id, store_id, 500, '{jumped}',"
+            "  now(), now() + interval '2 hours', :state, CAST(:decided_at AS timestamptz)"
+            " FROM coupons WHERE id = :coupon RETURNING id",
+            coupon=coupon,
+            **({"state": "open", "decided_at": None} | settled),
+        )
+        return identity
+
     def clerk(self, store: str = "S1") -> Principal:
         return principal(Role.CLERK, f"till-{store}", store=self.stores[store])
 

@@ -101,6 +101,8 @@ async def everything(world: World, signer: Signer) -> tuple[Principal, Principal
         planned = await rooms.create(session, world.guide, "明天")
         for who in (me, other):
             await room_reminders.subscribe(session, who, planned)
+    for who in (me, other):
+        await world.review(cards["unused", who.subject].id)
     await world.execute(
         "INSERT INTO doubts VALUES (:room, :viewer, 'jumped', :brand, now(), now())",
         room=world.room, viewer=me.subject, brand=BRAND,

@@ -37,6 +37,7 @@ async def an_evening(world: World) -> None:
         await store_comments(session, world.room, [said])
     async with transaction(world.kernel.sessions) as session:
         await reports.report(session, other, world.room, said.id, "spam")
+    await world.review(card.id, state="expired", decided_at=now())
     values = {"room": world.room, "viewer": other.subject, "brand": BRAND, "drop": drop, "coupon": card.id,
               "store": world.stores["S1"], "by": world.ops.subject}  # fmt: skip
     for statement in (

@@ -126,6 +126,7 @@ async def one_of_everything(world: World, client: httpx.AsyncClient) -> dict[str
         world.ops, "POST", "/products", {"title": "白茶", "price_fen": 9900, "sku": "T1", "image": IMAGE}
     )
     webhook = await done(world.ops, "POST", "/ops/webhooks", {"url": "https://crm.example.com/x", "events": ["issued"]})
+    review = await world.review(UUID(coupon["id"]))
     comment = new_id()
     await world.execute(
         "INSERT INTO comments (id, room_id, author_id, author_name, author_role, text, at)"
@@ -137,7 +138,7 @@ async def one_of_everything(world: World, client: httpx.AsyncClient) -> dict[str
         "guide": str(world.guide.subject), "campaign": str(campaign), "drop": str(drop),
         "coupon": coupon["id"], "code": coupon["code"], "qr": str(qr),
         "redemption_id": redeemed["id"], "product": product["id"], "webhook": webhook["webhook"]["id"],
-        "comment": str(comment), "store_code": "S1",
+        "comment": str(comment), "store_code": "S1", "review": str(review),
     }  # fmt: skip
 
 

@@ -73,3 +73,11 @@ def test_the_page_on_privacy_names_every_time_that_can_be_set() -> None:
     page = (DOCS / "privacy.md").read_text()
     times = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields if name.startswith("keep_")}
     assert times <= set(re.findall(r"`(\w+)`", page))
+
+
+def test_what_the_security_page_says_is_tried_is_tried() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", (DOCS / "security.md").read_text())
+    assert len(named) > 20
+    for path, test in named:
+        source = (ROOT / path).read_text()
+        assert not test or f"def {test}(" in source, f"{path} has no {test}"

@@ -182,7 +182,7 @@ async def test_pages_put_together_are_the_list_that_a_geodesic_would_give(
     }
     found, after = [], START
     async with kernel.sessions() as session:
-        while page := await nearby(session, "tea", *middle, "wgs84", limit, after):
+        while page := await nearby(session, "tea", *middle, "gcj02", limit, after):
             found += [(row["distance_m"], row["code"]) for row in page]
             after = Place(*found[-1])
     assert found == sorted(found)
