@@ -2,13 +2,15 @@
 
 A tick merges what came since the last one, encodes it once, makes one WebSocket frame of it (and one compressed frame,
 if somebody here negotiated that), and writes the same bytes to every socket, in turns between which other rooms and the
-event loop are served. An event alone in a quiet room leaves in the loop's next turn. Whatever a tick took, the room
-rests for a while before it tells lossy news again, so that under load ticks stretch and carry more; a certain event
-does not wait for the end of the rest.
+event loop are served. An event alone in a quiet room leaves in the loop's next turn.
+
+There are two kinds of ticks. What is certain is told at once, in order. Small talk, latest and lossy events, is told in
+ticks of its own, after which the room rests as long as that took: so under load they stretch and carry more. A certain
+event does not wait for small talk that is being told to thousands: it overtakes it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, time
 from uuid import UUID
@@ -30,7 +32,9 @@ EVENTS_IN_FRAME = 200
 """Numbered events told in one frame: a burst of thousands must not be encoded and compressed in one go."""
 MEASURED = 256
 """Lossy events of a tick whose delay is measured."""
-REST_FACTOR = 2.0
+MOST_ASIDE_SECONDS = 0.5
+"""Small talk that is being told lets certain events pass for so long in all; then they take turns with it."""
+REST_FACTOR = 1.0
 """A room rests this many times as long as its tick took: its small talk takes about a third of one core at most."""
 MIN_REST_SECONDS = 0.005
 MAX_REST_SECONDS = 0.5
@@ -70,23 +74,20 @@ def private_frame(payload: bytes, seq: int) -> Prepared:
 
 @dataclass(slots=True)
 class _Run:
-    """Part of a tick: events for everybody, or (``private``) a payload for some."""
+    """Part of what is told for certain: events for everybody, or (``private``) a payload for some."""
 
     events: list[tuple[int, bytes]] = field(default_factory=list)
     private: Mapping[UUID, bytes] | None = None
     seq: int = 0
-    loose: list[bytes] = field(default_factory=list)
-    """Latest and lossy events that travel with the last run."""
-    lossy: int = 0
 
-    def message(self, *, after: int = 0, loose: bool = True) -> Prepared | None:
+    def message(self, *, after: int = 0) -> Prepared | None:
         """What is numbered above ``after``, as one message; None if that is nothing."""
         told = [Raw(event) for seq, event in self.events if seq > after]
-        # Without numbered events the position did not move, and a slow viewer must not be told that it did.
-        seq = self.seq if self.events else None
-        if loose:
-            told += map(Raw, self.loose)
-        return prepared(wire.encoder.encode(wire.Batch(told, seq))) if told else None
+        return _batch(told, self.seq) if told else None
+
+
+def _batch(events: list[Raw], seq: int | None = None) -> Prepared:
+    return prepared(wire.encoder.encode(wire.Batch(events, seq)))
 
 
 class Audience:
@@ -107,13 +108,17 @@ class Audience:
         self._latest: dict[bytes, bytes] = {}
         self._comments = Sample(display_rate)
         self._joins = Sample(JOINS_PER_SECOND)
-        self._published: list[tuple[wire.Kind, float]] = []
+        self._certain_at: list[float] = []
+        self._lossy_at: list[float] = []
+        """When what waits was published whose delay is measured, in seconds since 1970."""
         self._latest_at = 0.0
         self._arrivals_at = 0.0
         self._rest_until = 0.0
         self._handle: asyncio.Handle | None = None
         self._handle_at = 0.0
-        self._writing = False
+        self.telling = False
+        """What is certain is being told, or about to be."""
+        self._talking = False
         self._shown = self._left_out = 0
         self.recent: Callable[[list[bytes]], None] = lambda _: None
         """Told which lossy events were shown."""
@@ -173,7 +178,7 @@ class Audience:
                 self._pending.append(_Run())
             self._pending[-1].events.append((seq, event))
             self._pending[-1].seq = seq
-        self._published.append((wire.Kind.CERTAIN, at))
+        self._certain_at.append(at)
         self._schedule()
 
     def loose(self, events: list[bytes], at: float) -> None:
@@ -189,8 +194,8 @@ class Audience:
             elif kind is wire.Kind.LOSSY:
                 self._joins.add(event)
             self._tally.events["latest" if kind is wire.Kind.LATEST else "lossy"] += 1
-        if self._comments and len(self._published) < MEASURED:
-            self._published.append((wire.Kind.LOSSY, at))
+        if self._comments and len(self._lossy_at) < MEASURED:
+            self._lossy_at.append(at)
         self._schedule()
 
     def forget_pending(self) -> None:
@@ -206,14 +211,15 @@ class Audience:
             for guide in list(self._guides):
                 guide.write(frame)
 
-    # ---- the tick --------------------------------------------------------------------------------------------------
+    # ---- ticks -----------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if self._writing:
+        if self._pending and not self.telling:
+            self.telling = True
+            self._loop.call_soon(self._tell)
+        if self._talking:
             return
-        if self._pending:
-            at = 0.0
-        elif self._comments:
+        if self._comments:
             at = self._rest_until
         elif self._latest:
             at = max(self._rest_until, self._latest_at + LATEST_SECONDS)
@@ -227,23 +233,23 @@ class Audience:
             self._handle.cancel()
         self._handle_at = at
         wait = at - self._loop.time()
-        self._handle = self._loop.call_later(wait, self._begin) if wait > 0 else self._loop.call_soon(self._begin)
+        self._handle = self._loop.call_later(wait, self._talk) if wait > 0 else self._loop.call_soon(self._talk)
 
-    def _begin(self) -> None:
-        self._handle = None
-        self._writing = True
-        started = self._loop.time()
+    def _tell(self) -> None:
         runs, self._pending = self._pending, []
         newcomers, self._newcomers = self._newcomers, {}
-        loose, lossy = self._loose(started)
-        if loose:
-            if not runs or runs[-1].private is not None:
-                runs.append(_Run())
-            runs[-1].loose, runs[-1].lossy = loose, lossy
-        published, self._published = self._published, []
-        self._turns.begin(_Tick(self, runs, newcomers, published, started).step)
+        published, self._certain_at = self._certain_at, []
+        self._turns.begin(_Telling(self, runs, newcomers, published).step)
 
-    def _loose(self, now: float) -> tuple[list[bytes], int]:
+    def told(self, published: list[float]) -> None:
+        """The last slice of what is certain was handed to the sockets."""
+        self.telling = False
+        self._measure(wire.Kind.CERTAIN, published)
+        self._schedule()
+
+    def _talk(self) -> None:
+        self._handle = None
+        now = self._loop.time()
         told: list[bytes] = []
         if self._latest and now >= self._latest_at + LATEST_SECONDS:
             told += self._latest.values()
@@ -258,62 +264,97 @@ class Audience:
         self._tally.shed["join"] += unseen
         self._tally.shed["comment"] += unheard
         self.recent(comments)
-        return told + joins + comments, len(joins) + len(comments)
+        told += joins + comments
+        if not told:  # a timer that came a little early
+            self._schedule()
+            return
+        published, self._lossy_at = self._lossy_at, []
+        self._talking = True
+        message = _batch([Raw(event) for event in told])
+        self._turns.begin(_Talk(self, message, len(joins) + len(comments), published).step)
 
-    def finished(self, started: float, published: list[tuple[wire.Kind, float]]) -> None:
-        """The tick's last slice was handed to the sockets."""
-        self._writing = False
-        now = self._loop.time()
-        rest = min(MAX_REST_SECONDS, max(MIN_REST_SECONDS, (now - started) * REST_FACTOR))
-        self._rest_until = now + rest
-        wall = time()
-        for kind, at in published:
-            self._tally.delays[kind].observe(wall - at)
+    def talked(self, took: float, published: list[float]) -> None:
+        """The last slice of small talk was handed to the sockets; it ``took`` so many seconds. Now the room rests."""
+        self._talking = False
+        self._rest_until = self._loop.time() + min(MAX_REST_SECONDS, max(MIN_REST_SECONDS, took * REST_FACTOR))
+        self._measure(wire.Kind.LOSSY, published)
         self._schedule()
 
-    def failed(self, error: BaseException) -> None:
+    def _measure(self, kind: wire.Kind, published: list[float]) -> None:
+        wall = time()
+        for at in published:
+            self._tally.delays[kind].observe(wall - at)
+
+    def broke(self, error: BaseException, *, telling: bool) -> None:
         """A tick broke off: a defect. The room goes on with the next one; whoever supervises hears of it."""
-        self._writing = False
+        if telling:
+            self.telling = False
+        else:
+            self._talking = False
         self._failed(error)
 
-    def _grant(self, run: _Run, newcomers: Mapping[Connection, int]) -> int:
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self, message: Prepared, targets: list[Connection], apart: Container[Connection]) -> list[Connection]:
+        """``message`` to all ``targets`` but those ``apart`` and those who are slow or leave: these are returned."""
+        plain = message.plain
+        left: list[Connection] = []
+        alike = compressed = 0
+        for connection in targets:
+            if connection.slow or connection.closing or (apart and connection in apart):
+                left.append(connection)
+            elif connection.deflates:
+                connection.push(message.deflated)
+                compressed += 1
+            else:
+                connection.push(plain)
+                alike += 1
+        tally = self._tally
+        tally.frames += alike + compressed
+        tally.written += alike * len(plain)
+        if compressed:
+            tally.written += compressed * len(message.deflated)
+            tally.saved += compressed * (len(plain) - len(message.deflated))
+        return left
+
+    def write_apart(self, message: Prepared | None, connection: Connection) -> None:
+        """``message``, if there is one, to one viewer who is not like all others."""
+        if message is not None and not connection.closing:
+            connection.write(message)
+            self._tally.frames += 1
+
+    def passed_over(self, lossy: int, viewers: int) -> None:
+        """So many slow viewers were not told so many lossy events."""
+        self._tally.shed["slow"] += lossy * viewers
+
+    def grant(self, run: _Run, newcomers: Mapping[Connection, int]) -> None:
+        """Each private payload of ``run`` to its viewer's sockets."""
         assert run.private is not None
-        written = 0
         for viewer, payload in run.private.items():
             for connection in list(self.people.get(viewer, ())):
                 if newcomers.get(connection, 0) < run.seq:
-                    connection.write(private_frame(payload, run.seq))
-                    written += 1
-        return written
+                    self.write_apart(private_frame(payload, run.seq), connection)
 
 
-class _Tick:
-    """One tick on its way to the sockets, a turn at a time."""
+class _Telling:
+    """What is certain, on its way to the sockets, a turn at a time."""
 
-    __slots__ = ("_audience", "_certain", "_late", "_message", "_newcomers", "_place", "_published", "_run", "_runs",
-                 "_started", "_targets")  # fmt: skip
+    __slots__ = ("_audience", "_late", "_message", "_newcomers", "_place", "_published", "_run", "_runs", "_targets")
 
     def __init__(
-        self,
-        audience: Audience,
-        runs: list[_Run],
-        newcomers: dict[Connection, int],
-        published: list[tuple[wire.Kind, float]],
-        started: float,
+        self, audience: Audience, runs: list[_Run], newcomers: dict[Connection, int], published: list[float]
     ) -> None:
         self._audience = audience
         self._runs = iter(runs)
         self._newcomers = newcomers
         self._published = published
-        self._started = started
-        # Whoever comes while this tick is being written has it in the snapshot already.
+        # Whoever comes while this is being written has it in the snapshot already.
         self._targets = list(audience.connections)
         self._run: _Run | None = None
         self._place = 0
         self._message: Prepared | None = None
-        self._certain: Prepared | None = None
-        self._late: dict[tuple[int, bool], Prepared | None] = {}
-        """Messages for newcomers, by what their snapshot told and whether they are slow."""
+        self._late: dict[int, Prepared | None] = {}
+        """Messages for newcomers, by what their snapshot told."""
 
     def step(self, until: float) -> bool:
         """Write until about ``until`` (``perf_counter``); returns whether something is left to write."""
@@ -321,9 +362,9 @@ class _Tick:
             while self._next():
                 if perf_counter() >= until:
                     return True
-            self._audience.finished(self._started, self._published)
+            self._audience.told(self._published)
         except Exception as error:
-            self._audience.failed(error)
+            self._audience.broke(error, telling=True)
         return False
 
     def _next(self) -> bool:
@@ -334,51 +375,69 @@ class _Tick:
             self._place = 0
             self._late.clear()
             if self._run.private is not None:
-                self._audience._tally.frames += self._audience._grant(self._run, self._newcomers)
+                self._audience.grant(self._run, self._newcomers)
                 self._run = None
                 return True
             self._message = self._run.message()
-            self._certain = self._run.message(loose=False) if self._run.loose else self._message
-        self._write(self._run, self._targets[self._place : self._place + SLICE])
+        if self._message is not None:
+            slice_ = self._targets[self._place : self._place + SLICE]
+            for connection in self._audience.write(self._message, slice_, self._newcomers):
+                self._audience.write_apart(self._for(self._run, connection), connection)
         self._place += SLICE
         if self._place >= len(self._targets):
             self._run = None
         return True
 
-    def _write(self, run: _Run, targets: list[Connection]) -> None:
-        message, newcomers, tally = self._message, self._newcomers, self._audience._tally
-        if message is None:
-            return
-        plain = message.plain
-        alike = compressed = apart = 0
-        for connection in targets:
-            if connection.slow or connection.closing or (newcomers and connection in newcomers):
-                apart += self._write_apart(run, connection)
-            elif connection.deflates:
-                connection.push(message.deflated)
-                compressed += 1
-            else:
-                connection.push(plain)
-                alike += 1
-        tally.frames += alike + compressed + apart
-        tally.written += alike * len(plain)
-        if compressed:
-            tally.written += compressed * len(message.deflated)
-            tally.saved += compressed * (len(plain) - len(message.deflated))
+    def _for(self, run: _Run, connection: Connection) -> Prepared | None:
+        """What a slow viewer is told, too, and a newcomer as far as their snapshot did not tell it."""
+        known = self._newcomers.get(connection)
+        if known is None:
+            return self._message
+        if known not in self._late:
+            self._late[known] = run.message(after=known)
+        return self._late[known]
 
-    def _write_apart(self, run: _Run, connection: Connection) -> bool:
-        """Slow viewers get no lossy events, newcomers nothing that their snapshot told, leavers nothing."""
-        if connection.closing:
+
+class _Talk:
+    """Small talk on its way to the sockets, a turn at a time. It stands aside while something certain is told."""
+
+    __slots__ = ("_aside", "_aside_since", "_audience", "_lossy", "_message", "_place", "_published", "_started",
+                 "_targets")  # fmt: skip
+
+    def __init__(self, audience: Audience, message: Prepared, lossy: int, published: list[float]) -> None:
+        self._audience = audience
+        self._message = message
+        self._lossy = lossy
+        self._published = published
+        self._targets = list(audience.connections)
+        self._place = 0
+        self._started = perf_counter()
+        self._aside = 0.0
+        self._aside_since: float | None = None
+
+    def step(self, until: float) -> bool:
+        """Write until about ``until`` (``perf_counter``); returns whether something is left to write."""
+        try:
+            if self._stands_aside():
+                return True
+            while self._place < len(self._targets):
+                slice_ = self._targets[self._place : self._place + SLICE]
+                left = self._audience.write(self._message, slice_, ())
+                self._audience.passed_over(self._lossy, sum(one.slow and not one.closing for one in left))
+                self._place += SLICE
+                if perf_counter() >= until:
+                    return True
+            self._audience.talked(perf_counter() - self._started - self._aside, self._published)
+        except Exception as error:
+            self._audience.broke(error, telling=False)
+        return False
+
+    def _stands_aside(self) -> bool:
+        now = perf_counter()
+        if self._aside_since is not None:
+            self._aside += now - self._aside_since
+            self._aside_since = None
+        if not self._audience.telling or self._aside >= MOST_ASIDE_SECONDS:
             return False
-        message = self._certain if connection.slow else self._message
-        if connection in self._newcomers:
-            kind = (self._newcomers[connection], connection.slow)
-            if kind not in self._late:
-                self._late[kind] = run.message(after=kind[0], loose=not connection.slow)
-            message = self._late[kind]
-        if connection.slow:
-            self._audience._tally.shed["slow"] += run.lossy
-        if message is None:
-            return False
-        connection.write(message)
+        self._aside_since = now
         return True
