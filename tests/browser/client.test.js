@@ -40,6 +40,13 @@ test('shows a comment once, from batches and from snapshots', async () => {
   equal(of('comment').map(({id}) => id), ['c1']);
 });
 
+test('does not show a comment whose deletion overtook it', async () => {
+  const {socket, of} = await joined();
+  socket.say({t: 'batch', seq: 11, e: [{t: 'delete', comment: 'c1'}]});
+  socket.say({t: 'batch', e: [comment('c1'), comment('c2')]});
+  equal(of('comment').map(({id}) => id), ['c2']);
+});
+
 test('ignores frames and events of a newer server', async () => {
   const {room, socket, of} = await joined();
   socket.say({t: 'hologram', x: 1});

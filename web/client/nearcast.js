@@ -339,6 +339,7 @@ export class Room {
   #batch(frame) {
     for (const event of frame.e) {
       if (event.t === 'comment' && !this.#isNew(event.id)) continue;
+      if (event.t === 'delete') this.#isNew(event.comment); // it may overtake the comment, which is then not new
       this.#emit(event.t, event);
     }
     this.#advance(frame.seq);

@@ -1,0 +1,146 @@
+"""Certain events overtake small talk on its way to thousands; both arrive whole, once, and in their own order."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from kernel.identity import Role
+from kernel.ids import new_id
+from live import audience, wire
+from live.audience import SLICE, Audience
+from live.connection import Connection
+from live.framing import Prepared
+from live.metrics import Tally
+from live.turns import Step, Turns
+
+VIEWERS = 3 * SLICE
+LATER = 1e9
+"""A turn that ends when everything is written; one that ends at 0 has time for a slice."""
+
+
+class Held:
+    """Turns that come when the test says so."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def begin(self, step: Step) -> None:
+        self.steps.append(step)
+
+
+class Viewer:
+    """A socket that takes everything and remembers it."""
+
+    deflates = slow = closing = False
+
+    def __init__(self) -> None:
+        self.session = SimpleNamespace(who=SimpleNamespace(subject=new_id(), role=Role.VIEWER))
+        self.got: list[bytes] = []
+
+    def push(self, data: bytes) -> None:
+        self.got.append(data)
+
+    def write(self, message: Prepared) -> None:
+        self.got.append(message.plain)
+
+
+class Room:
+    """An audience of such viewers."""
+
+    def __init__(self) -> None:
+        self.turns = Held()
+        self.broken: list[BaseException] = []
+        self.audience = Audience(1000, Tally(), cast(Turns, self.turns), self.broken.append)
+        self.viewers = [Viewer() for _ in range(VIEWERS)]
+        for viewer in self.viewers:
+            self.enter(viewer)
+
+    def enter(self, viewer: Viewer, seq: int = 0) -> None:
+        self.audience.add(cast(Connection, viewer), seq)
+
+    async def begun(self) -> Step:
+        """The step of the tick that begins next."""
+        async with asyncio.timeout(60):
+            while not self.turns.steps:
+                await asyncio.sleep(0)
+        return self.turns.steps.pop(0)
+
+    async def talks(self, text: str) -> Step:
+        author = wire.Person(new_id(), "小林")
+        self.audience.loose([wire.encoder.encode(wire.Commented(new_id(), author, text, 1))], 0.0)
+        return await self.begun()
+
+    async def tells(self, seq: int, text: str) -> Step:
+        self.audience.certain(seq, wire.encoder.encode(wire.Announced(text, 1)), None, 0.0)
+        return await self.begun()
+
+    def heard(self, text: str) -> int:
+        """How many viewers got ``text``; nobody twice."""
+        counts = [sum(text.encode() in data for data in viewer.got) for viewer in self.viewers]
+        assert max(counts) <= 1
+        return sum(counts)
+
+
+async def test_a_certain_event_overtakes_small_talk_that_is_being_told() -> None:
+    room = Room()
+    talk = await room.talks("有白色吗")
+    assert talk(0)
+    assert room.heard("有白色吗") == SLICE
+    tell = await room.tells(1, "到货")
+    assert talk(LATER), "it stands aside"
+    assert room.heard("有白色吗") == SLICE
+    assert not tell(LATER)
+    assert room.heard("到货") == VIEWERS
+    assert not talk(LATER)
+    assert room.heard("有白色吗") == VIEWERS
+    assert room.broken == []
+
+
+async def test_what_is_certain_keeps_its_order_and_newcomers_hear_only_what_their_snapshot_lacks() -> None:
+    room = Room()
+    first = await room.tells(1, "一")
+    room.audience.certain(2, wire.encoder.encode(wire.Announced("二", 1)), None, 0.0)
+    late = Viewer()
+    room.enter(late, seq=1)
+    assert not first(LATER)
+    assert not (await room.begun())(LATER)
+    for viewer in room.viewers:
+        assert [text for data in viewer.got for text in ("一", "二") if text.encode() in data] == ["一", "二"]
+    assert [text for data in late.got for text in ("一", "二") if text.encode() in data] == ["二"]
+
+
+async def test_small_talk_that_stood_aside_for_long_takes_turns_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audience, "MOST_ASIDE_SECONDS", 0.0)
+    room = Room()
+    talk = await room.talks("有白色吗")
+    tell = await room.tells(1, "到货")
+    assert talk(0)
+    assert tell(0)
+    assert room.heard("有白色吗") == room.heard("到货") == SLICE
+
+
+async def test_slow_viewers_are_told_what_is_certain_and_no_small_talk() -> None:
+    room = Room()
+    slow: Any = room.viewers[5]
+    slow.slow = True
+    assert not (await room.talks("有白色吗"))(LATER)
+    assert not (await room.tells(1, "到货"))(LATER)
+    assert (room.heard("有白色吗"), room.heard("到货")) == (VIEWERS - 1, VIEWERS)
+    assert room.audience._tally.shed["slow"] == 1
+
+
+async def test_a_tick_that_breaks_off_does_not_end_the_room() -> None:
+    room = Room()
+    tell = await room.tells(1, "一")
+
+    def broken(_data: bytes) -> None:
+        raise RuntimeError("a defect")
+
+    good, room.viewers[0].push = room.viewers[0].push, cast(Any, broken)
+    assert not tell(LATER)
+    assert [str(error) for error in room.broken] == ["a defect"]
+    room.viewers[0].push = cast(Any, good)
+    assert not (await room.tells(2, "二"))(LATER)
+    assert room.heard("二") == VIEWERS
