@@ -35,7 +35,7 @@ MEASURED = 256
 MOST_ASIDE_SECONDS = 0.5
 """Small talk that is being told lets certain events pass for so long in all; then they take turns with it."""
 REST_FACTOR = 1.0
-"""A room rests this many times as long as its tick took: its small talk takes about a third of one core at most."""
+"""A room rests this many times as long as its tick took: its small talk takes about half of one core at most."""
 MIN_REST_SECONDS = 0.005
 MAX_REST_SECONDS = 0.5
 LATEST_SECONDS = 0.25
