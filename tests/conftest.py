@@ -81,12 +81,19 @@ async def _migrated(settings: Settings) -> AsyncIterator[Settings]:
         yield started
 
 
+def _port() -> int:
+    """For an API. The usual one is what several stacks that start at the same moment would all find free."""
+    return processes.free_port()
+
+
 @pytest.fixture(scope="session")
 def running() -> Iterator[Settings]:
     """Settings of servers that live as long as this test worker; their database is the migrated template."""
     with (
         _state_dir() as state_dir,
-        _in_background(_migrated(with_keys(Settings(state_dir=state_dir, dev_login=True)))) as settings,
+        _in_background(
+            _migrated(with_keys(Settings(state_dir=state_dir, dev_login=True, api_port=_port())))
+        ) as settings,
     ):
         yield settings
 
@@ -102,7 +109,7 @@ async def _with_demo(settings: Settings, *, media: bool = False) -> AsyncIterato
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """One API, two gateways, one worker on servers of their own, with the demo loaded and nobody in it."""
-    nowhere = Settings(database_url=None, redis_url=None, dev_login=True)
+    nowhere = Settings(database_url=None, redis_url=None, dev_login=True, api_port=_port())
     with (
         _state_dir() as state_dir,
         _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}))) as running,
@@ -113,7 +120,7 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def studio() -> Iterator[Stack]:
     """The same with a media server."""
-    nowhere = Settings(database_url=None, redis_url=None, dev_login=True)
+    nowhere = Settings(database_url=None, redis_url=None, dev_login=True, api_port=_port())
     with (
         _state_dir() as state_dir,
         _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}), media=True)) as running,

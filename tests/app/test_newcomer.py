@@ -15,6 +15,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.processes import free_port
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(400)
 
@@ -41,7 +43,7 @@ def environment() -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("NEARCAST_", "VIRTUAL_ENV", "MAKE", "MFLAGS"))
-    }
+    } | {"NEARCAST_API_PORT": str(free_port())}  # others that start at this moment would find the usual one free, too
 
 
 async def make_run(checkout: Path, **options: int) -> asyncio.subprocess.Process:
