@@ -134,10 +134,18 @@ class House:
         return [comment["text"] for comment in self.get(f"/v1/rooms/{self.room}/comments")["items"]]
 
     def kill(self, *names: str) -> None:
+        """Each of them is running at that moment: one killed before may still be on its way back."""
         for name in names:
-            process = self._stack.children[name].process
-            assert process is not None
+            until(lambda name=name: self._killed(name), f"{name} running again, to be killed")
+
+    def _killed(self, name: str) -> bool:
+        process = self._stack.children[name].process
+        assert process is not None
+        try:
             os.kill(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 def announced(heard: Heard) -> list[str]:
