@@ -15,6 +15,7 @@ import structlog
 from app import embedded, migrations
 from app.keys import with_keys
 from app.media_server import media_server
+from app.problems import Problem
 from app.processes import bound, free_port
 from kernel.postgres import create_engine
 from kernel.settings import PREFIX, Settings
@@ -27,7 +28,7 @@ GATEWAYS = 2
 log = structlog.get_logger()
 
 
-class StartFailed(Exception):
+class StartFailed(Problem):
     """A process of ours did not come up; the message ends with the last lines of its log."""
 
 
