@@ -35,6 +35,9 @@ from kernel.ids import new_ids
 from kernel.outbox import emit_all
 from kernel.tasks import meanwhile
 
+Named = dict[UUID, Sequence[str]]
+"""Code, name and address of stores, as cards show them."""
+
 GRANTS_A_ROW = 500
 """Grants told by one outbox row: some 150 kB of JSON."""
 PIECE = 1000
@@ -80,8 +83,7 @@ class Locked:
     """A drop and its campaign as they are while this transaction holds their rows."""
 
     row: Row[Any]
-    named: dict[UUID, Sequence[str]] = field(default_factory=dict, init=False, repr=False)
-    """Code, name and address of stores that were asked about."""
+    named: Named = field(default_factory=dict, init=False, repr=False)
     _terms: dict[int | None, str] = field(default_factory=dict, init=False, repr=False)
 
     def terms(self, amount_fen: int | None) -> str:
@@ -214,13 +216,16 @@ async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UU
         "campaign": row.campaign_id,
         "brand": row.brand_id,
         "all_stores": row.all_stores,
+        "quota": row.store_quota,
         "at": locked.at,
     }
-    left: dict[UUID, int | None] = {}
-    for store, known, store_left, *named in (await session.execute(statements.LEFT, values)).all():
-        # A store that has given none yet has no row, and all of its quota.
-        left[store] = store_left if known else row.store_quota
-        locked.named[store] = named
+    # A store that has given none yet has all of its quota.
+    left: dict[UUID, int | None] = dict.fromkeys(stores, row.store_quota)
+    for store, giving, known, quota_left in (await session.execute(statements.SPECIAL, values)).all():
+        if not giving:
+            del left[store]
+        elif known:
+            left[store] = quota_left
     return left
 
 
@@ -231,6 +236,11 @@ def array_of(values: Iterable[object]) -> str:
     texts from outside: nothing is quoted.
     """
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def _quoted(text: str | None) -> str:
+    """A text from outside as an element of ``array_of``."""
+    return "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def array(name: str, ids: Iterable[UUID]) -> Any:
@@ -330,7 +340,9 @@ class _Made:
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
             "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts) if tiers else "{}",
-            "keys": [want.key for want in wanted] if any(want.key is not None for want in wanted) else [],
+            "keys": array_of(_quoted(want.key) for want in wanted)
+            if any(want.key is not None for want in wanted)
+            else "{}",
             "brand": row.brand_id,
             "campaign": row.campaign_id,
             "drop": row.drop_id,

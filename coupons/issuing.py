@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from coupons.cards import CouponCard
 from coupons.claiming import Answer, Claim, NotYet, answer_batch, look
+from coupons.granting import Named
 from geo.catchments import Catchments
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
@@ -38,6 +39,8 @@ AHEAD = 2
 """Of these, of one drop: while one batch is written, the places of the next are looked up. They are decided one after
 the other, so the claims of a drop are answered in the order they came."""
 BATCH_TIMEOUT_SECONDS = 10.0
+NAMED_SECONDS = 10.0
+"""How long a store's name and address are remembered: a card may show what it was called until so long ago."""
 
 CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
 BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time from lock to commit of a batch", registry=REGISTRY)
@@ -86,6 +89,8 @@ class Issuer:
         self._lines: dict[UUID, _Line] = {}
         self._ready: asyncio.Queue[UUID] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
+        self._named: Named = {}
+        self._named_until = 0.0
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -188,7 +193,13 @@ class Issuer:
                 await asyncio.wait([before])
             with BATCH_SECONDS.time():
                 async with transaction(self._sessions) as session:
-                    return await answer_batch(session, drop, claims, sight)
+                    return await answer_batch(session, drop, claims, sight, self._names())
+
+    def _names(self) -> Named:
+        now = asyncio.get_running_loop().time()
+        if now >= self._named_until:
+            self._named, self._named_until = {}, now + NAMED_SECONDS
+        return self._named
 
     def _reply(self, answers: Iterable[tuple[_Waiting, Answer]]) -> None:
         outcomes: Tally[str] = Tally()

@@ -37,7 +37,7 @@ _STATEMENT = """
             CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
             CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS uuid[]),
             CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]),
-            CAST(CAST(:amounts AS text) AS bigint[]), CAST(:keys AS text[])
+            CAST(CAST(:amounts AS text) AS bigint[]), CAST(CAST(:keys AS text) AS text[])
         ) AS w (id, viewer_id, n, store_id, code, band, amount, key)
     ), made AS (
         INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
@@ -88,14 +88,19 @@ STORES = text(
     FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
     """
 )
-# `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it.
-LEFT = text(
+# `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it. Most stores are
+# open, take part and have no number of their own: only the others are told.
+SPECIAL = text(
     """
-    SELECT s.id, p.store_id IS NOT NULL, p.quota - p.issued, s.code, s.name, s.address
-    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
-    JOIN stores s ON s.id = w.id AND s.brand_id = :brand
-    LEFT JOIN campaign_stores p ON p.store_id = s.id AND p.campaign_id = :campaign
-    WHERE (s.closed_until IS NULL OR s.closed_until <= :at) AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL)
+    SELECT * FROM (
+        SELECT w.id, s.id IS NOT NULL AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL) AS giving,
+               p.store_id IS NOT NULL AS known, p.quota - p.issued AS quota_left
+        FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
+        LEFT JOIN stores s ON s.id = w.id AND s.brand_id = :brand
+            AND (s.closed_until IS NULL OR s.closed_until <= :at)
+        LEFT JOIN campaign_stores p ON p.store_id = w.id AND p.campaign_id = :campaign
+    ) AS stores
+    WHERE NOT giving OR (known AND (quota_left IS NOT NULL OR CAST(:quota AS integer) IS NOT NULL))
     """
 )
 
