@@ -402,6 +402,7 @@ async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]
     if decided:
         values = {
             "drop": locked.row.drop_id,
+            "n": len(decided),
             "viewers": array_of(d.viewer for d in decided),
             "stores": array_of(d.store for d in decided),
             "reasons": array_of(d.reason for d in decided),

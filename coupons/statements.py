@@ -11,8 +11,9 @@ LOCK = text(
     )
     SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
            d.state AS drop_state, d.end_reason, d.opens_at, d.spread_ms, d.ends_at, d.matched_at,
-           d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
-           c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
+           d.stock AS drop_stock, d.decided AS drop_decided, c.issued AS campaign_issued,
+           d.minute, d.minute_issued, c.per_minute, c.reserve_percent, c.brand_id,
+           c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
            c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
            c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
            c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
@@ -77,7 +78,8 @@ COUNT = text(
             day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
         WHERE id = :campaign
     )
-    UPDATE drops SET issued = issued + CAST(:n AS integer), minute = CAST(:minute AS integer),
+    UPDATE drops SET issued = issued + CAST(:n AS integer), decided = decided + CAST(:n AS integer),
+        minute = CAST(:minute AS integer),
         minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END + CAST(:n AS integer)
     WHERE id = :drop
     """
@@ -106,6 +108,7 @@ SPECIAL = text(
 
 DECIDED = text(
     """
+    WITH counted AS (UPDATE drops SET decided = decided + CAST(:n AS integer) WHERE id = :drop)
     INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
     SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
            w.reason, w.band, :at
