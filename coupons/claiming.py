@@ -1,6 +1,6 @@
 """What a batch of claims of one drop gets: read everything once, decide in order of arrival, write once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -98,6 +98,12 @@ _FORMER = text(
 )
 
 
+PIECES = 4
+"""A batch is decided in so many pieces, each while the one before is written; smaller ones than ``PIECE_AT_LEAST`` cost
+more than they gain."""
+PIECE_AT_LEAST = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """Where the viewers of a batch stand, seen before the drop is locked: places change slowly, and the drop must not
@@ -112,6 +118,7 @@ class Sight:
 async def look(sessions: Sessions, catchments: Catchments, drop: UUID, claims: Sequence[Claim]) -> Sight | None:
     """Tier, fix and stores in reach of everybody in ``claims``; None if ``drop`` gives nothing that could be near."""
     async with sessions() as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})  # spares two round trips
         row = (await session.execute(_AREA, {"drop": drop})).one_or_none()
         if row is None:
             return None
@@ -179,16 +186,12 @@ async def answer_batch(
     ours = [claim for claim in claims if claim.brand == brand and (claim.room is None or claim.room == here)]
     batch.recall(await session.execute(_FORMER, {"campaign": locked.row.campaign_id, "viewers": _viewers(ours)}))
     waiting = batch.sift(ours)
-    wanted: list[tuple[Claim, Wanted]] = []
     if waiting:
         batch.left = await stores_left(session, locked, [] if sight is None else sight.stores)
         batch.histories = await locked.histories(session, (claim.viewer for claim in waiting))
         batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in waiting))
-        wanted = batch.decide(waiting)
-    cards = await write(session, locked, [want for _, want in wanted])
-    for (claim, _), card in zip(wanted, cards, strict=True):
-        batch.answers[claim.viewer, claim.key] = card or "limit_reached"
-        batch.granted -= card is None
+    cards = await write(session, locked, batch.decide(waiting), piece=max(PIECE_AT_LEAST, len(waiting) // PIECES))
+    batch.grant(cards)
     await note(session, locked, batch.decided)
     await reviews.file(session, locked, batch.decided)
     if batch.was_open:
@@ -221,6 +224,7 @@ class _Batch:
         self._may_be_early = self._closed in (None, "not_started") and locked.at < last_turn
         self.granted = 0
         self.answers: dict[tuple[UUID, str], Answer] = {}
+        self.wanted: list[Wanted] = []
         self.decided: list[Decided] = []
 
     def recall(self, former: Iterable[Row[Any]]) -> None:
@@ -270,9 +274,8 @@ class _Batch:
             return self._opens_at
         return self._opens_at + rules.turn_of(row.drop_id, claim.viewer, row.spread_ms)
 
-    def decide(self, claims: Iterable[Claim]) -> list[tuple[Claim, Wanted]]:
-        """Who gets one, of which store: the nearest that is open and has some left."""
-        wanted = []
+    def decide(self, claims: Iterable[Claim]) -> Iterator[Wanted]:
+        """Who gets one, of which store: the nearest that is open and has some left. Each is ``wanted`` as well."""
         limits, allowed = self._locked.limits, self._locked.left
         for claim in claims:
             viewer = claim.viewer
@@ -310,8 +313,16 @@ class _Batch:
             if limits.cap is not None:
                 self.histories[viewer] = had._replace(recent=had.recent + 1)
             self.granted += 1
-            wanted.append((claim, Wanted(viewer, held + 1, store, distance, claim.key)))
-        return wanted
+            want = Wanted(viewer, held + 1, store, distance, claim.key)
+            self.wanted.append(want)
+            yield want
+
+    def grant(self, cards: Sequence[CouponCard | None]) -> None:
+        """Answer those who were ``wanted`` with their coupons."""
+        for want, card in zip(self.wanted, cards, strict=True):
+            assert want.key is not None
+            self.answers[want.viewer, want.key] = card or "limit_reached"
+            self.granted -= card is None
 
     def _refuse_in_range(self, claim: Claim, place: tuple[UUID, float], reason: str) -> None:
         self.answers[claim.viewer, claim.key] = reason

@@ -154,25 +154,24 @@ class Issuer:
             await asyncio.sleep(LINGER_SECONDS if len(line.waiting) < BATCH else 0)
             batch = _next_of(line.waiting)
             before, line.last = line.last, asyncio.get_running_loop().create_future()
-            decided = line.last
             line.called = False
             line.under_way += 1
             self._call(drop, line)
             try:
-                await self._answer(drop, batch, before)
+                await self._answer(drop, batch, before, line.last)
             finally:
-                decided.set_result(None)
                 line.under_way -= 1
                 self._call(drop, line)
                 if not line.waiting and not line.under_way:
                     self._lines.pop(drop, None)
 
-    async def _answer(self, drop: UUID, batch: list[_Waiting], before: asyncio.Future[None] | None) -> None:
+    async def _answer(
+        self, drop: UUID, batch: list[_Waiting], before: asyncio.Future[None] | None, decided: asyncio.Future[None]
+    ) -> None:
         BATCH_SIZE.observe(len(batch))
         answers: list[Answer] = ["unavailable"] * len(batch)
         try:
-            decided = await self._decide(drop, [waiting.claim for waiting in batch], before)
-            answers = decided
+            answers = await self._decide(drop, [waiting.claim for waiting in batch], before)
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
             defect = isinstance(error, DBAPIError) and not error.connection_invalidated
@@ -183,7 +182,8 @@ class Issuer:
             # A defect met by this batch must not end the worker and so silence everybody else.
             log.exception("claims_failed", drop=str(drop), claims=len(batch))
         finally:
-            # Also when cancelled: nobody waits for ever.
+            # Also when cancelled: nobody waits for ever. First the next batch, which locks while these are answered.
+            decided.set_result(None)
             self._reply(zip(batch, answers, strict=True))
 
     async def _decide(self, drop: UUID, claims: list[Claim], before: asyncio.Future[None] | None) -> list[Answer]:

@@ -7,7 +7,8 @@ once only share the work.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -208,15 +209,15 @@ async def _grant_chunk(
     changed = await _changed(session, locked, chunk, ours)
     quotas = await _quotas(session, locked)
     histories = await locked.histories(session, (m.viewer for m in chunk))
-    wanted, decided = _decide(locked, chunk, changed, quotas, histories)
-    cards = await write(session, locked, wanted)
+    deciding = _Deciding(locked, changed, quotas, histories)
+    cards = await write(session, locked, deciding.about(chunk))
     # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
-    lost = [want for want, card in zip(wanted, cards, strict=True) if card is None]
-    decided += [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
+    lost = [want for want, card in zip(deciding.wanted, cards, strict=True) if card is None]
+    decided = deciding.decided + [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
     await note(session, locked, decided)
     await reviews.file(session, locked, decided)
-    granted = len(wanted) - len(lost)
-    written = len(wanted) - len(lost) + len(decided)
+    granted = len(cards) - len(lost)
+    written = granted + len(decided)
     settled = written + sum(now.decided is True for now in changed.values())
     sold_out = await tell_stock(session, locked, granted)
     return _Done(granted, "sold_out" if sold_out else "open", written, settled < len(chunk))
@@ -240,42 +241,49 @@ async def _quotas(session: AsyncSession, locked: Locked) -> dict[UUID, int]:
     return dict(rows.all())
 
 
-def _decide(
-    locked: Locked,
-    chunk: Sequence[Match],
-    changed: dict[UUID, Row[tuple[UUID, bool, int]]],
-    quotas: dict[UUID, int],
-    histories: Histories,
-) -> tuple[list[Wanted], list[Decided]]:
-    """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass, those
-    for whom the minute or the day has none left for the next one."""
-    periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
-    left_now = min(periods, default=None)
-    wanted: list[Wanted] = []
-    decided: list[Decided] = []
-    left_unreserved = locked.left_unreserved
-    for viewer, store, distance, tier, doubt in chunk:
-        now = changed.get(viewer)
-        if now is not None and now.decided:
-            continue
-        has = 0 if now is None else now.held
-        had = histories.get(viewer, rules.NEWCOMER)
-        reason = rules.barred(locked.limits, tier=tier, held=has, history=had)
-        reason = reason or rules.passed_over(locked.limits, viewer, doubt)
-        reason = reason or rules.exhausted(len(wanted), left=left_unreserved, left_today=left_now)
-        if reason == "sold_out_today":
-            continue
-        if reason is not None:
-            decided.append(Decided(viewer, store, reason, distance))
-            continue
-        reviewed = rules.to_review(locked.limits, doubt)
-        if locked.row.store_quota is not None:
-            left = quotas.get(store, locked.row.store_quota)
-            if left <= 0:
+@dataclass
+class _Deciding:
+    """What is known when a chunk is decided about, and what comes of it."""
+
+    locked: Locked
+    changed: dict[UUID, Row[tuple[UUID, bool, int]]]
+    quotas: dict[UUID, int]
+    """Of each store that has given some: how many it may still give. Counted down."""
+    histories: Histories
+    wanted: list[Wanted] = field(default_factory=list)
+    decided: list[Decided] = field(default_factory=list)
+
+    def about(self, chunk: Sequence[Match]) -> Iterator[Wanted]:
+        """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass,
+        those for whom the minute or the day has none left for the next one."""
+        locked, wanted, decided = self.locked, self.wanted, self.decided
+        limits, quota = locked.limits, locked.row.store_quota
+        periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
+        left_now = min(periods, default=None)
+        left_unreserved = locked.left_unreserved
+        for viewer, store, distance, tier, doubt in chunk:
+            now = self.changed.get(viewer)
+            if now is not None and now.decided:
                 continue
-            quotas[store] = left - 1 if reviewed is None else left
-        if reviewed is not None:
-            decided.append(Decided(viewer, store, reviewed, distance, doubt))
-            continue
-        wanted.append(Wanted(viewer, has + 1, store, distance, None))
-    return wanted, decided
+            has = 0 if now is None else now.held
+            had = self.histories.get(viewer, rules.NEWCOMER)
+            reason = rules.barred(limits, tier=tier, held=has, history=had)
+            reason = reason or rules.passed_over(limits, viewer, doubt)
+            reason = reason or rules.exhausted(len(wanted), left=left_unreserved, left_today=left_now)
+            if reason == "sold_out_today":
+                continue
+            if reason is not None:
+                decided.append(Decided(viewer, store, reason, distance))
+                continue
+            reviewed = rules.to_review(limits, doubt)
+            if quota is not None:
+                left = self.quotas.get(store, quota)
+                if left <= 0:
+                    continue
+                self.quotas[store] = left - 1 if reviewed is None else left
+            if reviewed is not None:
+                decided.append(Decided(viewer, store, reviewed, distance, doubt))
+                continue
+            want = Wanted(viewer, has + 1, store, distance, None)
+            wanted.append(want)
+            yield want
