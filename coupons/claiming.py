@@ -85,7 +85,7 @@ _STANDINGS = text(
 _PARTAKING = text("SELECT store_id FROM campaign_stores WHERE campaign_id = :campaign")
 # One probe of the unique index for each viewer, whatever the planner believes: OFFSET keeps it from making joins of
 # them. Planned while the campaign was empty, a join reads all of the campaign for every batch, eight times their cost.
-_FORMER = text(
+FORMER = text(
     """
     SELECT c.viewer_id, c.drop_id, c.claim_key, c.id, c.code, c.state, c.amount_fen, c.valid_from, c.valid_until,
            c.distance_band_m, s.code AS store, s.name AS store_name, s.address AS store_address
@@ -184,7 +184,7 @@ async def answer_batch(
     batch = _Batch(locked, {} if sight is None else sight.standings)
     brand, here = locked.row.brand_id, locked.row.room_id
     ours = [claim for claim in claims if claim.brand == brand and (claim.room is None or claim.room == here)]
-    batch.recall(await session.execute(_FORMER, {"campaign": locked.row.campaign_id, "viewers": _viewers(ours)}))
+    batch.recall(await session.execute(FORMER, {"campaign": locked.row.campaign_id, "viewers": _viewers(ours)}))
     waiting = batch.sift(ours)
     if waiting:
         batch.left = await stores_left(session, locked, [] if sight is None else sight.stores)

@@ -256,16 +256,16 @@ async def write(
     wanted: Iterable[Wanted],
     actor: UUID | None = None,
     *,
-    piece: int = PIECE,
+    piece: int | None = None,
 ) -> list[CouponCard | None]:
     """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
-    of ``locked``. ``actor`` is who granted them, if that was a person. Each ``piece`` of ``wanted`` is only asked for
-    while the one before is written: a generator decides meanwhile.
+    of ``locked``. ``actor`` is who granted them, if that was a person. Each ``piece`` of ``wanted`` (None: of the usual
+    size) is only asked for while the one before is written: a generator decides meanwhile.
     """
     taken: list[Wanted] = []
-    pieces = _pieces(wanted, piece, taken)
+    pieces = _pieces(wanted, piece or PIECE, taken)
     if (first := next(pieces, None)) is None:
         return []
     attempt = await session.begin_nested()
