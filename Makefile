@@ -71,7 +71,7 @@ bench-drop: install ## a push drop to 100,000 viewers, beside one query a viewer
 bench-nearby: install ## fixes matched to 25,000 stores in memory, and PostGIS; QUICK=1 likewise
 	@$(COUPON_BENCH) nearby
 
-bench-report: ## write the latest results into docs/performance.md, and its picture
+bench-report: ## write the latest results into docs/performance.md, and its pictures
 	@.venv/bin/python -m loadtest.bench.report
 
 lock: ## write the lock files anew from pyproject.toml

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -35,10 +36,13 @@ from kernel.ids import new_ids
 from kernel.outbox import emit_all
 from kernel.tasks import meanwhile
 
+Named = dict[UUID, Sequence[str]]
+"""Code, name and address of stores, as cards show them."""
+
 GRANTS_A_ROW = 500
 """Grants told by one outbox row: some 150 kB of JSON."""
-PIECE = 1000
-"""Coupons that one statement writes: meanwhile the next ones are made, and what was written is put into words."""
+PIECE = 500
+"""Coupons that one statement writes: meanwhile their cards are made, and the next ones are decided."""
 
 
 class Wanted(NamedTuple):
@@ -80,8 +84,7 @@ class Locked:
     """A drop and its campaign as they are while this transaction holds their rows."""
 
     row: Row[Any]
-    named: dict[UUID, Sequence[str]] = field(default_factory=dict, init=False, repr=False)
-    """Code, name and address of stores that were asked about."""
+    named: Named = field(default_factory=dict, init=False, repr=False)
     _terms: dict[int | None, str] = field(default_factory=dict, init=False, repr=False)
 
     def terms(self, amount_fen: int | None) -> str:
@@ -214,13 +217,16 @@ async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UU
         "campaign": row.campaign_id,
         "brand": row.brand_id,
         "all_stores": row.all_stores,
+        "quota": row.store_quota,
         "at": locked.at,
     }
-    left: dict[UUID, int | None] = {}
-    for store, known, store_left, *named in (await session.execute(statements.LEFT, values)).all():
-        # A store that has given none yet has no row, and all of its quota.
-        left[store] = store_left if known else row.store_quota
-        locked.named[store] = named
+    # A store that has given none yet has all of its quota.
+    left: dict[UUID, int | None] = dict.fromkeys(stores, row.store_quota)
+    for store, giving, known, quota_left in (await session.execute(statements.SPECIAL, values)).all():
+        if not giving:
+            del left[store]
+        elif known:
+            left[store] = quota_left
     return left
 
 
@@ -233,6 +239,11 @@ def array_of(values: Iterable[object]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
+def _quoted(text: str | None) -> str:
+    """A text from outside as an element of ``array_of``."""
+    return "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def array(name: str, ids: Iterable[UUID]) -> Any:
     """``ids`` as a parameter of a composed statement."""
     # One parameter keeps the statement's text the same for every batch, so that its plan is found again.
@@ -240,50 +251,73 @@ def array(name: str, ids: Iterable[UUID]) -> Any:
 
 
 async def write(
-    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None = None
+    session: AsyncSession,
+    locked: Locked,
+    wanted: Iterable[Wanted],
+    actor: UUID | None = None,
+    *,
+    piece: int | None = None,
 ) -> list[CouponCard | None]:
     """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
-    of ``locked``. ``actor`` is who granted them, if that was a person.
+    of ``locked``. ``actor`` is who granted them, if that was a person. Each ``piece`` of ``wanted`` (None: of the usual
+    size) is only asked for while the one before is written: a generator decides meanwhile.
     """
-    if not wanted:
+    taken: list[Wanted] = []
+    pieces = _pieces(wanted, piece or PIECE, taken)
+    if (first := next(pieces, None)) is None:
         return []
-    if unknown := {want.store for want in wanted} - locked.named.keys():
-        rows = (await session.execute(statements.STORES, {"stores": array_of(unknown)})).all()
-        locked.named.update((store, named) for store, *named in rows)
     attempt = await session.begin_nested()
     try:
-        cards, events = await _write(session, locked, wanted, actor)
+        cards = await _write(session, locked, first, pieces, actor)
     except IntegrityError:
         await attempt.rollback()
-        made = _Made(locked, wanted, actor)
+        list(pieces)  # what was not asked for yet
+        made = await _make(session, locked, taken, actor)
         kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
         cards = [card if card.id in kept else None for card in made.cards()]
-        events = _told(locked, wanted, cards)
     else:
         await attempt.commit()
-    await _count(session, locked, [want.store for want, card in zip(wanted, cards, strict=True) if card is not None])
+    granted = [Grant(want.viewer, card) for want, card in zip(taken, cards, strict=True) if card is not None]
+    stores = [want.store for want, card in zip(taken, cards, strict=True) if card is not None]
+    async with meanwhile(_count(session, locked, stores)):
+        events = [msgspec.Raw(msgspec.json.encode(event)) for event in _issued(locked.row.drop_id, granted)]
     await emit_all(session, locked.row.room_id, [("coupons.issued", event) for event in events])
     return cards
 
 
 async def _write(
-    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None
-) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
-    """Write ``wanted``, all of them or an IntegrityError; the coupons, and the payloads of the events about them."""
-    pieces = [wanted[start : start + PIECE] for start in range(0, len(wanted), PIECE)]
+    session: AsyncSession,
+    locked: Locked,
+    first: list[Wanted],
+    pieces: Iterator[list[Wanted]],
+    actor: UUID | None,
+) -> list[CouponCard | None]:
+    """Write ``first`` and ``pieces``, all of them or an IntegrityError; their coupons."""
     cards: list[CouponCard | None] = []
-    events: list[msgspec.Raw] = []
-    made = _Made(locked, pieces[0], actor)
-    for place, piece in enumerate(pieces):
+    piece: list[Wanted] | None = first
+    while piece is not None:
+        made = await _make(session, locked, piece, actor)
         async with meanwhile(session.execute(statements.WRITE, made.values)):
-            here = made.cards()
-            events += _told(locked, piece, here)
-            cards += here
-            if place + 1 < len(pieces):
-                made = _Made(locked, pieces[place + 1], actor)
-    return cards, events
+            cards += made.cards()
+            piece = next(pieces, None)
+    return cards
+
+
+def _pieces(wanted: Iterable[Wanted], size: int, taken: list[Wanted]) -> Iterator[list[Wanted]]:
+    """``wanted`` in pieces, each of which is added to ``taken`` when it is asked for."""
+    rest = iter(wanted)
+    while piece := list(islice(rest, size)):
+        taken += piece
+        yield piece
+
+
+async def _make(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None) -> "_Made":
+    if unknown := {want.store for want in wanted} - locked.named.keys():
+        rows = (await session.execute(statements.STORES, {"stores": array_of(unknown)})).all()
+        locked.named.update((store, named) for store, *named in rows)
+    return _Made(locked, wanted, actor)
 
 
 async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> None:
@@ -300,11 +334,6 @@ async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) 
         "quota": row.store_quota,
     }
     await session.execute(statements.COUNT, values)
-
-
-def _told(locked: Locked, wanted: Sequence[Wanted], cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
-    grants = [Grant(want.viewer, card) for want, card in zip(wanted, cards, strict=True) if card is not None]
-    return [msgspec.Raw(msgspec.json.encode(event)) for event in _issued(locked.row.drop_id, grants)]
 
 
 class _Made:
@@ -330,7 +359,9 @@ class _Made:
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
             "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts) if tiers else "{}",
-            "keys": [want.key for want in wanted] if any(want.key is not None for want in wanted) else [],
+            "keys": array_of(_quoted(want.key) for want in wanted)
+            if any(want.key is not None for want in wanted)
+            else "{}",
             "brand": row.brand_id,
             "campaign": row.campaign_id,
             "drop": row.drop_id,
@@ -390,6 +421,7 @@ async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]
     if decided:
         values = {
             "drop": locked.row.drop_id,
+            "n": len(decided),
             "viewers": array_of(d.viewer for d in decided),
             "stores": array_of(d.store for d in decided),
             "reasons": array_of(d.reason for d in decided),

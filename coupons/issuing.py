@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from coupons.cards import CouponCard
 from coupons.claiming import Answer, Claim, NotYet, answer_batch, look
+from coupons.granting import Named
 from geo.catchments import Catchments
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
@@ -38,6 +39,8 @@ AHEAD = 2
 """Of these, of one drop: while one batch is written, the places of the next are looked up. They are decided one after
 the other, so the claims of a drop are answered in the order they came."""
 BATCH_TIMEOUT_SECONDS = 10.0
+NAMED_SECONDS = 10.0
+"""How long a store's name and address are remembered: a card may show what it was called until so long ago."""
 
 CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
 BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time from lock to commit of a batch", registry=REGISTRY)
@@ -86,6 +89,8 @@ class Issuer:
         self._lines: dict[UUID, _Line] = {}
         self._ready: asyncio.Queue[UUID] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
+        self._named: Named = {}
+        self._named_until = 0.0
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -149,25 +154,24 @@ class Issuer:
             await asyncio.sleep(LINGER_SECONDS if len(line.waiting) < BATCH else 0)
             batch = _next_of(line.waiting)
             before, line.last = line.last, asyncio.get_running_loop().create_future()
-            decided = line.last
             line.called = False
             line.under_way += 1
             self._call(drop, line)
             try:
-                await self._answer(drop, batch, before)
+                await self._answer(drop, batch, before, line.last)
             finally:
-                decided.set_result(None)
                 line.under_way -= 1
                 self._call(drop, line)
                 if not line.waiting and not line.under_way:
                     self._lines.pop(drop, None)
 
-    async def _answer(self, drop: UUID, batch: list[_Waiting], before: asyncio.Future[None] | None) -> None:
+    async def _answer(
+        self, drop: UUID, batch: list[_Waiting], before: asyncio.Future[None] | None, decided: asyncio.Future[None]
+    ) -> None:
         BATCH_SIZE.observe(len(batch))
         answers: list[Answer] = ["unavailable"] * len(batch)
         try:
-            decided = await self._decide(drop, [waiting.claim for waiting in batch], before)
-            answers = decided
+            answers = await self._decide(drop, [waiting.claim for waiting in batch], before)
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
             defect = isinstance(error, DBAPIError) and not error.connection_invalidated
@@ -178,7 +182,8 @@ class Issuer:
             # A defect met by this batch must not end the worker and so silence everybody else.
             log.exception("claims_failed", drop=str(drop), claims=len(batch))
         finally:
-            # Also when cancelled: nobody waits for ever.
+            # Also when cancelled: nobody waits for ever. First the next batch, which locks while these are answered.
+            decided.set_result(None)
             self._reply(zip(batch, answers, strict=True))
 
     async def _decide(self, drop: UUID, claims: list[Claim], before: asyncio.Future[None] | None) -> list[Answer]:
@@ -188,7 +193,13 @@ class Issuer:
                 await asyncio.wait([before])
             with BATCH_SECONDS.time():
                 async with transaction(self._sessions) as session:
-                    return await answer_batch(session, drop, claims, sight)
+                    return await answer_batch(session, drop, claims, sight, self._names())
+
+    def _names(self) -> Named:
+        now = asyncio.get_running_loop().time()
+        if now >= self._named_until:
+            self._named, self._named_until = {}, now + NAMED_SECONDS
+        return self._named
 
     def _reply(self, answers: Iterable[tuple[_Waiting, Answer]]) -> None:
         outcomes: Tally[str] = Tally()

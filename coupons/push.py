@@ -7,7 +7,8 @@ once only share the work.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -30,7 +31,7 @@ HOLDS = ("campaign_state", "not_started", "quiet_hours")
 _AREA = text(
     """
     SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
-           clock_timestamp() AS at
+           clock_timestamp() AS at, c.issued, d.decided
     FROM drops d JOIN campaigns c ON c.id = d.campaign_id
     WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'push'
     """
@@ -81,12 +82,27 @@ _MATCHED = text(
 _MATCH_AGAIN = text("UPDATE drops SET match_again = true WHERE id = :drop AND NOT match_again AND state = 'open'")
 
 
+class _Tally(NamedTuple):
+    """How many coupons the campaign had issued, and how many decisions the drop had written. Both only grow."""
+
+    issued: int
+    decided: int
+
+
+class _Found(NamedTuple):
+    """Who was matched, and how it stood just before."""
+
+    matches: list[Match]
+    before: _Tally
+
+
 class _Done(NamedTuple):
     """How many were granted, and how it stands: sold out, over, or held until the campaign gives coupons again.
-    ``left``: somebody was not decided about and shall be matched again."""
+    ``decided`` counts the decisions written; ``left``: somebody was not decided about and shall be matched again."""
 
     granted: int
     state: Literal["open", "sold_out", "over", "held"] = "open"
+    decided: int = 0
     left: bool = False
 
 
@@ -144,13 +160,16 @@ async def grant_everywhere(sessions: Sessions, arrivals: Sequence[tuple[UUID, UU
 
 async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Done:
     total, left = 0, True
-    while left and (found := await _matches(sessions, drop, viewers)):
+    while left and (found := await _matches(sessions, drop, viewers)).matches:
         done, left = _Done(0), False
-        for start in range(0, len(found), CHUNK):
-            chunk = found[start : start + CHUNK]
+        # A campaign that had issued nothing, and to which only this run adds: then nobody need be looked at again.
+        ours = None if found.before.issued else found.before
+        for start in range(0, len(found.matches), CHUNK):
+            chunk = found.matches[start : start + CHUNK]
             async with transaction(sessions) as session:
-                done = await _grant_chunk(session, drop, chunk, sold_out=done.state == "sold_out")
+                done = await _grant_chunk(session, drop, chunk, ours, sold_out=done.state == "sold_out")
             total += done.granted
+            ours = ours and _Tally(ours.issued + done.granted, ours.decided + done.decided)
             left |= done.left
             if done.state in ("over", "held"):
                 return _Done(total, done.state)
@@ -159,39 +178,60 @@ async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None)
     return _Done(total)
 
 
-async def _matches(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> list[Match]:
+async def _matches(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Found:
     async with sessions() as session:
         row = (await session.execute(_AREA, {"drop": drop})).one_or_none()
-        return [] if row is None else await match(session, Area(**row._mapping), drop=drop, viewers=viewers)
+        if row is None:
+            return _Found([], _Tally(0, 0))
+        *where, issued, decided = row
+        asked = drop if decided else None  # a drop that has decided about nobody need not be asked
+        return _Found(await match(session, Area(*where), drop=asked, viewers=viewers), _Tally(issued, decided))
 
 
-async def _grant_chunk(session: AsyncSession, drop: UUID, chunk: Sequence[Match], *, sold_out: bool) -> _Done:
-    """Decide about ``chunk`` in one transaction. ``sold_out`` in this run: only note who missed it."""
+async def _grant_chunk(
+    session: AsyncSession, drop: UUID, chunk: Sequence[Match], ours: _Tally | None, *, sold_out: bool
+) -> _Done:
+    """Decide about ``chunk`` in one transaction. ``sold_out`` in this run: only note who missed it.
+
+    ``ours`` is the tally as it is if nobody in ``chunk`` had a coupon when they were matched, and nobody but this run
+    has granted or decided anything since; None if somebody may have had one.
+    """
     locked = await lock(session, drop)
     if locked is None:
         return _Done(0, "over")
     if sold_out:
         await note(session, locked, [Decided(m.viewer, m.store, "sold_out", m.distance_m) for m in chunk])
-        return _Done(0, "sold_out")
+        return _Done(0, "sold_out", len(chunk))
     if (closed := locked.closed()) is not None:
         return _Done(0, "held" if closed in HOLDS else "over")
     if locked.left > 0 and 0 in (locked.left_today, locked.left_of_minute):
         return _Done(0, "held")
-    values = {"drop": drop, "campaign": locked.row.campaign_id, "viewers": array_of(m.viewer for m in chunk)}
-    changed = {row.viewer_id: row for row in (await session.execute(_CHANGED, values)).all()}
+    changed = await _changed(session, locked, chunk, ours)
     quotas = await _quotas(session, locked)
     histories = await locked.histories(session, (m.viewer for m in chunk))
-    wanted, decided = _decide(locked, chunk, changed, quotas, histories)
-    cards = await write(session, locked, wanted)
+    deciding = _Deciding(locked, changed, quotas, histories)
+    cards = await write(session, locked, deciding.about(chunk))
     # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
-    lost = [want for want, card in zip(wanted, cards, strict=True) if card is None]
-    decided += [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
+    lost = [want for want, card in zip(deciding.wanted, cards, strict=True) if card is None]
+    decided = deciding.decided + [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
     await note(session, locked, decided)
     await reviews.file(session, locked, decided)
-    granted = len(wanted) - len(lost)
-    settled = granted + len(decided) + sum(now.decided is True for now in changed.values())
+    granted = len(cards) - len(lost)
+    written = granted + len(decided)
+    settled = written + sum(now.decided is True for now in changed.values())
     sold_out = await tell_stock(session, locked, granted)
-    return _Done(granted, "sold_out" if sold_out else "open", settled < len(chunk))
+    return _Done(granted, "sold_out" if sold_out else "open", written, settled < len(chunk))
+
+
+async def _changed(
+    session: AsyncSession, locked: Locked, chunk: Sequence[Match], ours: _Tally | None
+) -> dict[UUID, Row[tuple[UUID, bool, int]]]:
+    """Whom of ``chunk`` the drop has decided about since the match, and who has coupons of the campaign."""
+    row = locked.row
+    if ours == _Tally(row.campaign_issued, row.drop_decided):
+        return {}
+    values = {"drop": row.drop_id, "campaign": row.campaign_id, "viewers": array_of(m.viewer for m in chunk)}
+    return {now.viewer_id: now for now in (await session.execute(_CHANGED, values)).all()}
 
 
 async def _quotas(session: AsyncSession, locked: Locked) -> dict[UUID, int]:
@@ -201,42 +241,49 @@ async def _quotas(session: AsyncSession, locked: Locked) -> dict[UUID, int]:
     return dict(rows.all())
 
 
-def _decide(
-    locked: Locked,
-    chunk: Sequence[Match],
-    changed: dict[UUID, Row[tuple[UUID, bool, int]]],
-    quotas: dict[UUID, int],
-    histories: Histories,
-) -> tuple[list[Wanted], list[Decided]]:
-    """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass, those
-    for whom the minute or the day has none left for the next one."""
-    periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
-    left_now = min(periods, default=None)
-    wanted: list[Wanted] = []
-    decided: list[Decided] = []
-    left_unreserved = locked.left_unreserved
-    for viewer, store, distance, tier, doubt in chunk:
-        now = changed.get(viewer)
-        if now is not None and now.decided:
-            continue
-        has = 0 if now is None else now.held
-        had = histories.get(viewer, rules.NEWCOMER)
-        reason = rules.barred(locked.limits, tier=tier, held=has, history=had)
-        reason = reason or rules.passed_over(locked.limits, viewer, doubt)
-        reason = reason or rules.exhausted(len(wanted), left=left_unreserved, left_today=left_now)
-        if reason == "sold_out_today":
-            continue
-        if reason is not None:
-            decided.append(Decided(viewer, store, reason, distance))
-            continue
-        reviewed = rules.to_review(locked.limits, doubt)
-        if locked.row.store_quota is not None:
-            left = quotas.get(store, locked.row.store_quota)
-            if left <= 0:
+@dataclass
+class _Deciding:
+    """What is known when a chunk is decided about, and what comes of it."""
+
+    locked: Locked
+    changed: dict[UUID, Row[tuple[UUID, bool, int]]]
+    quotas: dict[UUID, int]
+    """Of each store that has given some: how many it may still give. Counted down."""
+    histories: Histories
+    wanted: list[Wanted] = field(default_factory=list)
+    decided: list[Decided] = field(default_factory=list)
+
+    def about(self, chunk: Sequence[Match]) -> Iterator[Wanted]:
+        """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass,
+        those for whom the minute or the day has none left for the next one."""
+        locked, wanted, decided = self.locked, self.wanted, self.decided
+        limits, quota = locked.limits, locked.row.store_quota
+        periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
+        left_now = min(periods, default=None)
+        left_unreserved = locked.left_unreserved
+        for viewer, store, distance, tier, doubt in chunk:
+            now = self.changed.get(viewer)
+            if now is not None and now.decided:
                 continue
-            quotas[store] = left - 1 if reviewed is None else left
-        if reviewed is not None:
-            decided.append(Decided(viewer, store, reviewed, distance, doubt))
-            continue
-        wanted.append(Wanted(viewer, has + 1, store, distance, None))
-    return wanted, decided
+            has = 0 if now is None else now.held
+            had = self.histories.get(viewer, rules.NEWCOMER)
+            reason = rules.barred(limits, tier=tier, held=has, history=had)
+            reason = reason or rules.passed_over(limits, viewer, doubt)
+            reason = reason or rules.exhausted(len(wanted), left=left_unreserved, left_today=left_now)
+            if reason == "sold_out_today":
+                continue
+            if reason is not None:
+                decided.append(Decided(viewer, store, reason, distance))
+                continue
+            reviewed = rules.to_review(limits, doubt)
+            if quota is not None:
+                left = self.quotas.get(store, quota)
+                if left <= 0:
+                    continue
+                self.quotas[store] = left - 1 if reviewed is None else left
+            if reviewed is not None:
+                decided.append(Decided(viewer, store, reviewed, distance, doubt))
+                continue
+            want = Wanted(viewer, has + 1, store, distance, None)
+            wanted.append(want)
+            yield want

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons.granting import Area, array, partaking
 from coupons.tables import CampaignStore, DropViewer
-from geo.catchments import Reach, read_stores
+from geo.catchments import Integers, Matches, Reach, read_stores
 from geo.earth import Floats
 from geo.matching import FRESH, MAX_ACCURACY_M, candidates
 from geo.tables import Location, Store
@@ -91,12 +91,17 @@ def _nearest(reach: Reach, fixes: Sequence[Sequence[object]], near_counts: bool)
     return sorted(matches, key=itemgetter(2, 0))
 
 
+def nearest_first(found: Matches, *, near_counts: bool) -> Integers:
+    """Places in the arrays of ``found``: by fix, the nearest store first. ``near_counts=False`` leaves out fixes that
+    are not inside for certain."""
+    kept = np.lexsort((found.distance_m, found.fix))
+    return kept if near_counts else kept[found.inside[kept]]
+
+
 def _of_slice(reach: Reach, places: Floats, start: int, near_counts: bool) -> Iterator[tuple[int, UUID, float]]:
     lng, lat, accuracy = places[start : start + AT_ONCE].T
     found = reach.match(lng, lat, accuracy)
-    kept = np.lexsort((found.distance_m, found.fix))
-    if not near_counts:
-        kept = kept[found.inside[kept]]
+    kept = nearest_first(found, near_counts=near_counts)
     fixes, first = np.unique(found.fix[kept], return_index=True)
     nearest = kept[first]
     stores = found.store[nearest].tolist()

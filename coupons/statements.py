@@ -11,8 +11,9 @@ LOCK = text(
     )
     SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
            d.state AS drop_state, d.end_reason, d.opens_at, d.spread_ms, d.ends_at, d.matched_at,
-           d.stock AS drop_stock, d.minute, d.minute_issued, c.per_minute, c.reserve_percent,
-           c.brand_id, c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
+           d.stock AS drop_stock, d.decided AS drop_decided, c.issued AS campaign_issued,
+           d.minute, d.minute_issued, c.per_minute, c.reserve_percent, c.brand_id,
+           c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
            c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
            c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
            c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
@@ -37,7 +38,7 @@ _STATEMENT = """
             CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
             CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS uuid[]),
             CAST(CAST(:codes AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]),
-            CAST(CAST(:amounts AS text) AS bigint[]), CAST(:keys AS text[])
+            CAST(CAST(:amounts AS text) AS bigint[]), CAST(CAST(:keys AS text) AS text[])
         ) AS w (id, viewer_id, n, store_id, code, band, amount, key)
     ), made AS (
         INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
@@ -77,7 +78,8 @@ COUNT = text(
             day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
         WHERE id = :campaign
     )
-    UPDATE drops SET issued = issued + CAST(:n AS integer), minute = CAST(:minute AS integer),
+    UPDATE drops SET issued = issued + CAST(:n AS integer), decided = decided + CAST(:n AS integer),
+        minute = CAST(:minute AS integer),
         minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END + CAST(:n AS integer)
     WHERE id = :drop
     """
@@ -88,19 +90,25 @@ STORES = text(
     FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
     """
 )
-# `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it.
-LEFT = text(
+# `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it. Most stores are
+# open, take part and have no number of their own: only the others are told.
+SPECIAL = text(
     """
-    SELECT s.id, p.store_id IS NOT NULL, p.quota - p.issued, s.code, s.name, s.address
-    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
-    JOIN stores s ON s.id = w.id AND s.brand_id = :brand
-    LEFT JOIN campaign_stores p ON p.store_id = s.id AND p.campaign_id = :campaign
-    WHERE (s.closed_until IS NULL OR s.closed_until <= :at) AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL)
+    SELECT * FROM (
+        SELECT w.id, s.id IS NOT NULL AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL) AS giving,
+               p.store_id IS NOT NULL AS known, p.quota - p.issued AS quota_left
+        FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
+        LEFT JOIN stores s ON s.id = w.id AND s.brand_id = :brand
+            AND (s.closed_until IS NULL OR s.closed_until <= :at)
+        LEFT JOIN campaign_stores p ON p.store_id = w.id AND p.campaign_id = :campaign
+    ) AS stores
+    WHERE NOT giving OR (known AND (quota_left IS NOT NULL OR CAST(:quota AS integer) IS NOT NULL))
     """
 )
 
 DECIDED = text(
     """
+    WITH counted AS (UPDATE drops SET decided = decided + CAST(:n AS integer) WHERE id = :drop)
     INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
     SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
            w.reason, w.band, :at

@@ -144,6 +144,10 @@ class Drop(Table):
     minute: Mapped[int | None] = mapped_column(comment="push: the newest of its minutes that gave coupons, from 0")
     minute_issued: Mapped[int] = mapped_column(server_default="0", comment="coupons given in `minute`")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    decided: Mapped[int] = mapped_column(
+        server_default="0",
+        comment="decisions written so far: whoever matched before can tell whether there are newer ones",
+    )
 
 
 class DropViewer(Table):

@@ -5,7 +5,7 @@ stores change, while others go on asking the old.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -119,20 +119,6 @@ class Reach:
             depth[here] = self._areas[index].depth(lng[fix[here]], lat[fix[here]])
         kept = depth - accuracy_m[fix] <= 0
         return Matches(fix[kept], store[kept], distance[kept], (depth + accuracy_m[fix] <= 0)[kept])
-
-    def nearest_first(
-        self, lng: Floats, lat: Floats, accuracy_m: Floats, *, near_counts: bool
-    ) -> Iterator[tuple[int, UUID, float]]:
-        """Place of the fix, store, and metres to its door: by fix, the nearest store first. ``near_counts=False``
-        leaves out fixes that are not inside for certain."""
-        found = self.match(lng, lat, accuracy_m)
-        kept = np.lexsort((found.distance_m, found.fix))
-        if not near_counts:
-            kept = kept[found.inside[kept]]
-        for fix, store, distance in zip(
-            found.fix[kept].tolist(), found.store[kept].tolist(), found.distance_m[kept].tolist(), strict=True
-        ):
-            yield fix, self.stores[store], distance
 
     def with_radius(self, radius_m: int) -> "Reach":
         """The same stores, for a campaign of another radius."""

@@ -9,6 +9,9 @@ NAMES = {
     "broadcast": "`websockets.broadcast()`",
     "fastapi": "FastAPI, `send_text` in a loop",
     "socketio": "Socket.IO, room emit",
+    "claims nearcast": "Nearcast, group commit",
+    "claims single": "one statement and one commit a claim",
+    "claims redis": "a Lua script in Redis, AOF always",
 }
 
 
@@ -112,7 +115,69 @@ def _memory(result: dict[str, Any]) -> Figures:
     return Figures("Resident memory of the gateway", ("when", "MiB", "KiB a viewer"), rows)
 
 
+def _claims(result: dict[str, Any]) -> Figures:
+    ratios = {"single": result["vs_single"], "redis": result["vs_redis_lua_aof"]}
+    rows = [
+        [
+            NAMES[f"claims {name}"],
+            f"{found['per_s']:,}",
+            f"{found['p50_ms']:,} / {found['p99_ms']:,}",
+            f"{ratios[name]:.1f} ×" if name in ratios else "",
+        ]
+        for name, found in result["contenders"].items()
+    ]
+    return Figures(
+        f"{result['callers']:,} callers who claim again as soon as they are answered",
+        ("who", "claims/s", "p50/p99 ms", "Nearcast is"),
+        rows,
+        f"CPU time of a claim: {result['python_us']:.0f} µs of Python, the callers' included, and"
+        f" {result['postgres_us']:.0f} µs of PostgreSQL. Oversold: {result['oversold']}. {result['durability']}.",
+    )
+
+
+def _drop(result: dict[str, Any]) -> Figures:
+    rows = [
+        [
+            f"{size['viewers']:,}",
+            f"{size['stores']:,}",
+            f"{size['granted']:,}",
+            f"{size['commit_s']:.1f}",
+            f"{size['seconds']:.1f}",
+            f"{size['per_viewer_s']:.0f}",
+            f"{size['vs_per_viewer']:.1f} ×",
+            f"{size['python_us']:.0f}",
+            f"{size['postgres_us']:.0f}",
+        ]
+        for size in result["sizes"]
+    ]
+    columns = ("viewers", "stores", "coupons", "all committed s", "all on the bus s", "one query a viewer s",
+               "Nearcast is", "Python µs a coupon", "PostgreSQL µs a coupon")  # fmt: skip
+    return Figures("A push drop to everybody in the room, nine in ten of whom stand near a store", columns, rows)
+
+
+def _nearby(result: dict[str, Any]) -> Figures:
+    rows = [
+        [
+            f"{size['stores']:,}",
+            f"{size['memory_per_s']:,}",
+            f"{size['pairs_a_fix']:.1f}",
+            f"{size['postgis_p50_ms']:.2f} / {size['postgis_p99_ms']:.2f}",
+        ]
+        for size in result["sizes"]
+    ]
+    columns = ("stores", "fixes/s in memory", "stores in reach of a fix", "PostGIS p50/p99 ms")
+    return Figures("Fixes matched to stores", columns, rows)
+
+
 def figures(result: dict[str, Any]) -> Figures:
     """The table of ``result``, whichever bench it is of."""
-    make = {"fanout": _fanout, "peak": _peak, "joins": _joins, "memory": _memory}[result["bench"]]
+    make = {
+        "fanout": _fanout,
+        "peak": _peak,
+        "joins": _joins,
+        "memory": _memory,
+        "claims": _claims,
+        "drop": _drop,
+        "nearby": _nearby,
+    }[result["bench"]]
     return make(result)

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
 from world import World, principal
 
-from coupons import drops, ledger, push
+from coupons import drops, granting, ledger, push
 from coupons.cards import DropView
 from coupons.issuing import Issuer
+from coupons.reach import Match
 from coupons.rules import Limits, held_out
 from geo.catchments import Catchments
 from kernel.clock import now
@@ -122,6 +124,32 @@ async def test_a_push_goes_in_chunks_and_tells_each_viewer_once(world: World, mo
         msgspec.json.decode(payload, type=wire.DropStock).left for payload in await _told(world, "coupons.drop_stock")
     ]
     assert stock == [46, 42, 40]
+    await _clean(world)
+
+
+@pytest.mark.parametrize("outcome", ["issued", "refused"])
+async def test_what_was_decided_since_the_match_is_not_decided_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    campaign = await world.campaign(per_viewer=5)
+    drop = await world.drop(campaign, "push")
+    quick, *others = [viewer.subject for viewer in await world.viewers(3)]
+    room_matched = push.match
+
+    async def overtaken(*asked: Any, viewers: Sequence[UUID] | None, **more: Any) -> list[Match]:
+        found = await room_matched(*asked, viewers=viewers, **more)
+        if viewers is None and not await world.scalar("SELECT decided FROM drops"):
+            await world.execute("UPDATE campaigns SET min_tier = :tier", tier=3 if outcome == "refused" else 0)
+            await drops.grant_arrivals(world.kernel.sessions, world.room, [quick])
+            await world.execute("UPDATE campaigns SET min_tier = 0")
+        return found
+
+    monkeypatch.setattr(push, "match", overtaken)
+    assert await drops.run_push(world.kernel.sessions, drop) == 2
+    found = dict(await world.execute("SELECT viewer_id, outcome FROM drop_viewers"))
+    assert found == dict.fromkeys(others, "issued") | {quick: outcome}
+    assert await world.scalar("SELECT decided FROM drops") == 3
+    assert await world.scalar("SELECT count(*) FROM coupons") == 2 + (outcome == "issued")
     await _clean(world)
 
 
@@ -277,7 +305,11 @@ async def test_a_paused_campaign_holds_its_push_until_it_runs_again(world: World
     await _clean(world)
 
 
-async def test_a_coupon_that_the_constraints_refuse_is_the_only_one_that_is_missing(world: World) -> None:
+@pytest.mark.parametrize("piece", [1, 500])
+async def test_a_coupon_that_the_constraints_refuse_is_the_only_one_that_is_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(granting, "PIECE", piece)
     campaign = await world.campaign(per_viewer=5)
     (spoilt,) = await world.viewers(1)
     assert await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push", stock=1)) == 1

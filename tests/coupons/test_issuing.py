@@ -1,16 +1,19 @@
 """Claims by group commit, against a real database."""
 
 import asyncio
+import re
 from collections import deque
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import text
 from world import World
 
 from coupons import issuing, ledger
 from coupons.cards import CouponCard
+from coupons.claiming import FORMER
 from coupons.issuing import Issuer
 from geo.catchments import Catchments
 from kernel.clock import now
@@ -266,3 +269,29 @@ async def test_stopping_answers_whoever_still_waits(world: World) -> None:
 def test_batches_grow_with_the_line_up_to_half_of_it() -> None:
     sizes = {line: len(issuing._next_of(deque([None] * line))) for line in (1, 400, 900, 1_200, 3_000, 20_000)}  # type: ignore[list-item]
     assert sizes == {1: 1, 400: 400, 900: 500, 1_200: 600, 3_000: 1_500, 20_000: 2_000}
+
+
+async def test_what_viewers_have_is_looked_up_one_by_one_however_empty_the_campaign_was_when_it_was_planned(
+    world: World,
+) -> None:
+    statement = FORMER.text.replace(":campaign", "CAST(:campaign AS uuid)")
+    asked = {"campaign": await world.campaign(), "viewers": "{" + ",".join(str(new_id()) for _ in range(500)) + "}"}
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        await world.execute("TRUNCATE coupons CASCADE")
+        async with world.kernel.sessions() as session:
+            await session.execute(text(f"SET LOCAL plan_cache_mode = {mode}"))
+            plan = "\n".join(await session.scalars(text(f"EXPLAIN {statement}"), asked))
+        assert re.search(r"Index Cond: \(\(viewer_id = w.viewer_id\) AND \(campaign_id = ", plan), plan
+        assert "Hash" not in plan and "Merge" not in plan, plan
+
+
+async def test_a_claims_id_may_hold_any_sign(world: World) -> None:
+    drop = await world.drop(await world.campaign(per_viewer=9), stock=9)
+    (viewer,) = await world.viewers(1)
+    keys = ['{"a"', "b\\", "NULL", "c,d}", "\n' é", '\\"']
+    async with Catchments(world.kernel.sessions) as catchments, Issuer(world.kernel.sessions, catchments) as issuer:
+        cards = await asyncio.gather(*(issuer.claim(viewer, world.room, drop, key) for key in keys))
+        again = await asyncio.gather(*(issuer.claim(viewer, world.room, drop, key) for key in keys))
+    assert [card.id for card in again] == [card.id for card in cards]
+    assert {row[0] for row in await world.execute("SELECT claim_key FROM coupons")} == set(keys)
+    await _audited(world)

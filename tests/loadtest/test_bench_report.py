@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtest.bench.picture import LINES, delay_against_viewers
-from loadtest.bench.report import PAGE, replaced
+from loadtest.bench.picture import COST_LINES, LINES, cost_against, delay_against_viewers
+from loadtest.bench.report import BENCHES, PAGE, pictures, replaced
+from loadtest.bench.tables import figures
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,6 +39,24 @@ def test_one_step_is_a_picture_too() -> None:
     assert "<polyline" in delay_against_viewers(STEPS[:1], "")
 
 
+def test_the_growth_of_a_drop_is_shown_along_one_thing_at_a_time() -> None:
+    sizes = [
+        {"viewers": viewers, "stores": stores, "granted": viewers, "commit_s": 1.0, "seconds": seconds,
+         "per_viewer_s": 50.0, "vs_per_viewer": 9.0, "python_us": 20.0, "postgres_us": 30.0}
+        for viewers, stores, seconds in ((1000, 50, 0.04), (4000, 50, 0.2), (100, 50, 0.003), (1000, 900, 0.05))
+    ]  # fmt: skip
+    for key, steps in (("viewers", 3), ("stores", 2)):
+        lines = list(ElementTree.fromstring(cost_against(key, sizes)).iter(f"{SVG}polyline"))
+        assert len(lines) == len(COST_LINES)
+        clock = points(lines[0])
+        assert len(clock) == steps
+        assert [x for x, _ in clock] == sorted(x for x, _ in clock)
+        assert clock[0][1] > clock[-1][1], "a coupon of the biggest took longest, which is higher up"
+    drop = {"bench": "drop", "sizes": sizes}
+    assert [row[:3] for row in figures(drop).rows][1] == ["4,000", "50", "4,000"]
+    assert pictures(drop).keys() == {"drop-against-viewers.svg", "drop-against-stores.svg"}
+
+
 def test_the_page_is_changed_between_the_marks_only() -> None:
     page = "before\n<!-- joins -->\nold\n<!-- /joins -->\nafter\n"
     assert replaced(page, "joins", "new") == "before\n<!-- joins -->\nnew\n<!-- /joins -->\nafter\n"
@@ -47,7 +66,7 @@ def test_the_page_is_changed_between_the_marks_only() -> None:
 
 def test_the_page_has_a_place_for_every_bench() -> None:
     page = (ROOT / PAGE).read_text()
-    for name in ("fanout", "peak", "joins", "memory"):
+    for name in BENCHES:
         assert replaced(page, name, "x")
 
 

@@ -1,5 +1,6 @@
 """A brand of any size in a PostgreSQL of its own: stores, members, and a room full of located viewers."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from kernel.ids import new_id
 from kernel.postgres import create_engine, transaction
 from kernel.process import Kernel
 from kernel.settings import Settings
+from loadtest.bench.machine import cpu_seconds
 
 BRAND = "bench"
 CITIES = ((121.47, 31.23), (116.40, 39.91), (113.26, 23.13), (114.06, 22.55), (104.07, 30.66), (120.16, 30.27))
@@ -164,6 +166,28 @@ async def brand_at_work(settings: Settings, *, stores: int, viewers: int) -> Asy
                 await autocommit.execute(text(f"VACUUM (ANALYZE) {table}"))
         garbage.settle()  # as the gateway and the worker do
         yield BrandAtWork(kernel, guide, room)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """CPU seconds: of this process, and of all of PostgreSQL's that serve it."""
+
+    python: float
+    postgres: dict[int, float]
+
+    @classmethod
+    async def so_far(cls, kernel: Kernel) -> "Spent":
+        """What was used until now."""
+        async with kernel.sessions() as session:
+            pids = await session.scalars(
+                text("SELECT pid FROM pg_stat_activity WHERE backend_type <> 'autovacuum worker'")
+            )
+            return cls(time.process_time(), {pid: cpu_seconds(pid) for pid in pids})
+
+    def per(self, count: int, since: "Spent") -> tuple[float, float]:
+        """Microseconds for each of ``count``: of Python, and of PostgreSQL."""
+        postgres = sum(used - since.postgres.get(pid, 0.0) for pid, used in self.postgres.items())
+        return (self.python - since.python) / count * 1e6, postgres / count * 1e6
 
 
 async def forget_coupons(kernel: Kernel) -> None:

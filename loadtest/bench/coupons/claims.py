@@ -22,7 +22,7 @@ from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.settings import Settings
-from loadtest.bench.coupons.brand import BRAND, BrandAtWork, brand_at_work, forget_coupons, servers_of_its_own
+from loadtest.bench.coupons.brand import BRAND, BrandAtWork, Spent, brand_at_work, forget_coupons, servers_of_its_own
 
 CONNECTIONS = 8
 """Of the peer that commits each claim, and 50 of the one that asks Redis: more made neither faster here."""
@@ -81,6 +81,8 @@ class Round:
     p50_ms: float
     p99_ms: float
     outcomes: Counter[str] = field(default_factory=Counter)
+    cpu_us: tuple[float, float] | None = None
+    """Of Python (callers included) and of PostgreSQL for each claim, where that was asked."""
 
 
 async def _storm(viewers: Sequence[UUID], callers: int, claim: Callable[[UUID], Awaitable[str]]) -> Round:
@@ -121,7 +123,9 @@ async def _nearcast(brand: BrandAtWork, viewers: Sequence[UUID], callers: int) -
                 return refusal.code
             return "issued"
 
+        before = await Spent.so_far(brand.kernel)
         done = await _storm(viewers, callers, claim)
+        done.cpu_us = (await Spent.so_far(brand.kernel)).per(len(viewers), before)
     async with brand.kernel.sessions() as session:
         made = await session.scalar(text("SELECT count(*) FROM coupons WHERE drop_id = :d"), {"d": campaign.drop})
         report = await ledger.audit(session)
@@ -185,6 +189,8 @@ async def measure(plan: Plan) -> dict[str, Any]:
         "p99_ms": round(median(done.p99_ms for done in ours)),
         "callers": plan.callers,
         "viewers": plan.viewers,
+        "python_us": round(median(done.cpu_us[0] for done in ours if done.cpu_us), 1),
+        "postgres_us": round(median(done.cpu_us[1] for done in ours if done.cpu_us), 1),
         "durability": durability,
         "contenders": {
             name: {

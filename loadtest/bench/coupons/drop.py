@@ -16,7 +16,7 @@ from coupons.drops import run_push
 from kernel.ids import new_id
 from kernel.tasks import end
 from live.bus import RedisBus
-from loadtest.bench.coupons.brand import BRAND, BrandAtWork, brand_at_work, forget_coupons, servers_of_its_own
+from loadtest.bench.coupons.brand import BRAND, BrandAtWork, Spent, brand_at_work, forget_coupons, servers_of_its_own
 
 # Nearest store within 3 km of this viewer's fix, and a coupon of it, committed: what a loop over viewers does.
 _PER_VIEWER = """
@@ -39,7 +39,13 @@ FIELDS = ("bench", "viewers", "seconds", "vs_per_viewer")
 class Plan:
     """How much is measured; ``sizes`` are (viewers, stores), of which the first is the one that is reported."""
 
-    sizes: tuple[tuple[int, int], ...] = ((100_000, 500), (10_000, 500), (400_000, 500), (100_000, 25_000))
+    sizes: tuple[tuple[int, int], ...] = (
+        (100_000, 500),
+        (10_000, 500),
+        (400_000, 500),
+        (100_000, 5_000),
+        (100_000, 25_000),
+    )
     peers: int = 3_000
     rounds: int = 3
 
@@ -51,12 +57,13 @@ class Plan:
 
 async def _push(brand: BrandAtWork, viewers: int) -> dict[str, float]:
     """Seconds until everybody in reach has a coupon, and until the bus has all of them; the relay runs beside it, as
-    in the worker."""
+    in the worker. CPU time, the relay's included, for each coupon."""
     campaign = await brand.campaign("push", viewers)
     kernel = brand.kernel
     bus = RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
     relaying = asyncio.create_task(relay.run(kernel.settings, kernel.sessions, bus))
     try:
+        before = await Spent.so_far(kernel)
         began = time.perf_counter()
         granted = await run_push(kernel.sessions, campaign.drop)
         committed = time.perf_counter()
@@ -65,13 +72,15 @@ async def _push(brand: BrandAtWork, viewers: int) -> dict[str, float]:
                 await session.rollback()
                 await asyncio.sleep(0.005)
         told = time.perf_counter()
+        python, postgres = (await Spent.so_far(kernel)).per(granted, before)
     finally:
         await end(relaying)
     async with brand.kernel.sessions() as session:
         report = await ledger.audit(session)
     assert report.ok, report.findings
     assert granted > viewers // 2, "nine in ten stand near a store"
-    return {"granted": granted, "commit_s": committed - began, "seconds": told - began}
+    seconds = {"commit_s": committed - began, "seconds": told - began}
+    return seconds | {"granted": granted, "python_us": python, "postgres_us": postgres}
 
 
 async def _per_viewer(brand: BrandAtWork, viewers: list[UUID]) -> float:
@@ -110,6 +119,8 @@ async def measure(plan: Plan) -> dict[str, Any]:
                 "granted": ours[-1]["granted"],
                 "commit_s": round(median(done["commit_s"] for done in ours), 2),
                 "seconds": round(median(done["seconds"] for done in ours), 2),
+                "python_us": round(median(done["python_us"] for done in ours), 1),
+                "postgres_us": round(median(done["postgres_us"] for done in ours), 1),
                 "per_viewer_s": round(median(theirs), 1),
                 "vs_per_viewer": round(median(b / a["seconds"] for a, b in zip(ours, theirs, strict=True)), 1),
                 "postgis": version,
