@@ -139,12 +139,13 @@ async def answer_batch(session: AsyncSession, drop: UUID, claims: Sequence[Claim
         claim for claim in claims if claim.brand == locked.row.brand_id and claim.room in (None, locked.row.room_id)
     ]
     batch.recall(await session.execute(_FORMER, {"campaign": locked.row.campaign_id, "viewers": _viewers(ours)}))
+    # Also of a drop that is over: whoever retries hears what the claim was told, that somebody looks at it first.
+    batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in ours))
     waiting = batch.sift(ours)
     wanted: list[tuple[Claim, Wanted]] = []
     if waiting:
         batch.left = await stores_left(session, locked, batch.stores(waiting))
         batch.histories = await locked.histories(session, (claim.viewer for claim in waiting))
-        batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in waiting))
         wanted = batch.decide(waiting)
     cards = await write(session, locked, [want for _, want in wanted])
     for (claim, _), card in zip(wanted, cards, strict=True):
@@ -217,7 +218,7 @@ class _Batch:
             elif self._closed is not None:
                 held = self._held.get(claim.viewer, 0)
                 full = self._closed == "sold_out" and held >= self._locked.limits.per_viewer
-                self.answers[identity] = "limit_reached" if full else self._closed
+                self.answers[identity] = "limit_reached" if full else self.reviewed.get(claim.viewer, self._closed)
             else:
                 waiting[identity] = claim
         return list(waiting.values())
