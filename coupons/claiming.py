@@ -185,11 +185,12 @@ async def answer_batch(
     brand, here = locked.row.brand_id, locked.row.room_id
     ours = [claim for claim in claims if claim.brand == brand and (claim.room is None or claim.room == here)]
     batch.recall(await session.execute(FORMER, {"campaign": locked.row.campaign_id, "viewers": _viewers(ours)}))
+    # Also of a drop that is over: whoever retries hears what the claim was told, that somebody looks at it first.
+    batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in ours))
     waiting = batch.sift(ours)
     if waiting:
         batch.left = await stores_left(session, locked, [] if sight is None else sight.stores)
         batch.histories = await locked.histories(session, (claim.viewer for claim in waiting))
-        batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in waiting))
     cards = await write(session, locked, batch.decide(waiting), piece=max(PIECE_AT_LEAST, len(waiting) // PIECES))
     batch.grant(cards)
     await note(session, locked, batch.decided)
@@ -263,7 +264,7 @@ class _Batch:
             elif self._closed is not None:
                 held = self._held.get(claim.viewer, 0)
                 full = self._closed == "sold_out" and held >= self._locked.limits.per_viewer
-                self.answers[identity] = "limit_reached" if full else self._closed
+                self.answers[identity] = "limit_reached" if full else self.reviewed.get(claim.viewer, self._closed)
             else:
                 waiting[identity] = claim
         return list(waiting.values())

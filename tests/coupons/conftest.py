@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from crms import Crm, listening
 from tills import Tills, open_tills
 from world import SIGNER_SEED, World, make_world
 
@@ -24,3 +25,9 @@ def signer() -> Signer:
 async def tills(world: World, signer: Signer) -> AsyncIterator[Tills]:
     async with open_tills(world, signer) as opened:
         yield opened
+
+
+@pytest.fixture
+async def crm() -> AsyncIterator[Crm]:
+    async with listening() as running:
+        yield running

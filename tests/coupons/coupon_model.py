@@ -15,8 +15,9 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from sqlalchemy import text
-from world import SIGNER_SEED, World, make_world
+from world import BRAND, SIGNER_SEED, World, make_world
 
+from app import privacy
 from coupons import campaigns, codes, drops, ledger, redemption
 from coupons.codes import Signer
 from coupons.issuing import Issuer
@@ -34,6 +35,19 @@ PLACES = (0.0, 400.0, 1_600.0, 20_000.0)
 """Metres north of S1; the last one is out of everybody's reach."""
 REACH_M = 3_000
 VIEWERS = 4
+TRACES = tuple(
+    f"SELECT '{table}.{column}' FROM {table} WHERE {column} = :member"
+    for table, column in (
+        ("members", "id"),
+        ("coupons", "viewer_id"),
+        ("drop_viewers", "viewer_id"),
+        ("reviews", "viewer_id"),
+        ("visits", "viewer_id"),
+        ("locations", "viewer_id"),
+        ("attendance", "viewer_id"),
+    )
+)
+"""Where a member's id stands; after an erasure, nowhere."""
 
 
 class House:
@@ -94,6 +108,8 @@ class ModelCoupon:
     store: str
     drop: UUID
     state: str = "issued"
+    over: bool = False
+    """Its owner was erased before it was used: no till takes it any more."""
 
 
 @dataclass
@@ -126,6 +142,7 @@ class CouponMachine(RuleBasedStateMachine):
         self.given: dict[UUID, ModelCoupon] = {}
         self.answers: dict[tuple[UUID, UUID, str], UUID] = {}
         self.used: dict[tuple[str, str], ModelUse] = {}
+        self.erased: set[UUID] = set()
         self.house.run(self._begin(stock, quota, per_viewer))
 
     async def _begin(self, stock: int, quota: int | None, per_viewer: int) -> None:
@@ -313,6 +330,7 @@ class CouponMachine(RuleBasedStateMachine):
                 assert found == "idempotency_mismatch"
             return multiple()
         refused = {"redeemed": "already_redeemed", "expired": "coupon_expired"}.get(model.state)
+        refused = refused or ("coupon_expired" if model.over else None)
         refused = refused if store == model.store else "wrong_store"
         if refused is not None:
             assert found == refused
@@ -354,6 +372,29 @@ class CouponMachine(RuleBasedStateMachine):
             done += 1
         return int(await self.world.scalar(mine, campaign=self.campaign)) - int(before)
 
+    @rule(number=st.integers(0, VIEWERS - 1), looked_again=st.booleans())
+    def erase(self, number: int, looked_again: bool) -> None:
+        """Somebody is erased, and somebody new comes to where they stood."""
+        gone = self.viewers[number].subject
+        assert self.house.run(self.house.do(privacy.erase, BRAND, gone, now())) is True
+        assert self.house.run(self.house.do(privacy.erase, BRAND, gone, now())) is False, "doing it again does nothing"
+        if looked_again:
+            kernel = self.world.kernel
+            self.house.run(privacy.sweep(kernel.sessions, kernel.redis, now() + timedelta(hours=1)))
+        self.erased.add(gone)
+        self.house.run(self._replace(number, gone))
+
+    async def _replace(self, number: int, gone: UUID) -> None:
+        left = [coupon for coupon in self.given.values() if coupon.viewer == gone]
+        for coupon in left:
+            coupon.viewer = await self.world.scalar("SELECT viewer_id FROM coupons WHERE id = :id", id=coupon.id)
+            coupon.over = coupon.state == "issued"
+        assert len({coupon.viewer for coupon in left}) <= 1, "what one person had stays one person's"
+        for drop in self.drops.values():
+            drop.decided.discard(gone)
+        (self.viewers[number],) = await self.world.viewers(1, north_m=None)
+        await self._stand(self.viewers[number], self.places.pop(gone))
+
     # ---- what must hold after each of it
 
     @invariant()
@@ -380,12 +421,19 @@ class CouponMachine(RuleBasedStateMachine):
                 mine,
             )
             assert all(self.quotas[code] == quota for code, quota in shares)
-            found = await session.execute(text("SELECT id, state FROM coupons WHERE campaign_id = :campaign"), mine)
+            found = await session.execute(
+                text("SELECT id, state, viewer_id FROM coupons WHERE campaign_id = :campaign"), mine
+            )
             assert tuple(campaign) == (self.stock, len(self.given), self.returned, self.state)
             assert {row.id: tuple(row)[1:] for row in found_drops} == {
                 drop: (model.issued, model.stock, model.end_reason) for drop, model in self.drops.items()
             }
-            assert dict(found.all()) == {coupon.id: coupon.state for coupon in self.given.values()}
+            assert {row.id: (row.state, row.viewer_id) for row in found} == {
+                coupon.id: (coupon.state, coupon.viewer) for coupon in self.given.values()
+            }
+            for gone in self.erased:
+                traces = await session.scalars(text(" UNION ALL ".join(TRACES)), {"member": gone})
+                assert traces.all() == []
             assert (await ledger.audit(session)).findings == []
 
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from coupons import granting, ledger, rules
+from coupons import granting, ledger, privacy, rules
 from kernel.settings import Settings
 
 _QUIETLY = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -57,6 +57,15 @@ def _expiry_writes_no_line(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledger, "_EXPIRE", text(sweep))
 
 
+def _coupons_outlive_their_owner(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(privacy, "_COUPONS", text(str(privacy._COUPONS).replace("least(valid_until, :at)", "valid_until")))
+
+
+def _coupons_keep_the_name(patch: pytest.MonkeyPatch) -> None:
+    keep = "UPDATE coupons SET claim_key = NULL, viewer_id = :pseudonym WHERE viewer_id = :member AND :at IS NULL"
+    patch.setattr(privacy, "_COUPONS", text(keep.replace(":at", "CAST(:at AS timestamptz)")))
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize(
     "fault",
@@ -65,6 +74,8 @@ def _expiry_writes_no_line(patch: pytest.MonkeyPatch) -> None:
         _stock_is_forgotten,
         _pause_is_forgotten,
         _expiry_writes_no_line,
+        _coupons_outlive_their_owner,
+        _coupons_keep_the_name,
     ],
 )
 def test_a_fault_is_found(house: House, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:

@@ -94,6 +94,42 @@ async def test_a_doubtful_claim_waits_and_its_retry_finds_what_was_approved(worl
     assert (mine.state, mine.coupon, mine.until) == ("granted", card.id, None)
 
 
+async def test_a_claim_retried_after_the_drop_hears_what_it_heard_while_its_review_is_open(
+    world: World, issuer: Issuer
+) -> None:
+    (doubtful,), (stranger,) = await world.viewers(1, doubt="jumped"), await world.viewers(1)
+    drop = await world.drop(await world.campaign(doubt="review"))
+    assert await _claim(issuer, world, drop, doubtful) == "under_review"
+    over = {
+        "UPDATE campaigns SET state = 'paused'": "campaign_state",
+        "UPDATE drops SET ends_at = now()": "ended",
+        "UPDATE drops SET state = 'ended', end_reason = 'sold_out'": "sold_out",
+        "UPDATE drops SET end_reason = 'stopped'": "ended",
+    }
+    for change, refused in over.items():
+        await world.execute(change)
+        assert await _claim(issuer, world, drop, stranger) == refused
+        assert await _claim(issuer, world, drop, doubtful) == "under_review", refused
+    await world.execute("UPDATE campaigns SET state = 'running'")
+    (review,) = await _open(world)
+    granted = await _approve(world, review.id)
+    assert isinstance(granted, reviews.Review)
+    card = await _claim(issuer, world, drop, doubtful)
+    assert isinstance(card, CouponCard)
+    assert card.id == granted.coupon
+
+
+async def test_a_claim_retried_after_the_drop_hears_that_it_was_declined(world: World, issuer: Issuer) -> None:
+    (doubtful,) = await world.viewers(1, doubt="jumped")
+    drop = await world.drop(await world.campaign(doubt="review"))
+    assert await _claim(issuer, world, drop, doubtful) == "under_review"
+    async with transaction(world.kernel.sessions) as session:
+        await drops.end_drop(session, world.ops, drop)
+    (review,) = await _open(world)
+    await _decline(world, review.id)
+    assert await _claim(issuer, world, drop, doubtful) == "suspect"
+
+
 async def test_what_is_declined_stays_so_whatever_the_viewer_sends(world: World, issuer: Issuer) -> None:
     (doubtful,) = await world.viewers(1, doubt="jumped")
     drop = await world.drop(await world.campaign(doubt="review"))

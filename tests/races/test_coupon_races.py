@@ -198,17 +198,23 @@ async def test_a_coupon_taken_back_used_and_expired_at_once_is_one_of_these(
     assert await _states(world) == (state, ["issue", "redeem", "reverse", *last])
 
 
-@pytest.mark.deep
-async def test_two_processes_of_sweeps_expire_each_coupon_once_and_return_it_once(world: World, race: Race) -> None:
-    campaign = await world.campaign(stock=200, store_quota=200, return_expired=True)
-    drop = await world.drop(campaign, "push", stock=200)
-    await world.viewers(120)
-    assert await drops.run_push(world.kernel.sessions, drop) == 120
+@pytest.mark.parametrize("coupons", [30, pytest.param(600, marks=pytest.mark.deep)])
+async def test_two_processes_of_sweeps_expire_each_coupon_once_and_return_it_once(
+    world: World, race: Race, coupons: int
+) -> None:
+    campaign = await world.campaign(stock=coupons, store_quota=coupons, return_expired=True)
+    drop = await world.drop(campaign, "push", stock=coupons)
+    await world.viewers(coupons)
+    assert await drops.run_push(world.kernel.sessions, drop) == coupons
     late = await world.scalar("SELECT max(valid_until) + interval '30 days' FROM coupons")
     for _ in range(2):
         await race.enter({"do": "expire", "moment": late.isoformat(), "times": 4, "chunk": 7})
-    assert sum(int(n) for process in await race.go() for n in process) == 120
-    assert await world.execute("SELECT stock, issued, returned FROM campaigns") == [(320, 120, 120)]
+    assert sum(int(n) for process in await race.go() for n in process) == coupons
+    assert await world.execute("SELECT stock, issued, returned FROM campaigns") == [(2 * coupons, coupons, coupons)]
+    assert await world.execute("SELECT quota, issued, returned FROM campaign_stores") in (
+        [],
+        [(2 * coupons, coupons, coupons)],
+    )
 
 
 async def test_a_coupon_expires_or_is_used_and_never_both(world: World, race: Race) -> None:
