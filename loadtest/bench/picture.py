@@ -17,7 +17,7 @@ BUDGET_MS = 250
 _TICKS = (1, 2, 5)
 
 
-def _nice(highest: float) -> float:
+def nice(highest: float) -> float:
     """The round number at or above ``highest`` at which the axis ends."""
     for power in range(6):
         for tick in _TICKS:
@@ -61,7 +61,7 @@ def _labels(steps: Sequence[dict[str, Any]], y: Callable[[float], float]) -> lis
 def delay_against_viewers(steps: Sequence[dict[str, Any]], caption: str) -> str:
     """The steps of a ``peak`` result as an SVG document."""
     viewers = [step["viewers"] for step in steps]
-    top = _nice(max([BUDGET_MS, *(step[key] for step in steps for key, *_ in LINES)]))
+    top = nice(max([BUDGET_MS, *(step[key] for step in steps for key, *_ in LINES)]))
     low, high = log10(min(viewers)), log10(max(viewers))
 
     def x(count: float) -> float:
