@@ -245,6 +245,8 @@ class Receiver:
                 crowd.hear(viewer, buffer, start, stop, now)
             elif opcode == frames.PING:
                 viewer.send(bytes(buffer[start:stop]), frames.PONG)
+            elif opcode == frames.CLOSE:
+                viewer.send(bytes(buffer[start:stop]), frames.CLOSE)  # the server then ends the connection
         return rest
 
     # ---- is it the bottleneck? -------------------------------------------------------------------------------------
