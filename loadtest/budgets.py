@@ -43,7 +43,9 @@ class Line:
         return (low is None or self.seen >= low) and (high is None or self.seen <= high)
 
     def __str__(self) -> str:
-        seen = "nothing to judge it by" if self.seen is None else f"{self.seen:.4g}"
+        seen = "nothing to judge it by" if self.seen is None else f"{self.seen:,.0f}"
+        if self.seen is not None and self.seen < 100:
+            seen = f"{self.seen:.4g}"
         return f"{'PASS' if self.held else 'FAIL'}  {self.budget.figure:<20} {self.budget.says():>10}   seen: {seen}"
 
 

@@ -13,10 +13,19 @@ COLOURS = ("#047857", "#b45309", "#1d4ed8", "#be185d", "#6d28d9", "#0e7490", "#4
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name (HTML), and points of seconds and value; None leaves a gap."""
+    """A line: its name (HTML), and points of seconds and value; None leaves a gap.
+
+    Lines of one ``colour`` (a place in ``COLOURS``) belong together, and a ``faint`` one is the lesser of them.
+    """
 
     name: str
     points: Sequence[tuple[float, float | None]]
+    colour: int | None = None
+    faint: bool = False
+
+    def style(self, place: int) -> tuple[str, str]:
+        """Colour and dashes of the line that is drawn as the ``place``-th."""
+        return COLOURS[(place if self.colour is None else self.colour) % len(COLOURS)], "3 3" if self.faint else ""
 
 
 def words(zh: str, en: str) -> str:
@@ -50,16 +59,21 @@ def chart(series: Sequence[Series], marks: Sequence[float] = ()) -> str:
         f'<line class="mark" x1="{x(at):.1f}" y1="{TOP}" x2="{x(at):.1f}" y2="{HEIGHT - BOTTOM}"/>' for at in marks
     ]
     for number, line in enumerate(shown):
-        colour = COLOURS[number % len(COLOURS)]
+        colour, dashes = line.style(number)
+        dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
         for run in _runs(line.points):
             points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in run)
-            parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" points="{points}"/>')
+            parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8"{dashed} points="{points}"/>')
     parts.append("</svg>")
     keys = "".join(
-        f'<span class="key"><i style="background:{COLOURS[number % len(COLOURS)]}"></i>{line.name}</span>'
+        f'<span class="key"><i style="{_swatch(*line.style(number))}"></i>{line.name}</span>'
         for number, line in enumerate(shown)
     )
     return "".join(parts) + f'<p class="keys">{keys}</p>'
+
+
+def _swatch(colour: str, dashes: str) -> str:
+    return f"border-top: 3px {'dotted' if dashes else 'solid'} {colour}"
 
 
 def _runs(points: Sequence[tuple[float, float | None]]) -> list[list[tuple[float, float]]]:

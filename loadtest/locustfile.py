@@ -10,6 +10,7 @@ watch ``--room``, or the newest live room of ``--brand``. Besides HTTP it report
 so both clocks must agree. A certain event that is lost or out of order is a failure.
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     except config.BadConfig as reason:
         sys.stderr.write(f"{reason}\n")
         sys.exit(2)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for everybody who signs in
     environment.nearcast_config = settings
     ViewerUser.weight, ClerkUser.weight = settings.users.viewer, settings.users.clerk
     GuideUser.fixed_count = settings.users.guide
@@ -73,8 +75,9 @@ class Chosen(LoadTestShape):
         super().__init__()
         classes = set(options.user_classes or [])
         self._fixed = options.swarms if not classes or "SwarmUser" in classes else 0
-        # The swarm says itself when its plan is over, which is some seconds after it falls quiet.
-        self._grace = 30.0 if self._fixed else 0.0
+        self._alone = classes == {"SwarmUser"}
+        # A swarm ends the test itself: its seconds count from when its rooms are live, which many rooms take long for.
+        self._grace = 300.0 if self._fixed else 0.0
         self._seconds = options.seconds
         self._at = users_at(SHAPES[options.shape], options.num_users or 1, options.seconds)
 
@@ -85,4 +88,4 @@ class Chosen(LoadTestShape):
         if wanted is None or at >= self._seconds + self._grace:
             return None
         users, rate = wanted
-        return users + self._fixed, rate
+        return (0 if self._alone else users) + self._fixed, rate

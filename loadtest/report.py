@@ -1,7 +1,7 @@
 """The report of a load test: one HTML file that needs nothing else, for a phone. Chinese; English is one tap."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Story:
 
     shape: str
     says: str
+    """What was played, in both languages (HTML), as ``where`` and ``notes`` are."""
     where: str
     """A private stack, or the deployment's address."""
     machine: str
@@ -60,13 +61,13 @@ def page(story: Story) -> str:
     body = [
         f"<label for=en>{words('English', '中文')}</label>",
         f"<h1>{words('压测报告', 'Load test')}: {escape(story.shape)}</h1>",
-        f'<p class="note">{" · ".join(map(escape, (story.says, story.began, story.where, story.machine)))}</p>',
+        f'<p class="note">{" · ".join((story.says, escape(story.began), story.where, escape(story.machine)))}</p>',
         f'<p class="verdict {"pass" if story.held else "fail"}">{verdict}</p>{warn}',
         _section(words("预算", "Budgets"), _budgets(story.lines)),
         *_pictures(story),
         _section(words("数字", "Figures"), _figures(story.figures)),
         _section(words("命令与结果", "What was asked, and what came of it"), _outcomes(Totals(story.ticks))),
-        *(f'<p class="note">{escape(note)}</p>' for note in story.notes),
+        *(f'<p class="note">{note}</p>' for note in story.notes),
     ]
     return (
         '<!doctype html><html lang="zh-CN"><head><meta charset="utf-8">'
@@ -122,15 +123,16 @@ def _pictures(story: Story) -> list[str]:
     began = ticks[0].at - ticks[0].t if ticks else 0.0
     marks = [tick.t for tick in ticks if tick.struck or tick.claimable]
 
-    def over(name: str, value: Callable[[Tick], float | None]) -> Series:
-        return Series(name, [(tick.t, value(tick)) for tick in ticks])
+    def over(name: str, value: Callable[[Tick], float | None], colour: int | None = None) -> Series:
+        return Series(name, [(tick.t, value(tick)) for tick in ticks], colour)
 
-    def late(kind: str, part: float) -> Series:
+    def late(colour: int, kind: str, part: float) -> Series:
         def at(tick: Tick) -> float | None:
             delays: Histogram = tick.delays.get(kind, {})
             return percentile(delays, part) if delays else None
 
-        return over(f"{NAMES[kind]} p{part * 100:.0f}", at)
+        line = over(f"{NAMES[kind]} p{part * 100:.0f}", at, colour)
+        return replace(line, faint=part < 0.9)
 
     def process(values: Callable[[Sample], dict[str, float]], times: float = 1.0) -> list[Series]:
         names = sorted({name for sample in story.samples for name in values(sample)})
@@ -141,7 +143,9 @@ def _pictures(story: Story) -> list[str]:
             for name in names
         ]  # fmt: skip
 
-    delays = [late(kind, part) for kind in ("certain", "latest", "lossy") for part in (0.5, 0.99)]
+    delays = [
+        late(place, kind, part) for place, kind in enumerate(("certain", "latest", "lossy")) for part in (0.99, 0.5)
+    ]
     pictures = [
         (words("延迟 (毫秒)", "Delay (ms)"), delays),
         (words("在线人数", "Viewers"), [

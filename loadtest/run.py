@@ -18,6 +18,7 @@ from typing import Any
 
 from loadtest import budgets, config, figures, report
 from loadtest.bench.machine import ROOT, CannotMeasure, describe, process, python
+from loadtest.charts import words
 from loadtest.config import BadConfig, Config
 from loadtest.shapes import SHAPES, Shape
 from loadtest.stage import Deployment, PrivateStack, cores_for, read_tokens
@@ -25,6 +26,10 @@ from loadtest.swarm.plan import Plan, RoomPlan, Tick, encoder, ticks
 from loadtest.watch import Metrics, Sample, Stack
 
 REPORTS = ROOT / ".nearcast" / "load"
+PRIVATE = words(
+    "独立环境：API、两个网关、worker、PostgreSQL、Redis",
+    "a private stack: API, two gateways, worker, PostgreSQL, Redis",
+)
 LOCUST_GRACE = 90.0
 """Beyond its seconds a test may take so long to begin, fall quiet and end, before it is called off."""
 
@@ -213,8 +218,11 @@ def conclude(
     found = figures.of(heard, memory)
     story = report.Story(
         shape=shape.name,
-        says=f"{shape.says}; {chosen.viewers:,} viewers, {chosen.seconds:g} s",
-        where=scene.url if chosen.url else "a private stack: API, two gateways, worker, PostgreSQL, Redis",
+        says=words(
+            f"{shape.says_zh}；观众 {chosen.viewers:,}，{chosen.seconds:g} 秒",
+            f"{shape.says}; {chosen.viewers:,} viewers, {chosen.seconds:g} s",
+        ),
+        where=words(scene.url, scene.url) if chosen.url else PRIVATE,
         machine=describe(),
         began=datetime.fromtimestamp(first).astimezone().strftime("%Y-%m-%d %H:%M"),
         ticks=heard,
@@ -232,19 +240,28 @@ def conclude(
 
 
 def notes(scene: Scene, samples: list[Sample]) -> list[str]:
-    """What a reader should know about how it was measured."""
+    """What a reader should know about how it was measured, in both languages."""
     servers, own = cores_for()
-    told = [f"Generator on core {min(own)}; delays compare the clock of the sender with the hearer's, both of it."]
-    if scene.stack is not None:
-        told.append(f"Servers on core {', '.join(map(str, sorted(servers)))} of this machine.")
-        if servers == own:
-            told.append("There is one core: generator and servers shared it, and no figure is the server's alone.")
-    elif not any(sample.cpu or sample.memory for sample in samples):
-        told.append(
-            "CPU and memory: the deployment's processes are elsewhere, and its gateways offer no /metrics here."
+    told = [
+        words(
+            f"压测机用核 {min(own)}；延迟从发送者盖时间戳起，到每个观众收到为止，都用它自己的时钟。",
+            f"Generator on core {min(own)}; delays are from the sender's stamp to each viewer, both by its own clock.",
         )
+    ]
+    if scene.stack is not None:
+        cores = ", ".join(map(str, sorted(servers)))
+        told.append(words(f"服务器进程用本机的核 {cores}。", f"Servers on core {cores} of this machine."))
+        if servers == own:
+            zh = "本机只有一个核：压测机与服务器共用，数字不只属于服务器。"
+            told.append(
+                words(zh, "There is one core: generator and servers shared it; no figure is the server's alone.")
+            )
+    elif not any(sample.cpu or sample.memory for sample in samples):
+        zh = "CPU 与内存：进程在别处，从这里看不到网关的 /metrics。"
+        told.append(words(zh, "CPU and memory: the processes are elsewhere, and no gateway offers /metrics from here."))
     else:
-        told.append("CPU and memory of gateways as they tell them at /metrics; of other processes nothing is known.")
+        zh = "CPU 与内存来自网关的 /metrics；其他进程无从得知。"
+        told.append(words(zh, "CPU and memory are as the gateways tell at /metrics; nothing is known of the others."))
     return told
 
 

@@ -20,6 +20,7 @@ class Shape:
 
     name: str
     says: str
+    says_zh: str
     many_rooms: bool = False
     rise: float = 0.5
     moments: tuple[tuple[float, str], ...] = ()
@@ -48,15 +49,34 @@ class Shape:
 
 
 _SHAPES = (
-    Shape("evening", f"{ROOMS} rooms, most with {SMALL} viewers, one with all others", many_rooms=True, rise=0.3),
-    Shape("peak", "one room that fills within a minute", rise=0.5),
-    Shape("drop", "everybody claims a coupon within two seconds, three times", rise=0.3,
-          moments=((0.45, "drop"), (0.65, "drop"), (0.85, "drop")), claim_within=2.0, everybody_claims=True,
-          drops=False),
-    Shape("storm", "a gateway dies at half-time, and everybody who was there returns", rise=0.3,
-          moments=((0.5, "strike"),), drops=False),
-    Shape("soak", "an even load for as long as you like", rise=0.1),
-)  # fmt: skip
+    Shape(
+        "evening",
+        f"{ROOMS} rooms, most with {SMALL} viewers, one with all others",
+        f"{ROOMS} 个直播间，大多 {SMALL} 人，其余都在一间",
+        many_rooms=True,
+        rise=0.3,
+    ),
+    Shape("peak", "one room that fills within a minute", "一个直播间在一分钟内坐满"),
+    Shape(
+        "drop",
+        "everybody claims a coupon within two seconds, three times",
+        "所有人在两秒内抢券，共三次",
+        rise=0.3,
+        moments=((0.45, "drop"), (0.65, "drop"), (0.85, "drop")),
+        claim_within=2.0,
+        everybody_claims=True,
+        drops=False,
+    ),
+    Shape(
+        "storm",
+        "a gateway dies at half-time, and everybody who was there returns",
+        "中途一个网关崩溃，所有人重连",
+        rise=0.3,
+        moments=((0.5, "strike"),),
+        drops=False,
+    ),
+    Shape("soak", "an even load for as long as you like", "长时间平稳负载", rise=0.1),
+)
 SHAPES = {shape.name: shape for shape in _SHAPES}
 
 

@@ -14,8 +14,9 @@ from loadtest.bench.machine import CannotMeasure, most_sockets
 from loadtest.bench.receiver import Receiver
 from loadtest.shapes import SHAPES
 from loadtest.swarm.door import Address, Door, decrypting
+from loadtest.swarm.people import Person, Seat
 from loadtest.swarm.plan import Plan, Tick, add
-from loadtest.swarm.room import Person, Room, Seat
+from loadtest.swarm.room import Room
 from loadtest.swarm.talk import Talk
 
 FIRST_WAIT = 2.0
@@ -26,6 +27,7 @@ PATIENCE = 15.0
 ON_THEIR_WAY = 256
 """Handshakes under way at most."""
 TURN = 0.005
+BEAT = 0.05
 QUIET_SECONDS = 1.5
 LONGEST_QUIET = 10.0
 FINAL = 4500
@@ -58,7 +60,8 @@ class Swarm:
         self._closes: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._lag = 0.0
-        self._settled = 0
+        self._beat_due = 0.0
+        self._looked = 0.0
         self.talk = Talk(self)
 
     def _viewers(self) -> list[Person]:
@@ -92,7 +95,7 @@ class Swarm:
         with self._receiver, self._door:
             self._seat_hosts()
             self._began = time.monotonic()
-            self.later(0.05, self._beat)
+            self._beat()
             self.talk.begin()
             for at in self.shape.when("strike", self.plan.seconds):
                 self.later(at, self._strike)
@@ -140,13 +143,11 @@ class Swarm:
 
     def _beat(self) -> None:
         """Late by as much as this process is behind with everything."""
-        due = time.monotonic()
-        self._lag = max(self._lag, due - self._beat_due if self._settled else 0.0)
-        self._settled = 1
-        self._beat_due = due + 0.05
-        self.later(0.05, self._beat)
-
-    _beat_due = 0.0
+        now = time.monotonic()
+        if self._beat_due:
+            self._lag = max(self._lag, now - self._beat_due)
+        self._beat_due = now + BEAT
+        self.later(BEAT, self._beat)
 
     # ---- coming and going ------------------------------------------------------------------------------------------
 
@@ -176,6 +177,7 @@ class Swarm:
             person, address, sock, why = self._door.taken()
             if sock is None:
                 self._closes[f"no connection: {why}"] += 1
+                person.avoid = address
                 self._again(person)
                 continue
             room: Room = person.room
@@ -192,7 +194,9 @@ class Swarm:
         if not person.began:
             person.began = time.monotonic()
         self._on_their_way.add(person)
-        self._door.dial(person, self.chance.choice(self._addresses))
+        # As our client: not again where it just failed, while there is another place.
+        open_ones = [address for address in self._addresses if address is not person.avoid] or self._addresses
+        self._door.dial(person, self.chance.choice(open_ones))
 
     def _again(self, person: Person, wait: float | None = None) -> None:
         """``person`` comes back, after ``wait`` or as a client that was not told when."""
@@ -213,8 +217,6 @@ class Swarm:
                 person.began = now
                 self._failures["not let in"] += 1
 
-    _looked = 0.0
-
     def came(self, person: Person) -> None:
         """See ``Ears``."""
         now = time.monotonic()
@@ -222,20 +224,24 @@ class Swarm:
         again = person.lost_at > 0
         person.room.took("resume" if again else "join", (now - person.began) * 1000)
         if again:
+            person.room.ask_again(person)
             person.room.took("return", (now - person.lost_at) * 1000)
         person.began = person.lost_at = 0.0
         person.attempts = 0
+        person.avoid = None
         self.talk.came(person)
 
     def went(self, seat: Seat, why: str) -> None:
         """See ``Ears``."""
         person, was_in = seat.person, seat.joined
         person.room.stand(seat)
+        person.avoid = seat.address
         self._closes[why] += 1
         bye = seat.bye
         if bye is not None and bye.code >= FINAL:
             self._failures[f"closed for good: {bye.code} {bye.reason}"] += 1
             self._on_their_way.discard(person)
+            person.room.forget(person)
             return
         if was_in:
             person.lost_at = time.monotonic()
@@ -252,6 +258,7 @@ class Swarm:
                 self._receiver.leave([seat])
                 seat.person.room.stand(seat)
                 seat.person.lost_at = now
+                seat.person.avoid = seat.address
                 self._again(seat.person)
 
     def leave(self, seat: Seat) -> None:
@@ -260,6 +267,7 @@ class Swarm:
         self._receiver.leave([seat])
         seat.person.room.stand(seat)
         seat.person.forget()
+        seat.person.room.forget(seat.person)
         self._again(seat.person, self.chance.uniform(1.0, 5.0))
 
     def _strike(self) -> None:

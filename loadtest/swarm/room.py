@@ -21,6 +21,7 @@ from loadtest.bench.receiver import Crowd
 from loadtest.bench.receiver import Viewer as Line
 from loadtest.bench.room import TAIL
 from loadtest.swarm.log import Log
+from loadtest.swarm.people import Person, Seat
 from loadtest.swarm.plan import Histogram, RoomPlan, rounded
 
 REMEMBERED_SECONDS = 10.0
@@ -33,61 +34,6 @@ TAKEN = frozenset(
 """Refusals that are the service doing its work; any other is a failure."""
 AGAIN = frozenset({"busy", "unavailable"})
 """Refusals after which a client asks again; counted, and a failure only if a budget says so."""
-
-
-class Person:
-    """Somebody with a phone: stays the same over many connections."""
-
-    __slots__ = (
-        "attempts",
-        "began",
-        "epoch",
-        "is_guide",
-        "line",
-        "located",
-        "lost_at",
-        "place",
-        "room",
-        "seq",
-        "token",
-    )
-
-    def __init__(self, room: "Room", token: str, *, is_guide: bool = False) -> None:
-        self.room = room
-        self.token = token
-        self.is_guide = is_guide
-        self.line: Seat | None = None
-        self.epoch = ""
-        self.seq = 0
-        self.attempts = 0
-        self.began = 0.0
-        """When they set out to come in; 0 while they are not on their way (monotonic)."""
-        self.lost_at = 0.0
-        """When they lost the room; 0 if they did not (monotonic)."""
-        self.located = False
-        self.place = (0.0, 0.0)
-
-    def forget(self) -> None:
-        """Next time they come as somebody who was never there."""
-        self.epoch, self.seq, self.lost_at = "", 0, 0.0
-
-
-class Seat(Line):
-    """A person's connection."""
-
-    __slots__ = ("address", "bye", "likes", "log", "person", "replaying", "welcomed_at")
-
-    def __init__(self, crowd: "Room", sock: socket.socket, person: Person) -> None:
-        super().__init__(crowd, sock, person.token)
-        self.person = person
-        self.address: object = None
-        """Where it is connected to."""
-        self.log: Log | None = None
-        self.likes = -1
-        self.replaying = 0
-        """Until the position is this, what comes is a replay, which may lump far-apart numbers together."""
-        self.welcomed_at = 0
-        self.bye: wire.Bye | None = None
 
 
 class Told:
@@ -184,9 +130,16 @@ class Room(Crowd):
         seat.joined = False
         seat.person.seq = seat.seq
         seat.person.line = None
-        if place is not None:
-            # Answers to what was asked on this line do not come on another.
-            self.asked = {id: asked for id, asked in self.asked.items() if asked[3] is not seat.person}
+
+    def ask_again(self, person: Person) -> None:
+        """Send what was not answered once more: nobody knows whether it was heard; by its id it is carried out once."""
+        for _, _, frame, by in list(self.asked.values()):
+            if by is person and person.line is not None:
+                person.line.send(wire.encoder.encode(frame))
+
+    def forget(self, person: Person) -> None:
+        """``person`` will not be back to hear the answers."""
+        self.asked = {id: asked for id, asked in self.asked.items() if asked[3] is not person}
 
     def gone(self, viewer: Line) -> None:
         """See ``Crowd``."""

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from live import wire
 from loadtest import comments
-from loadtest.swarm.room import AGAIN, Person, Room, Seat
+from loadtest.swarm.people import Person, Seat
+from loadtest.swarm.room import AGAIN, Room
 
 if TYPE_CHECKING:
     from loadtest.swarm.engine import Swarm

@@ -2,7 +2,9 @@
 """A clerk under Locust: redeems over REST what viewers of the same process won, and what nobody won."""
 
 import random
-from typing import Any
+import time
+from collections import defaultdict, deque
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from locust import FastHttpUser, task
@@ -13,7 +15,10 @@ from loadtest.users.line import config_of
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 ORDER_FEN = 20_000
 TASKS = ("redeem", "mistyped", "unknown", "twice")
-REDEEMED = "redeem"
+WRONG = 8
+WRONG_AT_STORE = 36
+WRONG_SECONDS = 600
+"""With ten wrong codes in so many seconds a clerk may type no more, with forty a store: clerks here stay below."""
 
 
 class ClerkUser(FastHttpUser):
@@ -21,7 +26,13 @@ class ClerkUser(FastHttpUser):
     is a failure. How often: ``[clerk]`` of the configuration."""
 
     weight = 2
-    tokens: dict[str, str] = {}  # noqa: RUF012 - all clerks of a process share the tills
+    wrong_at: ClassVar[defaultdict[str, deque[float]]] = defaultdict(deque)
+    """When wrong codes were typed, by store and by clerk and store; of all clerks of this process."""
+
+    def on_start(self) -> None:
+        """A clerk of their own, at whichever store."""
+        self.name = uuid4().hex[:8]
+        self.tokens: dict[str, str] = {}
 
     def wait_time(self) -> float:
         """Between two customers."""
@@ -50,16 +61,30 @@ class ClerkUser(FastHttpUser):
         if (coupon := coupons.next_one()) is None:
             return
         code, store = coupon
-        wrong = ALPHABET[(ALPHABET.index(code[0]) + 1) % len(ALPHABET)] + code[1:]
-        self.present(wrong, store, expected=frozenset({"code_mistyped", "too_fast"}))
-        self.present(code, store, expected=frozenset({200, "too_fast"}))
+        if self.may_err(store):
+            wrong = ALPHABET[(ALPHABET.index(code[0]) + 1) % len(ALPHABET)] + code[1:]
+            self.present(wrong, store, expected=frozenset({"code_mistyped"}))
+        self.present(code, store, expected=frozenset({200}))
 
     def unknown(self) -> None:
         """A code that nobody was given; with a check symbol that is wrong as often as not."""
         code = "".join(random.choices(ALPHABET, k=17))
         store = next(iter(self.tokens), None)
-        if store is not None:
-            self.present(code, store, expected=frozenset({"code_unknown", "code_mistyped", "too_fast"}))
+        if store is not None and self.may_err(store):
+            self.present(code, store, expected=frozenset({"code_unknown", "code_mistyped"}))
+
+    def may_err(self, store: str) -> bool:
+        """Whether one more wrong code still stops nobody; then it is counted."""
+        now = time.monotonic()
+        kept = ((self.wrong_at[store], WRONG_AT_STORE), (self.wrong_at[f"{self.name} {store}"], WRONG))
+        for times, _ in kept:
+            while times and now - times[0] > WRONG_SECONDS:
+                times.popleft()
+        if any(len(times) >= most for times, most in kept):
+            return False
+        for times, _ in kept:
+            times.append(now)
+        return True
 
     def present(self, code: str, store: str, expected: frozenset[int | str]) -> None:
         """Type ``code`` at the till of ``store``; what is not ``expected`` (200, or a refusal's code) is a failure."""
@@ -80,7 +105,7 @@ class ClerkUser(FastHttpUser):
         """A token for the till of ``store``; None where the deployment does not give one."""
         if store not in self.tokens:
             body = {
-                "brand": self.environment.parsed_options.brand, "role": "clerk", "account": f"load-{store}",
+                "brand": self.environment.parsed_options.brand, "role": "clerk", "account": f"load-{store}-{self.name}",
                 "store_code": store,
             }  # fmt: skip
             with self.client.post("/v1/auth/dev", json=body, catch_response=True) as answer:

@@ -47,11 +47,14 @@ class GuideUser(RoomUser):
         return random.uniform(*config_of(self).guide.wait)
 
     def running_campaign(self) -> UUID | None:
-        """The newest campaign that gives coupons; None where there is none."""
-        for campaign in self.ask("GET", "/v1/campaigns")["items"]:
-            if campaign["state"] == "running":
-                return UUID(campaign["id"])
-        return None
+        """Of the running campaigns that are for everybody, the one with most left; None where there is none."""
+        found = [
+            campaign
+            for campaign in self.ask("GET", "/v1/campaigns")["items"]
+            if campaign["state"] == "running" and not campaign["min_tier"] and not campaign["segments"]
+        ]
+        most = max(found, key=lambda campaign: campaign["stock"] - campaign["issued"], default=None)
+        return None if most is None else UUID(most["id"])
 
     @task
     def act(self) -> None:

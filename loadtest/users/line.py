@@ -49,6 +49,7 @@ class RoomUser(FastHttpUser):
         """Sign in, find the room, connect."""
         self.socket: ClientConnection | None = None
         self.answers: dict[str, AsyncResult] = {}
+        self.unanswered: dict[str, wire.Frame] = {}
         self.pinned: UUID | None = None
         self.position: wire.Position | None = None
         self.log: Log | None = None
@@ -62,6 +63,8 @@ class RoomUser(FastHttpUser):
     def on_stop(self) -> None:
         """Leave politely."""
         self.leaving = True
+        for answer in getattr(self, "answers", {}).values():
+            answer.set(None)  # nobody waits for it any more
         if (socket := getattr(self, "socket", None)) is not None:
             self.judge(None)
             socket.close()
@@ -130,6 +133,8 @@ class RoomUser(FastHttpUser):
         self.report("WS", what, began, exception=Lost("not recovered") if unresumed else None)
         self.welcomed(welcome)
         gevent.spawn(self.listen, self.socket)
+        for frame in list(self.unanswered.values()):
+            self.tell(frame)  # nobody knows whether it was heard; by its id it is carried out once
 
     def welcomed(self, welcome: wire.Welcome) -> None:
         """Take over the snapshot, and the position from which to go on."""
@@ -244,25 +249,33 @@ class RoomUser(FastHttpUser):
     def command(self, name: str, frame: wire.Frame, id: str, allowed: frozenset[str] = frozenset()) -> wire.Ack | None:
         """Send a command and wait for its ack; reported as ``WS name``.
 
-        A refusal counts as a failure unless its code is ``allowed``. None when no answer came in time.
+        A refusal counts as a failure unless its code is ``allowed``. None when no answer came in time, however often
+        the line was lost meanwhile, or when the user left without waiting for it.
         """
         answer = self.answers[id] = AsyncResult()
+        self.unanswered[id] = frame
         began = time.perf_counter()
+        if self.socket is not None:
+            self.tell(frame)
         try:
-            self.send(frame)
-            ack: wire.Ack = answer.get(timeout=ANSWER_SECONDS)
-        except (ConnectionClosed, gevent.Timeout) as error:
+            ack: wire.Ack | None = answer.get(timeout=ANSWER_SECONDS)
+        except gevent.Timeout:
             self.answers.pop(id, None)
-            self.report("WS", name, began, exception=RuntimeError(type(error).__name__))
+            self.report("WS", name, began, exception=RuntimeError("no answer"))
+            return None
+        finally:
+            self.unanswered.pop(id, None)
+        if ack is None:
             return None
         refused = ack.error is not None and ack.error.code not in allowed
         self.report("WS", name, began, exception=RuntimeError(ack.error.code) if refused and ack.error else None)
         return ack
 
     def tell(self, frame: wire.Frame) -> None:
-        """Send what is not answered."""
-        with suppress(ConnectionClosed):
-            self.send(frame)
+        """Send what is not answered; what is said while the line is away is lost."""
+        if self.socket is not None:
+            with suppress(ConnectionClosed):
+                self.send(frame)
 
     def report(self, kind: str, name: str, began: float, exception: Exception | None = None) -> None:
         """Tell Locust how long something took since ``began`` (``perf_counter``)."""

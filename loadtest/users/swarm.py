@@ -12,6 +12,7 @@ from typing import Any
 from gevent import subprocess as patient
 from locust import User, task
 from locust.exception import StopUser
+from locust.runners import LocalRunner
 from locust.stats import RequestStats, StatsEntry
 
 from loadtest.bench.machine import ROOT
@@ -84,8 +85,9 @@ class SwarmUser(User):
                 self._timeline.flush()
         if code := self.child.wait():
             self.environment.process_exit_code = code
-        if self.environment.parsed_options.plan:
-            self.environment.runner.quit()
+        options, runner = self.environment.parsed_options, self.environment.runner
+        if options.shape and isinstance(runner, LocalRunner):
+            (runner.quit if options.headless else runner.stop)()
         raise StopUser("the plan is played")
 
     def on_stop(self) -> None:
