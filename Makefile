@@ -1,7 +1,7 @@
 # Nearcast. `make` shows what there is.
 .DEFAULT_GOAL := help
 .PHONY: help install install-media install-test run test test-deep check lock clean
-.PHONY: bench bench-fanout bench-peak bench-joins bench-memory bench-claims bench-drop bench-nearby bench-report
+.PHONY: loadtest bench bench-fanout bench-peak bench-joins bench-memory bench-claims bench-drop bench-nearby bench-report
 
 # Every process here is many starts of the same modules: compiled once, they start in half the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -70,6 +70,16 @@ bench-drop: install ## a push drop to 100,000 viewers, beside one query a viewer
 
 bench-nearby: install ## fixes matched to 25,000 stores in memory, and PostGIS; QUICK=1 likewise
 	@$(COUPON_BENCH) nearby
+
+# make loadtest: SHAPE is evening, peak, drop, storm or soak; URL: a deployment, where a private stack is not wanted.
+SHAPE ?= peak
+SECONDS ?= 60
+LOADTEST = --shape $(SHAPE) --viewers $(VIEWERS) --seconds $(SECONDS) $(if $(URL),--url "$(URL)") \
+  $(if $(BRAND),--brand "$(BRAND)") $(if $(ROOM),--room "$(ROOM)") $(if $(TOKENS),--tokens "$(TOKENS)") \
+  $(if $(CONFIG),--config "$(CONFIG)") $(if $(BUDGETS),--budgets "$(BUDGETS)") $(if $(OUT),--out "$(OUT)")
+
+loadtest: install-test ## an evening's load: SHAPE=peak VIEWERS=5000 SECONDS=60 [URL=…]; a report, a verdict, an exit code
+	@exec .venv/bin/python -m loadtest.run $(LOADTEST)
 
 bench-report: ## write the latest results into docs/performance.md, and its pictures
 	@.venv/bin/python -m loadtest.bench.report

@@ -11,10 +11,10 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -23,7 +23,7 @@ import httpx
 from loadtest.bench.machine import SCRATCH, CannotMeasure, cores, process, python
 
 BRAND = "bench"
-START_SECONDS = 120
+START_SECONDS = 300
 PRODUCTS = 2
 
 
@@ -76,6 +76,9 @@ class House:
     """
 
     def __init__(self, stores: Mapping[str, str] | None = None, scratch: Path = SCRATCH) -> None:
+        self.server_core: int | Set[int]
+        self.other_core: int | Set[int]
+        """Where everything else runs: `nearcast up`, and whoever measures."""
         self.server_core, self.other_core = cores()
         self._scratch = scratch
         self._exits = ExitStack()
@@ -91,13 +94,13 @@ class House:
         }  # fmt: skip
         self._client: httpx.Client
 
-    def __enter__(self) -> "House":
+    def __enter__(self) -> Self:
         try:
             self._client = self._exits.enter_context(
                 httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
             )
-            up = self._exits.enter_context(self._nearcast("up", self.other_core))
-            self._wait(f"http://127.0.0.1:{self._port}/readyz", up, "up")
+            self.up = self._exits.enter_context(self._nearcast("up", self.other_core))
+            self._wait(f"http://127.0.0.1:{self._port}/readyz", self.up, "up")
             self._find_servers()
             asyncio.run(self._furnish())
             body = {"brand": BRAND, "role": "guide", "account": "bench-guide"}
@@ -114,7 +117,7 @@ class House:
 
     # ---- processes -------------------------------------------------------------------------------------------------
 
-    def _nearcast(self, verb: str, core: int, **more: str) -> Any:
+    def _nearcast(self, verb: str, core: int | Set[int], **more: str) -> Any:
         environment = self._environment | more
         return process(
             python("-m", "app.cli", verb),
@@ -156,9 +159,9 @@ class House:
 
     # ---- what is measured with -------------------------------------------------------------------------------------
 
-    def tokens(self, count: int) -> list[str]:
-        """So many viewers' tokens, each of somebody else, from ``nearcast token``."""
-        command = python("-m", "app.cli", "token", "--role", "viewer", "--brand", BRAND, "--count", str(count))
+    def tokens(self, count: int, role: str = "viewer") -> list[str]:
+        """So many tokens, each of somebody else, from ``nearcast token``."""
+        command = python("-m", "app.cli", "token", "--role", role, "--brand", BRAND, "--count", str(count))
         done = subprocess.run(command, env=self._environment, capture_output=True, check=True)  # noqa: S603
         return done.stdout.decode().split()
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -34,10 +34,10 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Whatever is started inside runs on ``core`` (children inherit it) for all its life."""
+def on_core(core: int | Set[int]) -> Iterator[None]:
+    """Whatever is started inside runs on ``core``, or these (children inherit it) for all its life."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
     try:
         yield
     finally:
@@ -84,7 +84,7 @@ def describe() -> str:
 @contextmanager
 def process(
     command: Sequence[str],
-    core: int,
+    core: int | Set[int],
     *,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,

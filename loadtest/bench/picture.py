@@ -42,7 +42,7 @@ class _Chart:
         steps = sorted(steps, key=lambda step: step[self.key])
         counts = [step[self.key] for step in steps]
         least = [self.budget[0]] if self.budget else []
-        top = _nice(max([*least, *(step[key] for step in steps for key, *_ in self.lines)]))
+        top = nice(max([*least, *(step[key] for step in steps for key, *_ in self.lines)]))
         low, high = log10(min(counts)), log10(max(counts))
 
         def x(count: float) -> float:
@@ -115,7 +115,7 @@ class _Chart:
         return parts
 
 
-def _nice(highest: float) -> float:
+def nice(highest: float) -> float:
     """The round number at or above ``highest`` at which the axis ends."""
     for power in range(6):
         for tick in _TICKS:

@@ -63,6 +63,16 @@ class Crowd:
         self.frames = 0
         self.bytes = 0
 
+    def admit(self, sock: socket.socket, token: str) -> Viewer:
+        """The viewer of a socket that was just connected."""
+        viewer = Viewer(self, sock, token)
+        self.viewers.append(viewer)
+        return viewer
+
+    def broke(self, viewer: Viewer, error: frames.BadBytes) -> None:  # noqa: ARG002
+        """The server of ``viewer`` sent what no server may send; here that ends the bench."""
+        raise error
+
     def opened(self, viewer: Viewer) -> None:
         """The handshake is done."""
         self.enter(viewer)
@@ -136,12 +146,16 @@ class Receiver:
         except OSError:
             sock.close()
             raise
+        self.adopt(crowd, sock, token, request)
+
+    def adopt(self, crowd: Crowd, sock: socket.socket, token: str, request: bytes) -> Viewer:
+        """Take over a connected socket, and send ``request``, the handshake."""
         sock.setblocking(False)
         sock.send(request)
-        viewer = Viewer(crowd, sock, token)
-        crowd.viewers.append(viewer)
+        viewer = crowd.admit(sock, token)
         self._viewers[sock.fileno()] = viewer
         self._epoll.register(sock.fileno(), select.EPOLLIN)
+        return viewer
 
     def leave(self, viewers: Iterable[Viewer]) -> None:
         """Cut these sockets off, as a network does: no goodbye, and no port that lingers."""
@@ -201,9 +215,14 @@ class Receiver:
                 viewer.held = b""
                 viewer.crowd.hear(viewer, buffer, 4, end, now())
                 continue
-            if not viewer.open:
-                end = self._answered(viewer, end)
-            rest = self._read(viewer, end) if viewer.open else 0
+            try:
+                if not viewer.open:
+                    end = self._answered(viewer, end)
+                rest = self._read(viewer, end) if viewer.open else 0
+            except frames.BadBytes as error:
+                self._forget(viewer)
+                viewer.crowd.broke(viewer, error)
+                continue
             viewer.held = bytes(view[rest:end]) if rest < end else b""
 
     def _answered(self, viewer: Viewer, end: int) -> int:
@@ -226,6 +245,8 @@ class Receiver:
                 crowd.hear(viewer, buffer, start, stop, now)
             elif opcode == frames.PING:
                 viewer.send(bytes(buffer[start:stop]), frames.PONG)
+            elif opcode == frames.CLOSE:
+                viewer.send(bytes(buffer[start:stop]), frames.CLOSE)  # the server then ends the connection
         return rest
 
     # ---- is it the bottleneck? -------------------------------------------------------------------------------------

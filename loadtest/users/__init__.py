@@ -1,0 +1,1 @@
+"""Users for Locust. Each module has one; ``loadtest/locustfile.py`` puts them together."""
