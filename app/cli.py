@@ -14,7 +14,7 @@ import uvloop
 
 from app import campaigns_command, embedded, migrations, privacy_command, stores_command, up
 from app.keys import with_keys
-from kernel import log
+from kernel import log, tracing
 from kernel.clock import now
 from kernel.identity import Keyring, Principal, Role
 from kernel.ids import BrandId, new_id
@@ -61,6 +61,8 @@ def settings_for(process: str) -> Settings:
     """The environment's settings, with logging set up for ``process``."""
     settings = Settings()
     log.configure(settings, process)
+    if process in ("api", "gateway", "worker"):
+        tracing.configure(settings, process)
     return settings
 
 
