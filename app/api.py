@@ -27,7 +27,7 @@ import coupons.webhook_routes
 import geo.routes
 import guides.routes
 import live.routes
-from app import privacy_routes
+from app import health_routes, privacy_routes
 from app.processes import open_kernel, until_stopped, watch_loop
 from coupons.codes import Signer
 from coupons.issuing import Issuer
@@ -103,7 +103,7 @@ def create_app(kernel: Kernel) -> FastAPI:
     Studio.from_settings(kernel.settings)
     install_error_handlers(app)
     coupon_routes = (coupons.routes, coupons.wallet_routes, coupons.webhook_routes)
-    for routes in (guides.routes, geo.routes, live.routes, *coupon_routes, privacy_routes):
+    for routes in (guides.routes, geo.routes, live.routes, *coupon_routes, health_routes, privacy_routes):
         app.include_router(routes.router)
     app.add_middleware(_Measured, policy=CONTENT_SECURITY_POLICY.format(_played_from(kernel.settings)))
     _add_health(app, kernel)

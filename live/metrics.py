@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,6 +16,8 @@ from live import wire
 BOUNDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Seconds; upper edges of the delay histograms."""
 RECENT_DELAYS = 512
+RECENT_SECONDS = 60.0
+"""What pages call now: an hour after a second of trouble they must not tell of it still."""
 PREFIX = "nearcast_gateway_"
 
 GAUGES: Mapping[str, str] = {
@@ -50,18 +53,20 @@ class Delays:
     def __init__(self) -> None:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
-        self.recent: deque[float] = deque(maxlen=RECENT_DELAYS)
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT_DELAYS)
+        """When (``monotonic``) and how much."""
 
     def observe(self, seconds: float) -> None:
         """Clocks of two machines differ a little; less than nothing counts as nothing."""
         seconds = max(0.0, seconds)
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
-        self.recent.append(seconds)
+        self.recent.append((monotonic(), seconds))
 
     def quantile(self, q: float) -> float:
-        """Of the newest observations; 0 if there are none."""
-        ordered = sorted(self.recent)
+        """Of what was observed within ``RECENT_SECONDS``; 0 if that is nothing."""
+        since = monotonic() - RECENT_SECONDS
+        ordered = sorted(seconds for at, seconds in self.recent if at > since)
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
 
 
