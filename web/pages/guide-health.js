@@ -50,8 +50,8 @@ export function followHealth(session, id, {card}) {
   function show() {
     const strip = by('honest');
     strip.hidden = !asked || card().state !== 'live';
-    // Without the guide's own socket the line above says so; what was known before must not contradict it.
-    const known = connected ? health : null;
+    // Without the guide's own socket the line above says so, and "all is well" must not contradict it.
+    const known = connected || health?.state === 'unwell' ? health : null;
     strip.dataset.state = known ? known.state : 'unwell';
     const line = honestLine(known, talk);
     if (strip.textContent !== line) strip.textContent = line;

@@ -31,7 +31,8 @@ export function facts(now, before, first) {
   const each = (n) => t('perSecond', {n: n < 10 ? n.toFixed(1) : Math.round(n)});
   const talking = gateways.filter((one) => Date.parse(now.at) - Date.parse(one.at) <= limits.silent_seconds * 1000);
   const ready = talking.filter((one) => one.ready && one.bus_healthy);
-  const late = (name, key) => { const n = worst(gateways, key); return {name, value: ms(n), limit: ms(limits.delay_ms), beyond: n > limits.delay_ms}; };
+  const measured = (key) => (worst(gateways, key) ? ms(worst(gateways, key)) : '–'); // nothing told in the last minute
+  const late = (name, key) => { const n = worst(gateways, key); return {name, value: measured(key), limit: ms(limits.delay_ms), beyond: n > limits.delay_ms}; };
   const gaps = added(now, first, (one) => one.bus_gaps);
   const slow = rate('slow_closes');
   const claimed = added(now, before, (one) => parts(one.claims));
@@ -45,8 +46,8 @@ export function facts(now, before, first) {
     {name: 'viewers', value: count(sum(gateways, 'viewers'))},
     {name: 'joins', value: each(rate('joins'))},
     late('certain', 'delay_ms_p95'),
-    {name: 'lossy', value: ms(worst(gateways, 'lossy_ms_p95'))},
-    {name: 'latest', value: ms(worst(gateways, 'latest_ms_p95'))},
+    {name: 'lossy', value: measured('lossy_ms_p95')},
+    {name: 'latest', value: measured('latest_ms_p95')},
     late('bus', 'bus_ms_p95'),
     {name: 'gaps', value: count(gaps), limit: String(limits.bus_gaps), beyond: gaps > limits.bus_gaps},
     {name: 'shed', value: each(rate('shed'))},
