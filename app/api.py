@@ -1,6 +1,7 @@
 """The REST process: every domain's routes, the pages, health and metrics, on one FastAPI application."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -26,14 +27,16 @@ import coupons.webhook_routes
 import geo.routes
 import guides.routes
 import live.routes
-from app import privacy_routes
-from app.processes import open_kernel, until_stopped
+from app import health_routes, privacy_routes
+from app.processes import open_kernel, until_stopped, watch_loop
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from coupons.wechat_card import Cards
 from geo.catchments import Catchments
+from kernel import tracing
 from kernel.erasures import Erasures
 from kernel.http import install_error_handlers
+from kernel.ids import new_id
 from kernel.process import Kernel
 from kernel.redis import answers
 from kernel.settings import Settings
@@ -54,6 +57,9 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 
+REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Others are counted as one: a client may make up any word."""
 REQUEST_SECONDS = Histogram(
     "nearcast_http_request_seconds", "Time to answer, by route", ["method", "route", "status"], registry=REGISTRY
 )
@@ -68,6 +74,7 @@ def create_app(kernel: Kernel) -> FastAPI:
         try:
             async with (
                 AsyncExitStack() as optional,
+                watch_loop(),
                 Catchments(kernel.sessions) as catchments,
                 Issuer(kernel.sessions, catchments) as issuer,
             ):
@@ -96,7 +103,7 @@ def create_app(kernel: Kernel) -> FastAPI:
     Studio.from_settings(kernel.settings)
     install_error_handlers(app)
     coupon_routes = (coupons.routes, coupons.wallet_routes, coupons.webhook_routes)
-    for routes in (guides.routes, geo.routes, live.routes, *coupon_routes, privacy_routes):
+    for routes in (guides.routes, geo.routes, live.routes, *coupon_routes, health_routes, privacy_routes):
         app.include_router(routes.router)
     app.add_middleware(_Measured, policy=CONTENT_SECURITY_POLICY.format(_played_from(kernel.settings)))
     _add_health(app, kernel)
@@ -127,13 +134,18 @@ class _Measured:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         started = perf_counter()
+        request = _request_id(scope)
+        structlog.contextvars.bind_contextvars(request=request)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # The route's template, not the path: identifiers must not become label values.
                 route = getattr(scope.get("route"), "path", "unmatched")
-                REQUEST_SECONDS.labels(scope["method"], route, message["status"]).observe(perf_counter() - started)
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                REQUEST_SECONDS.labels(method, route, message["status"]).observe(perf_counter() - started)
+                mark.note(f"{method} {route}", status=message["status"])
                 headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 if scope["path"].startswith(("/pages/", "/client/", "/art/")) or route in PAGES:
                     # Kept, but asked for again each time: a deploy in the afternoon must not mix with this morning.
@@ -143,7 +155,16 @@ class _Measured:
                     headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 
-        await self._app(scope, receive, answer)
+        with tracing.span("request", request=request) if scope["path"].startswith("/v1/") else tracing.UNTRACED as mark:
+            await self._app(scope, receive, answer)
+
+
+def _request_id(scope: Scope) -> str:
+    """The proxy's, if it looks like an identifier and nothing else; else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return str(value.decode("ascii"))
+    return new_id().hex
 
 
 async def _failing(kernel: Kernel) -> list[str]:

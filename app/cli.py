@@ -16,7 +16,7 @@ from app import campaigns_command, embedded, migrations, privacy_command, stores
 from app.database import sessions_of
 from app.keys import with_keys
 from app.problems import Problem
-from kernel import log
+from kernel import log, tracing
 from kernel.clock import now
 from kernel.identity import Keyring, Principal, Role
 from kernel.ids import BrandId, new_id
@@ -53,6 +53,8 @@ def settings_for(process: str) -> Settings:
     """The environment's settings, with logging set up for ``process``."""
     settings = Settings()
     log.configure(settings, process)
+    if process in ("api", "gateway", "worker"):
+        tracing.configure(settings, process)
     return settings
 
 

@@ -14,6 +14,7 @@ from coupons.issuing import Issuer
 from geo.catchments import Catchments
 from geo.locations import Arrival, Locations
 from guides.content_check import CheckFailed, ContentCheck, Suggestion
+from kernel import tracing
 from kernel.clock import now
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
@@ -50,6 +51,7 @@ class CouponDesk:
 
     async def claim(self, who: Principal, room: UUID, command: wire.Claim) -> wire.CouponCard:
         """See ``live.ports.Issuer``."""
+        tracing.note(drop=str(command.drop))
         card = await self._issuer.claim(who, room, command.drop, command.id)
         return msgspec.convert(card, wire.CouponCard, from_attributes=True)
 
@@ -67,6 +69,7 @@ class CouponDesk:
                 command.delay,
                 self._signer,
             )
+        tracing.note(drop=str(drop.id))
         return drop.id
 
     async def seen(self, viewer: UUID, coupons: list[UUID]) -> None:

@@ -10,11 +10,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from prometheus_client import REGISTRY, Gauge
+
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
 from kernel.process import Kernel
 from kernel.redis import create_client
 from kernel.settings import Settings
+from kernel.tasks import end
+
+LOOP_LAG = Gauge(
+    "nearcast_loop_lag_seconds", "How late the event loop of the API or worker woke last", registry=REGISTRY
+)
+LOOK_SECONDS = 0.25
 
 
 @asynccontextmanager
@@ -27,6 +35,24 @@ async def open_kernel(settings: Settings) -> AsyncIterator[Kernel]:
         client = create_client(settings)
         stack.push_async_callback(client.aclose)
         yield Kernel(settings, engine, create_sessions(engine), client, keyring)
+
+
+@asynccontextmanager
+async def watch_loop() -> AsyncIterator[None]:
+    """During the block the event loop's lag is measured; gateways do so themselves."""
+
+    async def watch() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LOOK_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+            LOOP_LAG.set(max(0.0, loop.time() - due))
+
+    watching = asyncio.create_task(watch(), name="lag")
+    try:
+        yield
+    finally:
+        await end(watching)
 
 
 async def until_stopped(work: Coroutine[Any, Any, None], stop: Callable[[], object]) -> None:

@@ -8,16 +8,18 @@ it by its id and drops it.
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 import msgspec
 import structlog
-from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from redis.exceptions import RedisError
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kernel import tracing
 from kernel.outbox import CHANNEL
 from kernel.postgres import Sessions, transaction
 from kernel.settings import Settings
@@ -39,6 +41,40 @@ log = structlog.get_logger()
 RELAYED = Counter("nearcast_relay_events", "Outbox events told to rooms, by topic", ["topic"], registry=REGISTRY)
 REPEATED = Counter("nearcast_relay_repeats", "Outbox events the bus had already", registry=REGISTRY)
 LAG = Histogram("nearcast_relay_lag_seconds", "From commit to the bus", registry=REGISTRY)
+WAITING = Gauge("nearcast_outbox_waiting_events", "Events committed and not told yet", registry=REGISTRY)
+OLDEST = Gauge("nearcast_outbox_oldest_seconds", "Age of the oldest event not told yet; 0 if none", registry=REGISTRY)
+
+_WAITING = text(
+    "SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0) AS age "
+    "FROM outbox WHERE published_at IS NULL"  # the partial index holds just these
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What was committed and is not told yet: how many events, and the seconds the oldest has waited."""
+
+    events: int
+    age: float
+
+
+async def waiting(session: AsyncSession) -> Waiting:
+    """The outbox's backlog at this moment."""
+    row = (await session.execute(_WAITING)).one()
+    return Waiting(row.events, max(0.0, float(row.age)))
+
+
+_OPENED = text(
+    "SELECT payload FROM outbox WHERE topic = 'coupons.drop_opened' "
+    "AND position(convert_to(:drop, 'UTF8') IN payload) > 0 "
+    "ORDER BY id DESC LIMIT 1"  # backwards by the primary key: it was just opened
+)
+
+
+async def origin_of_drop(session: AsyncSession, drop: UUID) -> str:
+    """The traceparent of the request that opened ``drop``; empty if it was not traced."""
+    payload = await session.scalar(_OPENED, {"drop": str(drop)})
+    return "" if payload is None else tracing.origin_of(bytes(payload))
 
 
 class _Grant(msgspec.Struct):
@@ -129,8 +165,10 @@ async def _tell(
     told: list[int] = []
     for event in events:
         try:
+            origin = tracing.origin_of(event.payload)
             async with places, asyncio.timeout(PUBLISH_SECONDS):
-                fresh = await publish(bus, event.id, event.topic, event.room_id, event.payload)
+                with tracing.follow("relay", origin, topic=event.topic, room=str(event.room_id)):
+                    fresh = await publish(bus, event.id, event.topic, event.room_id, event.payload)
         except (RedisError, OSError) as error:
             return told, error
         told.append(event.id)

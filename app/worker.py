@@ -13,13 +13,13 @@ from prometheus_client import REGISTRY, Counter, start_http_server
 
 from app import privacy, relay, retention
 from app.notifier import CouponNotifier, Notifier
-from app.processes import open_kernel, until_stopped
+from app.processes import open_kernel, until_stopped, watch_loop
 from app.retention import Rule
 from coupons import drops, ledger, months, push, reviews
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
 from guides.notices import Notices
-from kernel import garbage
+from kernel import garbage, tracing
 from kernel.clock import now
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -34,6 +34,7 @@ log = structlog.get_logger()
 FAILURES = Counter(
     "nearcast_worker_failures", "Turns of a duty that failed and were tried again", ["duty"], registry=REGISTRY
 )
+PUSHED = Counter("nearcast_push_coupons", "Coupons granted by push drops", registry=REGISTRY)
 MAX_BACKOFF_SECONDS = 10.0
 
 Duty = Callable[[], Awaitable[object]]
@@ -57,7 +58,12 @@ async def _grant_pushes(kernel: Kernel) -> None:
     async with kernel.sessions() as session:
         waiting = await drops.due(session)
     for drop in waiting:
-        granted = await push.run_push(kernel.sessions, drop)
+        async with kernel.sessions() as session:
+            origin = await relay.origin_of_drop(session, drop) if tracing.enabled() else ""
+        with tracing.follow("push coupons", origin, drop=str(drop)) as mark:
+            granted = await push.run_push(kernel.sessions, drop)
+            mark.note(coupons=granted)
+        PUSHED.inc(granted)
         log.info("push_granted", drop=str(drop), coupons=granted)
 
 
@@ -65,6 +71,13 @@ async def _keep_comments(kernel: Kernel) -> None:
     async with kernel.sessions() as session:
         speaking = await comments.rooms_to_drain(session, now())
     await comments.store_kept(kernel.sessions, kernel.redis, speaking)
+
+
+async def _look_at_outbox(kernel: Kernel) -> None:
+    async with kernel.sessions() as session:
+        told = await relay.waiting(session)
+    relay.WAITING.set(told.events)
+    relay.OLDEST.set(told.age)
 
 
 async def _unpin(kernel: Kernel) -> None:
@@ -123,6 +136,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
     quick, slow = retention.quick(kernel.settings), retention.rules(kernel.settings)
     return [
         ("relay", lambda: relay.run(kernel.settings, kernel.sessions, bus), 0.2),
+        ("look_at_outbox", lambda: _look_at_outbox(kernel), 2.0),
         ("push", lambda: _grant_pushes(kernel), 0.2),
         ("close_drops", lambda: drops.close_due(kernel.sessions, now()), 0.5),
         ("unpin", lambda: _unpin(kernel), 0.5),
@@ -140,6 +154,8 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
 
 
 async def _work(duties: list[tuple[str, Duty, float]], stopping: asyncio.Event) -> None:
+    for name, _, _ in duties:
+        FAILURES.labels(name)
     tasks = {asyncio.create_task(_supervised(name, duty, pause), name=name) for name, duty, pause in duties}
     try:
         await stopping.wait()
@@ -165,6 +181,6 @@ async def _metrics(settings: Settings) -> AsyncIterator[None]:
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
-    async with open_kernel(settings) as kernel, _metrics(settings):
+    async with open_kernel(settings) as kernel, _metrics(settings), watch_loop():
         await until_stopped(run(kernel, stopping), stopping.set)
         log.info("worker_stopped")

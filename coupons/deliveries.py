@@ -63,6 +63,8 @@ def transitions_of(events: Sequence[str]) -> list[str]:
 
 
 CALLS = Counter("nearcast_webhook_calls", "Calls of webhooks by what became of them", ["outcome"], registry=REGISTRY)
+for _outcome in ("told", "defect"):
+    CALLS.labels(_outcome)  # there from the start, so that a rate sees the first of them
 log = structlog.get_logger()
 
 

@@ -33,6 +33,8 @@ CODES = Counter(
     "Codes typed at tills and forged QR codes: right, wrong, too_fast, or uncounted because Redis was away",
     ["outcome"],
 )
+for _outcome in ("right", "wrong", "too_fast", "uncounted"):
+    CODES.labels(_outcome)  # there from the start, so that a rate sees the first of them
 
 _TRY = Script(Path(__file__).parent / "wrong_codes.lua")
 

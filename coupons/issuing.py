@@ -20,6 +20,7 @@ from coupons.cards import CouponCard
 from coupons.claiming import Answer, Claim, NotYet, answer_batch, look
 from coupons.granting import Named
 from geo.catchments import Catchments
+from kernel import tracing
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
@@ -43,6 +44,8 @@ NAMED_SECONDS = 10.0
 """How long a store's name and address are remembered: a card may show what it was called until so long ago."""
 
 CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
+for _known in ("issued", "busy", "unavailable"):
+    CLAIMS.labels(_known)  # there from the start, so that a rate sees the first of them
 BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time from lock to commit of a batch", registry=REGISTRY)
 BATCH_SIZE = Histogram(
     "nearcast_claim_batch_size",
@@ -60,6 +63,8 @@ class _Waiting:
 
     claim: Claim
     answer: asyncio.Future[Answer]
+    trace: str
+    """What it is part of; empty unless traces are made."""
 
 
 @dataclass(slots=True, eq=False)
@@ -128,7 +133,8 @@ class Issuer:
         if self._waiting >= self._bound:
             CLAIMS.labels("busy").inc()
             raise Refusal("busy", retry_after=1)
-        waiting = _Waiting(Claim(who.brand, who.subject, claim_id, room), asyncio.get_running_loop().create_future())
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(Claim(who.brand, who.subject, claim_id, room), answered, tracing.here())
         if (line := self._lines.get(drop)) is None:
             line = self._lines[drop] = _Line()
         line.waiting.append(waiting)
@@ -171,7 +177,8 @@ class Issuer:
         BATCH_SIZE.observe(len(batch))
         answers: list[Answer] = ["unavailable"] * len(batch)
         try:
-            answers = await self._decide(drop, [waiting.claim for waiting in batch], before)
+            with tracing.gather("decide claims", (one.trace for one in batch), drop=str(drop), claims=len(batch)):
+                answers = await self._decide(drop, [waiting.claim for waiting in batch], before)
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
             defect = isinstance(error, DBAPIError) and not error.connection_invalidated

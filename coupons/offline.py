@@ -20,6 +20,8 @@ from kernel.postgres import Sessions, transaction
 SKEW = timedelta(seconds=60)
 """How far ahead of ours a till's clock may be."""
 TOLD = Counter("nearcast_till_told", "Redemptions of tills without a network, by what became of them", ["outcome"])
+for _outcome in ("redeemed", "replayed", "already_redeemed"):
+    TOLD.labels(_outcome)  # there from the start, so that a rate sees the first of them
 
 _LOST_A_RACE = ("40001", "40P01")
 

@@ -25,6 +25,7 @@ from coupons.campaign_file import Line
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InIssuer, InSigner, Key, Limit, behind, required
 from coupons.tables import Campaign
 from coupons.terms import offer_of
+from kernel import tracing
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.http import (
@@ -195,11 +196,11 @@ async def open_drop(
     """Into the guide's own live room; ops may in every room. Takes an `Idempotency-Key`."""
 
     async def work() -> views.DropView:
-        return views.DropView.of(
-            await drops.open_drop(
-                session, who, room, body.campaign, body.mode, body.stock, body.seconds, body.delay, signer
-            )
+        drop = await drops.open_drop(
+            session, who, room, body.campaign, body.mode, body.stock, body.seconds, body.delay, signer
         )
+        tracing.note(drop=str(drop.id))
+        return views.DropView.of(drop)
 
     return await once(views.DropView, work)
 
@@ -237,6 +238,7 @@ async def claim(
 ) -> views.CouponView:
     """First come, first served. The `Idempotency-Key` is the claim's id: a retry gets the same coupon."""
     claim_id = required(key)
+    tracing.note(drop=str(drop))
     async with transaction(kernel.sessions) as session:  # closed before the claim waits in its queue
         found = (await session.execute(_PRESENT, {"drop": drop, "viewer": who.subject, "moment": now()})).one_or_none()
     if found is None:

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
+from prometheus_client import REGISTRY, Counter
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import closing, codes, guessing, offline, redemption, stacking, till_views, views
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InSigner, Key, Limit, behind, required
@@ -24,8 +26,16 @@ from kernel.http import (
     encode_cursor,
     refusals,
 )
+from kernel.identity import Principal
+from kernel.process import Kernel
 
 router = APIRouter()
+
+REDEMPTIONS = Counter(
+    "nearcast_redemptions", "Redemptions asked for by tills that are online, by outcome", ["outcome"], registry=REGISTRY
+)
+for _outcome in ("redeemed", "replayed", "already_redeemed"):
+    REDEMPTIONS.labels(_outcome)  # there from the start, so that a rate sees the first of them
 
 _PRESENTED = (
     *SIGNED_IN,
@@ -62,10 +72,26 @@ async def redeem(
     body: till_views.Redeem, kernel: InKernel, session: InSession, who: Clerk, signer: InSigner, key: Key = None
 ) -> till_views.RedemptionView:
     """Exactly once. The `Idempotency-Key` is the till's: with it the same request may be repeated for ever."""
-    sale = body.sale(required(key), now())
+    try:
+        used = await _redeem(body, kernel, session, who, signer, body.sale(required(key), now()))
+    except Refusal as refusal:
+        REDEMPTIONS.labels(refusal.code).inc()
+        raise
+    REDEMPTIONS.labels("replayed" if used.replayed else "redeemed").inc()
+    return till_views.RedemptionView.of(used)
+
+
+async def _redeem(
+    body: till_views.Redeem,
+    kernel: Kernel,
+    session: AsyncSession,
+    who: Principal,
+    signer: codes.Signer,
+    sale: redemption.Sale,
+) -> redemption.Used:
     try:
         async with guessing.watched(kernel.redis, who, typed=body.code is not None):
-            used = await redemption.use_up(session, who, body.presented(), sale, signer)
+            return await redemption.use_up(session, who, body.presented(), sale, signer)
     except Refusal as refusal:
         if refusal.code != "too_fast":
             raise
@@ -73,8 +99,7 @@ async def redeem(
         former = await redemption.former(session, who, body.presented(), sale, signer)
         if former is None:
             raise
-        used = former
-    return till_views.RedemptionView.of(used)
+        return former
 
 
 @router.post("/redemptions/check", tags=["till"], summary="Look at a coupon", responses=refusals(*_PRESENTED))

@@ -35,6 +35,7 @@ if [ "$purpose" = test ]; then
     command -v chromium >/dev/null 2>&1 || want chromium
     command -v chromedriver >/dev/null 2>&1 || want chromium-driver
     command -v node >/dev/null 2>&1 || want nodejs
+    command -v promtool >/dev/null 2>&1 || want prometheus
     [ -d /usr/share/fonts/opentype/noto ] || want fonts-noto-cjk
 fi
 

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
+from kernel import tracing
 from kernel.settings import Settings
 
 SECRET_FIELDS = frozenset(
@@ -24,9 +25,10 @@ def _redact(_logger: Any, _name: str, event: EventDict) -> EventDict:
 def configure(settings: Settings, process: str) -> None:
     """Set up logging for a whole process, once, before anything logs. ``process`` goes into every line."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    plain = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     renderer = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if not plain
         # The pretty tracebacks would print every variable: tokens, and where people are.
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -36,6 +38,7 @@ def configure(settings: Settings, process: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        tracing.log_fields,
         _redact,
     ]
     structlog.configure(

@@ -8,6 +8,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kernel import tracing
+
 LANES = 8
 CHANNEL = "nearcast_outbox"
 
@@ -52,7 +54,7 @@ async def emit_everywhere(session: AsyncSession, events: Sequence[tuple[UUID, st
             "lanes": [lane_of(room) for room, _, _ in events],
             "rooms": [room for room, _, _ in events],
             "topics": [topic for _, topic, _ in events],
-            "payloads": [msgspec.json.encode(payload) for _, _, payload in events],
+            "payloads": [tracing.carried(msgspec.json.encode(payload)) for _, _, payload in events],
             "channel": CHANNEL,
         }
         await session.execute(_EMIT, values)

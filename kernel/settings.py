@@ -143,8 +143,17 @@ class Settings(BaseSettings):
     worker_port: int = Field(0, ge=0, description="Port the worker serves `/metrics` on; 0: it does not")
     database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")
     room_log_length: int = Field(10_000, gt=0, description="Certain events kept for resume, per room")
+    otlp_endpoint: str = Field(
+        "",
+        description="Base address of an OpenTelemetry collector (OTLP over HTTP) that gets traces; "
+        "empty: none are made",
+    )
     log_level: str = Field("INFO", description="Level of the structured log on standard error")
-    log_format: str = Field("console", pattern="^(console|json)$", description="`console` or `json`")
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|console|json)$",
+        description="`console` or `json`; `auto`: for people on a terminal, else a JSON object a line",
+    )
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make another process read these very settings. Holds secrets in the clear."""

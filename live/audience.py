@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
+from kernel import tracing
 from kernel.identity import Role
 from live import wire
 from live.connection import Connection
@@ -106,9 +107,12 @@ class Audience:
         self._newcomers: dict[Connection, int] = {}
         self._pending: list[_Run] = []
         self._latest: dict[bytes, bytes] = {}
+        self._latest_from: dict[bytes, float] = {}
         self._comments = Sample(display_rate)
         self._joins = Sample(JOINS_PER_SECOND)
         self._certain_at: list[float] = []
+        self._traced: list[tracing.Mark] = []
+        self._traced_now: list[tracing.Mark] = []
         self._lossy_at: list[float] = []
         """When what waits was published whose delay is measured, in seconds since 1970."""
         self._latest_at = 0.0
@@ -167,8 +171,11 @@ class Audience:
 
     # ---- what happened ---------------------------------------------------------------------------------------------
 
-    def certain(self, seq: int, event: bytes | None, private: Mapping[UUID, bytes] | None, at: float) -> None:
-        """A numbered event. Their order is kept, between those for all and those for some as well."""
+    def certain(
+        self, seq: int, event: bytes | None, private: Mapping[UUID, bytes] | None, at: float, trace: str = ""
+    ) -> None:
+        """A numbered event, published ``at`` (seconds since 1970); ``trace`` is where it came from, if it is traced.
+        Their order is kept, between those for all and those for some as well."""
         self._tally.events["certain"] += 1
         if private is not None:
             self._pending.append(_Run(private=private, seq=seq))
@@ -179,6 +186,8 @@ class Audience:
             self._pending[-1].events.append((seq, event))
             self._pending[-1].seq = seq
         self._certain_at.append(at)
+        if trace:
+            self._traced.append(tracing.begin("tell viewers", trace, seq=seq, sockets=len(self.connections)))
         self._schedule()
 
     def loose(self, events: list[bytes], at: float) -> None:
@@ -188,7 +197,9 @@ class Audience:
             kind = KINDS.get(tag)
             if kind is wire.Kind.LATEST:
                 # A drop's stock replaces that drop's, so its id, which comes next, belongs to the name.
-                self._latest[event[:60] if tag == b"drop_stock" else tag] = event
+                name = event[:60] if tag == b"drop_stock" else tag
+                self._latest[name] = event
+                self._latest_from[name] = at
             elif tag == b"comment":
                 self._comments.add(event, always=_STAFF[0] in event or _STAFF[1] in event)
             elif kind is wire.Kind.LOSSY:
@@ -239,21 +250,26 @@ class Audience:
         runs, self._pending = self._pending, []
         newcomers, self._newcomers = self._newcomers, {}
         published, self._certain_at = self._certain_at, []
+        self._traced_now, self._traced = self._traced, []
         self._turns.begin(_Telling(self, runs, newcomers, published).step)
 
     def told(self, published: list[float]) -> None:
         """The last slice of what is certain was handed to the sockets."""
         self.telling = False
         self._measure(wire.Kind.CERTAIN, published)
+        for mark in self._traced_now:
+            mark.end()
         self._schedule()
 
     def _talk(self) -> None:
         self._handle = None
         now = self._loop.time()
         told: list[bytes] = []
+        published: dict[wire.Kind, list[float]] = {}
         if self._latest and now >= self._latest_at + LATEST_SECONDS:
             told += self._latest.values()
-            self._latest = {}
+            published[wire.Kind.LATEST] = list(self._latest_from.values())
+            self._latest, self._latest_from = {}, {}
             self._latest_at = now
         if self._joins:
             self._arrivals_at = now
@@ -268,16 +284,17 @@ class Audience:
         if not told:  # a timer that came a little early
             self._schedule()
             return
-        published, self._lossy_at = self._lossy_at, []
+        published[wire.Kind.LOSSY], self._lossy_at = self._lossy_at, []
         self._talking = True
         message = _batch([Raw(event) for event in told])
         self._turns.begin(_Talk(self, message, len(joins) + len(comments), published).step)
 
-    def talked(self, took: float, published: list[float]) -> None:
+    def talked(self, took: float, published: Mapping[wire.Kind, list[float]]) -> None:
         """The last slice of small talk was handed to the sockets; it ``took`` so many seconds. Now the room rests."""
         self._talking = False
         self._rest_until = self._loop.time() + min(MAX_REST_SECONDS, max(MIN_REST_SECONDS, took * REST_FACTOR))
-        self._measure(wire.Kind.LOSSY, published)
+        for kind, at in published.items():
+            self._measure(kind, at)
         self._schedule()
 
     def _measure(self, kind: wire.Kind, published: list[float]) -> None:
@@ -316,6 +333,15 @@ class Audience:
             tally.written += compressed * len(message.deflated)
             tally.saved += compressed * (len(plain) - len(message.deflated))
         return left
+
+    def counted(self, certain: int) -> None:
+        """So many of the frames counted told what is certain."""
+        self._tally.certain_frames += certain
+
+    @property
+    def frames(self) -> int:
+        """Frames this gateway wrote so far."""
+        return self._tally.frames
 
     def write_apart(self, message: Prepared | None, connection: Connection) -> None:
         """``message``, if there is one, to one viewer who is not like all others."""
@@ -358,6 +384,7 @@ class _Telling:
 
     def step(self, until: float) -> bool:
         """Write until about ``until`` (``perf_counter``); returns whether something is left to write."""
+        before = self._audience.frames
         try:
             while self._next():
                 if perf_counter() >= until:
@@ -365,6 +392,8 @@ class _Telling:
             self._audience.told(self._published)
         except Exception as error:
             self._audience.broke(error, telling=True)
+        finally:
+            self._audience.counted(self._audience.frames - before)
         return False
 
     def _next(self) -> bool:
@@ -404,7 +433,9 @@ class _Talk:
     __slots__ = ("_aside", "_aside_since", "_audience", "_lossy", "_message", "_place", "_published", "_started",
                  "_targets")  # fmt: skip
 
-    def __init__(self, audience: Audience, message: Prepared, lossy: int, published: list[float]) -> None:
+    def __init__(
+        self, audience: Audience, message: Prepared, lossy: int, published: Mapping[wire.Kind, list[float]]
+    ) -> None:
         self._audience = audience
         self._message = message
         self._lossy = lossy

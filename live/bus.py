@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 
+from kernel import tracing
 from kernel.ids import new_id
 from kernel.redis import Client, Script
 from live.feed import Feed
@@ -43,6 +44,8 @@ class Entry:
     slots: Mapping[str, bytes] = field(default_factory=dict)
     at: float = 0.0
     """When it was published, in seconds since 1970."""
+    trace: str = ""
+    """The traceparent of who published it, where traces are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ class _Record(msgspec.Struct, array_like=True):
     private: dict[bytes, bytes] | None
     slots: dict[str, bytes]
     at: float
+    trace: str = ""
 
 
 class _Cast(msgspec.Struct, array_like=True):
@@ -169,7 +173,7 @@ _casts = msgspec.msgpack.Decoder(_Cast).decode
 def _entry(seq: int, record: bytes | memoryview) -> Entry:
     read = _record(record)
     private = None if read.private is None else {UUID(bytes=who): what for who, what in read.private.items()}
-    return Entry(seq, read.event, private, read.slots, read.at)
+    return Entry(seq, read.event, private, read.slots, read.at, read.trace)
 
 
 def _entries(rows: Sequence[tuple[bytes, Any]]) -> list[Entry]:
@@ -218,7 +222,7 @@ class RedisBus:
         """See ``Bus``."""
         slots = slots or {}
         to = None if private is None else {who.bytes: what for who, what in private.items()}
-        record = _pack(_Record(event, to, dict(slots), time()))
+        record = _pack(_Record(event, to, dict(slots), time(), tracing.here()))
         keys = [key(room, name) for name in ("meta", "log", "slots", f"event:{event_id}")]
         arguments = [new_epoch(), channel(room), record, self._log_length, ROOM_TTL_SECONDS, DEDUP_SECONDS]
         for name, value in slots.items():

@@ -375,6 +375,12 @@ class Connection(asyncio.Protocol):
         return max(1, min(PING_SECONDS, int(session.next_look(now)) + 1))
 
 
+def buffers(connections: Iterable[Connection]) -> tuple[int, int, int]:
+    """How many of ``connections`` are slow, the bytes that wait for all of them, and the most for one."""
+    slow = [one.transport.get_write_buffer_size() for one in connections if one.slow]
+    return len(slow), sum(slow), max(slow, default=0)
+
+
 class Wheel:
     """Looks after every socket now and then: one timer for all of them."""
 

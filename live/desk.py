@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from websockets.typing import Origin
 
+from kernel import tracing
 from kernel.erasures import Erasures
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
@@ -23,7 +24,7 @@ from live import presence, rooms, wire
 from live.bus import Bus
 from live.check import Check
 from live.commands import Commands
-from live.connection import QUIET, Connection, Wheel
+from live.connection import QUIET, Connection, Wheel, buffers
 from live.errands import Errands
 from live.framing import Readers
 from live.hosts import Hosts
@@ -91,7 +92,7 @@ class Gateway:
         self._commands = Commands(kernel.sessions, locator, issuer)
         self._erasures = Erasures(kernel.sessions, kernel.keyring, self._erased)
         self.pulse = Pulse(self.id, url, kernel.redis, bus, self.hub, self.tally, lambda: self.ready)
-        self._exposition = Exposition(self.tally, self._gauges, self._losses)
+        self._exposition = Exposition(self.tally, self._figures)
 
     # ---- lifetime --------------------------------------------------------------------------------------------------
 
@@ -364,7 +365,8 @@ class Gateway:
             if isinstance(command, wire.Claim | wire.Locate):
                 # Claims ask the database who is in the room; the note of that must not come later.
                 await self._journal.written(room, session.who.subject)
-            ack = await self._commands.carry(session.who, room, command)
+            with tracing.span(f"command {command.__struct_config__.tag}", room=str(room)):
+                ack = await self._commands.carry(session.who, room, command)
         except Refusal as refusal:
             ack = refused(command.id or "", refusal)
         except (SQLAlchemyError, RedisError, OSError, TimeoutError) as error:
@@ -385,23 +387,29 @@ class Gateway:
         command: wire.GuideCommand | wire.Claim | wire.Locate | wire.Report,
         ack: wire.Ack,
     ) -> None:
+        self.tally.commands[str(command.__struct_config__.tag), "ok" if ack.error is None else ack.error.code] += 1
         if command.id is not None:
             connection.apply(session.answer(ack))
 
     # ---- figures ---------------------------------------------------------------------------------------------------
 
-    def _gauges(self) -> dict[str, float]:
+    def _figures(self) -> dict[str, float]:
+        rooms = self.hub.rooms.values()
+        slow, waiting, most = buffers(self.connections)
         return {
-            "viewers": sum(len(room.audience.connections) for room in self.hub.rooms.values()),
+            "viewers": sum(len(room.audience.connections) for room in rooms),
             "sockets": len(self.connections),
-            "rooms": len(self.hub.rooms),
+            "rooms": len(rooms),
+            "rooms_mending": sum(not room.whole.is_set() for room in rooms),
             "ready": float(self.ready),
+            "bus_healthy": float(self.bus.healthy),
             "commands_running": len(self._errands),
+            "slow_viewers": slow,
+            "write_buffer_bytes": waiting,
+            "write_buffer_max_bytes": most,
+            "bus_losses": self.bus.losses,
             "errand_failures": self._errands.failures + self._chores.failures,
         }
-
-    def _losses(self) -> int:
-        return self.bus.losses
 
 
 def _origins(allowed: Sequence[str]) -> Sequence[Origin | None] | None:

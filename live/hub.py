@@ -8,6 +8,7 @@ emptied, or rolled back by a crash) its epoch changes, and every viewer is told 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
+from time import time
 from typing import Any
 from uuid import UUID
 
@@ -104,7 +105,7 @@ class Hub:
         if seq > room.seq:
             epoch = room.epoch
             for entry in await self._bus.read(room.id, room.seq):
-                self.entry(room.id, epoch, entry)
+                self._take(room, epoch, entry)
 
     async def close_idle(self, now: float) -> None:
         """Give up rooms that nobody has watched here for a while."""
@@ -130,8 +131,11 @@ class Hub:
     def entry(self, id: UUID, epoch: str, entry: Entry) -> None:
         """See ``live.bus.Receiver``."""
         room = self.rooms.get(id)
-        if room is None:
-            return
+        if room is not None:
+            self._tally.bus.observe(time() - entry.at)
+            self._take(room, epoch, entry)
+
+    def _take(self, room: Room, epoch: str, entry: Entry) -> None:
         if not room.whole.is_set():
             room.hear(epoch, entry.seq)
         elif epoch != room.epoch:
@@ -146,6 +150,7 @@ class Hub:
         room = self.rooms.get(id)
         if room is None:
             return
+        self._tally.bus.observe(time() - at)
         for event in events:
             if event.startswith(b'{"t":"counts"'):
                 room.counts = msgspec.json.decode(event, type=wire.CountsChanged).counts

@@ -23,6 +23,7 @@ HOLD_SECONDS = 10.0
 RENEW_SECONDS = 3.0
 GATEWAY_SECONDS = 15.0
 """How long a gateway that says nothing is listed."""
+LATELY_SECONDS = 60.0
 ARRIVALS_AT_ONCE = 1000
 _AT_ONCE = 32
 _GATEWAYS = "nearcast:gateways"
@@ -46,6 +47,18 @@ class GatewayStats(msgspec.Struct, frozen=True):
     delay_ms_p99: float
     at: float
     ready: bool = True
+    delay_ms_p95: float = 0.0
+    latest_ms_p95: float = 0.0
+    lossy_ms_p95: float = 0.0
+    bus_ms_p95: float = 0.0
+    bus_healthy: bool = True
+    bus_gaps: int = 0
+    slow_viewers: int = 0
+    slow_closes: int = 0
+    write_buffer_bytes: int = 0
+    loop_lag_ms: float = 0.0
+    resumes: dict[str, int] = {}
+    claims: dict[str, int] = {}
 
 
 def _keys(room: UUID) -> list[str]:
@@ -118,6 +131,15 @@ async def gateways(redis: Client) -> list[GatewayStats]:
     listed: Any = await redis.hgetall(_GATEWAYS)
     found = [stats for value in listed.values() if _fresh(stats := _decode(value))]
     return sorted(found, key=lambda stats: stats.id)
+
+
+async def serving(redis: Client, room: UUID) -> list[str]:
+    """The gateways that hold viewers of ``room``, also those that fell silent within ``LATELY_SECONDS`` while nobody
+    else took their viewers over. Raises what Redis raises."""
+    listed: Any = await redis.hgetall(key(room, "presence"))
+    since = (time() - LATELY_SECONDS) * 1000
+    figures = {name.decode(): value.split() for name, value in listed.items() if name != b"told"}
+    return sorted(name for name, (viewers, until) in figures.items() if int(viewers) and int(until) > since)
 
 
 def _decode(value: bytes) -> GatewayStats:

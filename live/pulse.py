@@ -12,8 +12,9 @@ from redis.exceptions import RedisError
 from kernel.redis import Client
 from live import presence, roster, wire
 from live.bus import Bus
+from live.connection import buffers
 from live.hub import Hub
-from live.metrics import Tally
+from live.metrics import Delays, Tally
 from live.presence import ARRIVALS_AT_ONCE, RENEW_SECONDS, GatewayStats
 from live.replica import Room
 
@@ -125,6 +126,7 @@ class Pulse:
     def stats(self) -> GatewayStats:
         """What this gateway says of itself."""
         tally, delays = self._tally, self._tally.delays[wire.Kind.CERTAIN]
+        slow, waiting, _ = buffers(one for room in self._hub.rooms.values() for one in room.audience.connections)
         return GatewayStats(
             id=self._id,
             url=self._url,
@@ -134,10 +136,22 @@ class Pulse:
             events=sum(tally.events.values()),
             shed=sum(tally.shed.values()),
             joins=tally.joins,
-            delay_ms_p50=round(delays.quantile(0.5) * 1000, 1),
-            delay_ms_p99=round(delays.quantile(0.99) * 1000, 1),
+            delay_ms_p50=_ms(delays, 0.5),
+            delay_ms_p99=_ms(delays, 0.99),
             at=time(),
             ready=self._ready(),
+            delay_ms_p95=_ms(delays, 0.95),
+            latest_ms_p95=_ms(tally.delays[wire.Kind.LATEST], 0.95),
+            lossy_ms_p95=_ms(tally.delays[wire.Kind.LOSSY], 0.95),
+            bus_ms_p95=_ms(tally.bus, 0.95),
+            bus_healthy=self._bus.healthy,
+            bus_gaps=tally.gaps,
+            slow_viewers=slow,
+            slow_closes=tally.closes["slow"],
+            write_buffer_bytes=waiting,
+            loop_lag_ms=round(tally.loop_lag * 1000, 1),
+            resumes=dict(tally.resumes),
+            claims={outcome: count for (command, outcome), count in tally.commands.items() if command == "claim"},
         )
 
     async def stop(self) -> None:
@@ -148,3 +162,7 @@ class Pulse:
                 await leaving
             except (RedisError, OSError) as error:
                 log.warning("presence_not_cleared", error=type(error).__name__)
+
+
+def _ms(delays: Delays, q: float) -> float:
+    return round(delays.quantile(q) * 1000, 1)

@@ -146,7 +146,7 @@ class Room:
             kept = [event for event in self.recent if _comment_id(event) != comment]
             self.recent.clear()
             self.recent.extend(kept)
-        self.audience.certain(entry.seq, entry.event, entry.private, entry.at)
+        self.audience.certain(entry.seq, entry.event, entry.private, entry.at, entry.trace)
         if entry.event is not None and entry.event.startswith(_SENT_AWAY):
             # Only what happens now: a replay tells of a kick, and does not kick those who came back.
             event = msgspec.json.decode(entry.event, type=wire.Kicked | wire.Banned)

@@ -285,6 +285,24 @@ class GatewayFigures(BaseModel):
     joins: int = Field(examples=[980])
     ready: bool = Field(description="False: it lets nobody in, because it drains or has lost Redis")
     at: datetime = Field(description="When it said so")
+    delay_ms_p95: float = Field(examples=[11.0])
+    latest_ms_p95: float = Field(
+        description="Of counts and stock, which wait up to 250 ms on purpose", examples=[251.0]
+    )
+    lossy_ms_p95: float = Field(description="Of comments", examples=[14.0])
+    bus_ms_p95: float = Field(description="From publishing to hearing it there", examples=[1.2])
+    bus_healthy: bool = Field(description="Whether it hears its rooms")
+    bus_gaps: int = Field(description="Numbers that were missing and were read again, since it started", examples=[0])
+    slow_viewers: int = Field(description="Sockets that do not keep up now", examples=[0])
+    slow_closes: int = Field(description="Closed because they did not, since it started", examples=[0])
+    write_buffer_bytes: int = Field(description="What waits for slow viewers", examples=[0])
+    loop_lag_ms: float = Field(description="How late its event loop woke last", examples=[0.4])
+    resumes: dict[str, int] = Field(
+        description="Who came back: told all they missed, or anew", examples=[{"recovered": 31, "fresh": 1}]
+    )
+    claims: dict[str, int] = Field(
+        description="Claims over its sockets, by outcome", examples=[{"ok": 120, "sold_out": 14}]
+    )
 
 
 def room_view(room: Listed, viewers: int) -> RoomView:

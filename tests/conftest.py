@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from cluster import Cluster, redis_cluster
+from collector import Collector, collecting
 from databases import Database
 from sqlalchemy import text
 
@@ -124,6 +125,24 @@ def studio() -> Iterator[Stack]:
     with (
         _state_dir() as state_dir,
         _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}), media=True)) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    """Where the processes of ``traced`` send their traces."""
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def traced(collector: Collector) -> Iterator[Stack]:
+    """The same as ``stack`` with traces."""
+    nowhere = Settings(database_url=None, redis_url=None, dev_login=True, api_port=_port(), otlp_endpoint=collector.url)
+    with (
+        _state_dir() as state_dir,
+        _in_background(_with_demo(nowhere.model_copy(update={"state_dir": state_dir}))) as running,
     ):
         yield running
 

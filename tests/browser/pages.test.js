@@ -4,7 +4,9 @@ import {newId, Refused, rest} from '/client/nearcast.js';
 import {Attempt} from '/pages/attempt.js';
 import {h} from '/pages/dom.js';
 import {count, countdown, distance, grouped, lasting, worth, yuan} from '/pages/format.js';
+import {honestLine} from '/pages/guide-health.js';
 import {refusal, say, speak, t} from '/pages/i18n.js';
+import {facts} from '/pages/ops-eyes.js';
 import {gather, project, unproject} from '/pages/ops-map.js';
 import {badgeOf, filled, fromRest} from '/pages/room-card.js';
 import {steady} from '/pages/steady.js';
@@ -204,4 +206,35 @@ test('a funnel narrows as its figures do, and a whisker lies where its interval 
     equal(drawn.getAttribute('class'), `whisker ${look}`);
     equal(Number(drawn.querySelector('.dot').getAttribute('cx')), 100 + (92 * lift.lift_points) / 20);
   }
+});
+
+test('the guide is told how late, how much and whether all is well, and never more than is known', () => {
+  const well = {state: 'well', delay_ms: 312, reasons: []};
+  speak('zh');
+  equal(honestLine(well, {shown: 30, total: 210}), '观众晚约 0.3 秒看到 · 已展示 30/210 条评论 · 一切正常');
+  equal(honestLine({...well, delay_ms: 12}, null), '观众几乎同时看到 · 一切正常');
+  equal(honestLine({...well, delay_ms: null}, null), '一切正常');
+  equal(honestLine(null, null), '暂时看不到后台状态');
+  equal(honestLine({state: 'unwell', delay_ms: 1400, reasons: ['bus_lost', 'delay', 'slow_viewers']}, null),
+    '观众晚约 1.4 秒看到 · 消息通道断了，观众暂时看不到新内容 · 送达变慢');
+  for (const reason of ['gateway_silent', 'bus_lost', 'delay', 'slow_viewers', 'draining', 'outbox_stuck', 'stream_lost']) ok(t(`honest_${reason}`));
+});
+
+test('the eyes of operations turn red at the limits, and rates are what was added in between', () => {
+  const limits = {delay_ms: 250, outbox_seconds: 10, slow_closes_per_second: 1, claims_turned_away: .05, resumes_missed: .2, bus_gaps: 5, silent_seconds: 5};
+  const gateway = {id: 'a', at: '2026-11-22T20:00:10Z', ready: true, bus_healthy: true, viewers: 90, joins: 100, shed: 0, slow_closes: 0, bus_gaps: 0,
+    delay_ms_p95: 12, latest_ms_p95: 251, lossy_ms_p95: 20, bus_ms_p95: 2, loop_lag_ms: 1, write_buffer_bytes: 0, resumes: {recovered: 10}, claims: {ok: 10}};
+  const then = {at: '2026-11-22T20:00:00Z', outbox: {waiting: 0, oldest_seconds: 0}, limits, gateways: [{...gateway, at: '2026-11-22T20:00:00Z'}]};
+  const beyond = (one, outbox = then.outbox) => facts({...then, at: '2026-11-22T20:00:10Z', outbox, gateways: [{...gateway, ...one}]}, then, then).filter((fact) => fact.beyond).map((fact) => fact.name);
+  equal(beyond({}), []);
+  equal(beyond({delay_ms_p95: 251, bus_ms_p95: 300, loop_lag_ms: 251}), ['certain', 'bus', 'loop']);
+  equal(beyond({slow_closes: 20, bus_gaps: 6}), ['gaps', 'slow']);
+  equal(beyond({claims: {ok: 20, busy: 10}, resumes: {recovered: 12, fresh: 8}}), ['resumes', 'claims']);
+  equal(beyond({claims: {ok: 20, sold_out: 1000}}), []);
+  equal(beyond({ready: false}), ['gateways']);
+  equal(beyond({at: '2026-11-22T20:00:03Z'}), ['gateways']);
+  equal(beyond({}, {waiting: 3, oldest_seconds: 12}), ['outbox']);
+  const joins = facts({...then, at: '2026-11-22T20:00:10Z', gateways: [{...gateway, joins: 150}, {...gateway, id: 'new', joins: 9000}]}, then, then).find((fact) => fact.name === 'joins');
+  equal(joins.value, '5.0/秒');
+  ok(facts({...then, gateways: []}, null, then).find((fact) => fact.name === 'gateways').beyond);
 });

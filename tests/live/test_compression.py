@@ -47,8 +47,8 @@ async def test_plain_and_compressed_viewers_hear_the_same_and_metrics_say_what_w
         assert late.announcement == NEWS
         metrics = one.page("/metrics")
         assert metrics is not None
-        assert f"nearcast_gateway_bytes_saved_total {float(one.tally.saved)}" in metrics[2].decode()
-        assert f"nearcast_gateway_bytes_written_total {float(one.tally.written)}" in metrics[2].decode()
+        assert f"nearcast_gateway_saved_bytes_total {float(one.tally.saved)}" in metrics[2].decode()
+        assert f"nearcast_gateway_written_bytes_total {float(one.tally.written)}" in metrics[2].decode()
         assert one.tally.saved > len(NEWS.encode())
 
 

@@ -297,7 +297,7 @@ async def theatre(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> AsyncIter
                 figures = one.page("/metrics")
                 assert figures is not None
                 assert b'failures_total{what="defect"}' not in figures[2]
-                assert b"nearcast_gateway_errand_failures 0.0" in figures[2]
+                assert b"nearcast_gateway_errand_failures_total 0.0" in figures[2]
                 assert len(one.hub.rooms[world.room].audience.connections) == 2
     assert broken == []
     assert [line for line in lines if line["log_level"] in ("error", "critical")] == []

@@ -6,6 +6,7 @@ import {count} from './format.js';
 import {openDropSheet} from './guide-drop.js';
 import {OpenDrops} from './guide-drops.js';
 import {Feed} from './guide-feed.js';
+import {followHealth} from './guide-health.js';
 import {runLife} from './guide-life.js';
 import {openOrder} from './guide-order.js';
 import {openPerson} from './guide-person.js';
@@ -36,11 +37,13 @@ export async function runRoom(session, id) {
   const drops = new OpenDrops(by('drops'), room, session);
   const life = runLife(session, {...desk, id, reminders: found.reminders ?? 0}, setRoom);
   const stream = followStream(session, id, desk);
+  const health = followHealth(session, id, desk);
   show();
 
   room.on('state', (change) => {
     const offline = change.state !== 'open' && change.code !== Close.ROOM_ENDED;
     document.querySelector('.figures').classList.toggle('stale', offline);
+    health.heard(!offline);
     showLine(by('line'), offline ? change : {state: 'open'}, 'guideOffline');
   });
   room.on('welcome', (snapshot) => {
@@ -66,6 +69,7 @@ export async function runRoom(session, id) {
   room.on('drop_end', ({drop}) => drops.end(drop));
   let calm = 0;
   room.on('shed', ({shown, total}) => {
+    health.shed(shown, total);
     say(by('shed'), 'shedStrip', {shown: count(shown), total: count(total)});
     by('shed').hidden = shown >= total;
     feed.said += Math.max(0, total - shown);
@@ -106,6 +110,7 @@ export async function runRoom(session, id) {
     document.querySelector('.figures').hidden = card.state === 'ended' && figures.uniques === undefined;
     life.show();
     stream.show();
+    health.show();
     showFigures();
   }
   onLanguage(show);

@@ -7,6 +7,7 @@ import {adopt, onLanguage, refusal, say, t} from './i18n.js';
 import {all, brand, signIn} from './login.js';
 import {Compare} from './ops-compare.js';
 import {BANS, Held, MUTES} from './ops-held.js';
+import {Eyes} from './ops-eyes.js';
 import {StoreMap} from './ops-map.js';
 import {Reports} from './ops-reports.js';
 import {Reviews} from './ops-reviews.js';
@@ -28,6 +29,7 @@ const held = [new Held(session, MUTES, titles), new Held(session, BANS, titles)]
 const reviews = new Reviews(session);
 const words = new Words(session);
 const compare = new Compare(session);
+const eyes = new Eyes(session);
 by('desk').hidden = false;
 for (const tab of ['tabOverview', 'tabSafety']) by(tab).addEventListener('click', () => turnTo(tab));
 session.call('GET', `/v1/brands/${brand}`).then((found) => { by('brand').textContent = found.name; }, () => {});
@@ -54,7 +56,7 @@ function turnTo(tab) {
 
 /** Each part on its own: a figure that cannot be had must not hide the others. What is not looked at is not asked for. */
 async function refresh() {
-  const overview = [rooms, gateways, funnel, shops, () => compare.refresh()];
+  const overview = [rooms, () => eyes.refresh(), gateways, funnel, shops, () => compare.refresh()];
   const safety = [reviews, ...held, words].map((part) => () => part.refresh());
   const parts = await Promise.allSettled([() => reports.refresh(), ...(by('overview').hidden ? safety : overview)].map((part) => part()));
   const failed = parts.find(({status}) => status === 'rejected');
