@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import embedded, migrations
-from app.stores_command import DEFAULT_BRAND, UnknownBrand
+from app.database import sessions_of
+from app.stores_command import DEFAULT_BRAND, UnknownBrand, refusing
 from geo import stores
 from kernel.clock import now
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
-from kernel.postgres import create_engine, create_sessions, transaction
+from kernel.postgres import transaction
 from kernel.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,15 +45,9 @@ def import_campaigns(
     # Here, because what judges campaigns brings the web framework, which no other command needs.
     from coupons import campaign_file
 
-    try:
+    with refusing(file, campaign_file.UnreadableCampaigns):
         lines = campaign_file.read(file)
         report = asyncio.run(_import(Settings(), lines, brand, dry_run))
-    except (campaign_file.UnreadableCampaigns, UnknownBrand) as problem:
-        typer.echo(f"{file.name}: {problem}", err=True)
-        raise typer.Exit(2) from problem
-    except (embedded.MissingServer, embedded.AlreadyRunning, embedded.ServerFailed) as problem:
-        typer.echo(str(problem), err=True)
-        raise typer.Exit(2) from problem
     for bad in report.errors:
         typer.echo(str(bad), err=True)
     verb = "would be " if dry_run else ""
@@ -68,14 +62,8 @@ def import_campaigns(
 async def _import(given: Settings, lines: "list[Line]", brand: str, dry_run: bool) -> "Report":
     from coupons import campaign_import
 
-    async with embedded.servers(given) as settings:
-        engine = create_engine(settings)
-        try:
-            await migrations.upgrade(engine)
-            async with transaction(create_sessions(engine)) as session:
-                if not await stores.brand_exists(session, brand):
-                    raise UnknownBrand(f"there is no brand {brand!r}; import its stores first")
-                who = Principal(BrandId(brand), new_id(), Role.OPS, "import", now() + timedelta(hours=1))
-                return await campaign_import.load(session, who, lines, dry_run=dry_run)
-        finally:
-            await engine.dispose()
+    async with sessions_of(given) as sessions, transaction(sessions) as session:
+        if not await stores.brand_exists(session, brand):
+            raise UnknownBrand(f"there is no brand {brand!r}; import its stores first")
+        who = Principal(BrandId(brand), new_id(), Role.OPS, "import", now() + timedelta(hours=1))
+        return await campaign_import.load(session, who, lines, dry_run=dry_run)

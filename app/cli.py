@@ -12,13 +12,15 @@ from uuid import UUID
 import typer
 import uvloop
 
-from app import campaigns_command, embedded, migrations, privacy_command, stores_command, up
+from app import campaigns_command, embedded, migrations, privacy_command, stores_command
+from app.database import sessions_of
 from app.keys import with_keys
+from app.problems import Problem
 from kernel import log, tracing
 from kernel.clock import now
 from kernel.identity import Keyring, Principal, Role
 from kernel.ids import BrandId, new_id
-from kernel.postgres import create_engine, create_sessions
+from kernel.postgres import create_engine
 from kernel.settings import SettingMissing, Settings
 
 if TYPE_CHECKING:
@@ -35,21 +37,11 @@ cli.add_typer(campaigns_command.campaigns, name="campaigns")
 cli.command()(stores_command.datum)
 
 
-EXPLAINED = (
-    embedded.MissingServer,
-    embedded.AlreadyRunning,
-    embedded.ServerFailed,
-    up.StartFailed,
-    SettingMissing,
-    privacy_command.NobodyFound,
-)
-
-
 def run(work: Coroutine[Any, Any, int | None]) -> None:
     """Run ``work`` to its exit code; what an operator can mend is said in one sentence, without a traceback."""
     try:
         code = uvloop.run(work)
-    except EXPLAINED as problem:
+    except (Problem, SettingMissing) as problem:
         typer.echo(str(problem), err=True)
         code = 1
     except KeyboardInterrupt:
@@ -196,14 +188,8 @@ def audit(
     from coupons import ledger
 
     async def work() -> int:
-        async with embedded.servers(settings_for("audit")) as settings:
-            engine = create_engine(settings)
-            try:
-                await migrations.upgrade(engine)
-                async with create_sessions(engine)() as session:
-                    report = await ledger.audit(session)
-            finally:
-                await engine.dispose()
+        async with sessions_of(settings_for("audit")) as sessions, sessions() as session:
+            report = await ledger.audit(session)
         typer.echo(json.dumps(report.document(), ensure_ascii=False, indent=2) if as_json else _in_words(report))
         return 0 if report.ok and not report.overdue else 1
 

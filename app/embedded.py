@@ -22,6 +22,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.problems import Problem
 from app.processes import bound, free_port
 from kernel.settings import Settings
 
@@ -31,15 +32,15 @@ DATABASE = "nearcast"
 POSTGRES_PACKAGE = "postgresql-15-postgis-3"
 
 
-class MissingServer(Exception):
+class MissingServer(Problem):
     """A server's binary is not on this machine; the message says the one command that brings it."""
 
 
-class ServerFailed(Exception):
+class ServerFailed(Problem):
     """A server did not start; the message ends with what its log says."""
 
 
-class AlreadyRunning(Exception):
+class AlreadyRunning(Problem):
     """Another process of this checkout runs the embedded servers."""
 
 

@@ -1,37 +1,26 @@
 """``nearcast export`` and ``nearcast erase``: what a person may ask for, also by telephone or letter."""
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
-from app import embedded, migrations, privacy
+from app import privacy
+from app.database import sessions_of
+from app.problems import Problem
 from guides.privacy import brand_of, find
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.postgres import Sessions, create_engine, create_sessions, transaction
+from kernel.postgres import Sessions, transaction
 from kernel.settings import Settings
 
 Whose = Annotated[str, typer.Argument(metavar="MEMBER", help="The member's id, or their openid.")]
 OfBrand = Annotated[str, typer.Option("--brand", help="Where the openid is known.")]
 
 
-class NobodyFound(Exception):
+class NobodyFound(Problem):
     """There is no such member."""
-
-
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Sessions]:
-    async with embedded.servers(settings) as running:
-        engine = create_engine(running)
-        try:
-            await migrations.upgrade(engine)
-            yield create_sessions(engine)
-        finally:
-            await engine.dispose()
 
 
 async def _found(sessions: Sessions, whose: str, brand: str) -> tuple[str, UUID]:
@@ -49,7 +38,7 @@ async def _found(sessions: Sessions, whose: str, brand: str) -> tuple[str, UUID]
 
 async def export(settings: Settings, whose: str, brand: str) -> None:
     """Write everything kept about a member to standard output. Raises NobodyFound."""
-    async with _database(settings) as sessions:
+    async with sessions_of(settings) as sessions:
         home, member = await _found(sessions, whose, brand)
         async for piece in privacy.export(sessions, home, member, now()):
             sys.stdout.buffer.write(piece)
@@ -58,7 +47,7 @@ async def export(settings: Settings, whose: str, brand: str) -> None:
 
 async def erase(settings: Settings, whose: str, brand: str, *, yes: bool) -> int:
     """Erase a member, once that was confirmed; the exit code. Raises NobodyFound."""
-    async with _database(settings) as sessions:
+    async with sessions_of(settings) as sessions:
         home, member = await _found(sessions, whose, brand)
         if not yes and not typer.confirm(f"Erase member {member} of {home} for good?"):
             return 1

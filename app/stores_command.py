@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.dialects.postgresql import insert
 
-from app import embedded, migrations
+from app.database import sessions_of
+from app.problems import Problem
 from geo import area_file, areas
 from geo import stores as geo_stores
 from geo.areas import AreaReport
 from geo.datum import DATUMS, Datum, convert
 from geo.store_file import Unreadable, examine
 from geo.stores import ImportReport
-from kernel.postgres import create_engine, create_sessions, transaction
+from kernel.postgres import transaction
 from kernel.settings import Settings
 from kernel.tables import Brand
 
@@ -33,6 +34,19 @@ stores = typer.Typer(help="The brand's stores.", no_args_is_help=True)
 
 class UnknownBrand(Exception):
     """The brand does not exist, and is not the one that is made without asking."""
+
+
+@contextmanager
+def refusing(file: Path, unusable: type[Exception]) -> Iterator[None]:
+    """Exit code 2 and a sentence where FILE is ``unusable``, there is no such brand, or no database to be had."""
+    try:
+        yield
+    except (unusable, UnknownBrand) as problem:
+        typer.echo(f"{file.name}: {problem}", err=True)
+        raise typer.Exit(2) from problem
+    except Problem as problem:
+        typer.echo(str(problem), err=True)
+        raise typer.Exit(2) from problem
 
 
 @stores.command("import")
@@ -52,15 +66,8 @@ def import_stores(
     """
     if create_brand is None and brand == DEFAULT_BRAND:
         create_brand = brand
-    try:
-        with _progress(file) as progress:
-            report = asyncio.run(_import(Settings(), file, brand, create_brand, dry_run, progress))
-    except (Unreadable, UnknownBrand) as problem:
-        typer.echo(f"{file.name}: {problem}", err=True)
-        raise typer.Exit(2) from problem
-    except (embedded.MissingServer, embedded.AlreadyRunning, embedded.ServerFailed) as problem:
-        typer.echo(str(problem), err=True)
-        raise typer.Exit(2) from problem
+    with refusing(file, Unreadable), _progress(file) as progress:
+        report = asyncio.run(_import(Settings(), file, brand, create_brand, dry_run, progress))
     _tell(report, brand)
     raise typer.Exit(1 if report.errors else 0)
 
@@ -83,14 +90,8 @@ def import_areas(
     Exit code 0: every feature was good. 1: some were refused. 2: the file or the brand is not usable at all.
     """
     frame = None if datum is None else _frame("--datum", datum)
-    try:
+    with refusing(file, Unreadable):
         report = asyncio.run(_areas(Settings(), file, brand, frame, dry_run))
-    except (Unreadable, UnknownBrand) as problem:
-        typer.echo(f"{file.name}: {problem}", err=True)
-        raise typer.Exit(2) from problem
-    except (embedded.MissingServer, embedded.AlreadyRunning, embedded.ServerFailed) as problem:
-        typer.echo(str(problem), err=True)
-        raise typer.Exit(2) from problem
     for bad in report.errors:
         typer.echo(str(bad), err=True)
     for mended in report.repaired:
@@ -107,16 +108,10 @@ def import_areas(
 async def _areas(given: Settings, file: Path, brand: str, datum: Datum | None, dry_run: bool) -> AreaReport:
     for _ in area_file.read(file):  # a file that is none must not cost the start of a server
         break
-    async with embedded.servers(given) as settings:
-        engine = create_engine(settings)
-        try:
-            await migrations.upgrade(engine)
-            async with transaction(create_sessions(engine)) as session:
-                if not await geo_stores.brand_exists(session, brand):
-                    raise UnknownBrand(f"there is no brand {brand!r}; import its stores first")
-                return await areas.import_areas(session, brand, file, datum, dry_run=dry_run)
-        finally:
-            await engine.dispose()
+    async with sessions_of(given) as sessions, transaction(sessions) as session:
+        if not await geo_stores.brand_exists(session, brand):
+            raise UnknownBrand(f"there is no brand {brand!r}; import its stores first")
+        return await areas.import_areas(session, brand, file, datum, dry_run=dry_run)
 
 
 async def _import(
@@ -128,21 +123,15 @@ async def _import(
     progress: Callable[[int, int], None],
 ) -> ImportReport:
     examine(file)  # a file that is none must not cost the start of a server
-    async with embedded.servers(given) as settings:
-        engine = create_engine(settings)
-        try:
-            await migrations.upgrade(engine)
-            async with transaction(create_sessions(engine)) as session:
-                attempt = await session.begin_nested()
-                if create_brand is not None:
-                    await session.execute(insert(Brand).values(id=brand, name=create_brand).on_conflict_do_nothing())
-                if not await geo_stores.brand_exists(session, brand):
-                    raise UnknownBrand(f"there is no brand {brand!r}; add --create-brand NAME to make it")
-                report = await geo_stores.import_csv(session, brand, file, dry_run=dry_run, progress=progress)
-                await (attempt.rollback() if dry_run else attempt.commit())
-                return report
-        finally:
-            await engine.dispose()
+    async with sessions_of(given) as sessions, transaction(sessions) as session:
+        attempt = await session.begin_nested()
+        if create_brand is not None:
+            await session.execute(insert(Brand).values(id=brand, name=create_brand).on_conflict_do_nothing())
+        if not await geo_stores.brand_exists(session, brand):
+            raise UnknownBrand(f"there is no brand {brand!r}; add --create-brand NAME to make it")
+        report = await geo_stores.import_csv(session, brand, file, dry_run=dry_run, progress=progress)
+        await (attempt.rollback() if dry_run else attempt.commit())
+        return report
 
 
 @contextmanager

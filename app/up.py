@@ -15,6 +15,7 @@ import structlog
 from app import embedded, migrations
 from app.keys import with_keys
 from app.media_server import media_server
+from app.problems import Problem
 from app.processes import bound, free_port
 from kernel.postgres import create_engine
 from kernel.settings import PREFIX, Settings
@@ -27,7 +28,7 @@ GATEWAYS = 2
 log = structlog.get_logger()
 
 
-class StartFailed(Exception):
+class StartFailed(Problem):
     """A process of ours did not come up; the message ends with the last lines of its log."""
 
 
@@ -132,6 +133,12 @@ def _children(settings: Settings, api: str, logs: Path) -> tuple[list[Child], li
     return children, gateways
 
 
+async def _stop(children: list[Child]) -> None:
+    """The gateways, all at once, then the others: until the last socket is closed, what viewers asked for is done."""
+    for gateways in (True, False):
+        await asyncio.gather(*(child.stop() for child in children if child.name.startswith("gateway") is gateways))
+
+
 @asynccontextmanager
 async def stack(settings: Settings, *, media: bool = False) -> AsyncIterator[Stack]:
     """Start servers, migrate, start and supervise the processes; stop all of them in reverse order on leaving.
@@ -149,9 +156,9 @@ async def stack(settings: Settings, *, media: bool = False) -> AsyncIterator[Sta
         if media:
             settings = await exits.enter_async_context(media_server(settings, api))
         children, gateways = _children(settings, api, logs)
+        exits.push_async_callback(_stop, children)
         for child in children:
             await child.start()
-            exits.push_async_callback(child.stop)
         await asyncio.gather(*(child.until_ready() for child in children))
         keepers = [asyncio.create_task(child.keep(), name=f"keep {child.name}") for child in children]
         try:
