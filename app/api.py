@@ -1,7 +1,6 @@
 """The REST process: every domain's routes, the pages, health and metrics, on one FastAPI application."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -35,8 +34,7 @@ from coupons.wechat_card import Cards
 from geo.catchments import Catchments
 from kernel import tracing
 from kernel.erasures import Erasures
-from kernel.http import install_error_handlers
-from kernel.ids import new_id
+from kernel.http import install_error_handlers, request_id
 from kernel.process import Kernel
 from kernel.redis import answers
 from kernel.settings import Settings
@@ -57,7 +55,6 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Others are counted as one: a client may make up any word."""
 REQUEST_SECONDS = Histogram(
@@ -134,7 +131,7 @@ class _Measured:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         started = perf_counter()
-        request = _request_id(scope)
+        request = request_id(scope)
         structlog.contextvars.bind_contextvars(request=request)
 
         async def answer(message: Message) -> None:
@@ -157,14 +154,6 @@ class _Measured:
 
         with tracing.span("request", request=request) if scope["path"].startswith("/v1/") else tracing.UNTRACED as mark:
             await self._app(scope, receive, answer)
-
-
-def _request_id(scope: Scope) -> str:
-    """The proxy's, if it looks like an identifier and nothing else; else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return str(value.decode("ascii"))
-    return new_id().hex
 
 
 async def _failing(kernel: Kernel) -> list[str]:

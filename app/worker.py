@@ -31,10 +31,10 @@ from live.life import Watch
 
 log = structlog.get_logger()
 
+PUSHED = Counter("nearcast_push_coupons", "Coupons granted by push drops", registry=REGISTRY)
 FAILURES = Counter(
     "nearcast_worker_failures", "Turns of a duty that failed and were tried again", ["duty"], registry=REGISTRY
 )
-PUSHED = Counter("nearcast_push_coupons", "Coupons granted by push drops", registry=REGISTRY)
 MAX_BACKOFF_SECONDS = 10.0
 
 Duty = Callable[[], Awaitable[object]]

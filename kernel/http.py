@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -20,10 +21,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from kernel.clock import now
 from kernel.errors import CATALOGUE, Refusal
 from kernel.identity import Principal, Role
+from kernel.ids import new_id
 from kernel.postgres import transaction
 from kernel.process import Kernel
 from kernel.tables import IdempotencyKey
@@ -87,6 +90,17 @@ Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 """A name or title on one line, in a request."""
 Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=PLAIN)]
 """A short name by which people outside know something: a brand, an account, a store's code, a sku."""
+
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
+
+
+def request_id(scope: Scope) -> str:
+    """What logs call a request: a proxy's name for it that looks like an identifier and nothing else, or a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value.decode("ascii"))
+    return new_id().hex
 
 
 class Page(BaseModel, Generic[Item]):
