@@ -1,0 +1,92 @@
+"""``deploy/nginx.conf``, run by a real nginx in front of whatever a test has."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from uuid import uuid4
+
+import httpx
+
+from app.processes import bound, free_port
+
+CONFIG = Path(__file__).parents[1] / "deploy" / "nginx.conf"
+APIS = ("127.0.0.1:8080", "127.0.0.1:8081")
+GATEWAYS = ("127.0.0.1:8090", "127.0.0.1:8091")
+DEADLINE_SECONDS = 90
+
+
+class Nginx:
+    """A running nginx."""
+
+    def __init__(self, url: str, home: Path, process: subprocess.Popen[bytes]) -> None:
+        self.url = url
+        self._home = home
+        self._process = process
+
+    def reload(self) -> None:
+        self._process.send_signal(signal.SIGHUP)
+
+    def workers(self) -> set[int]:
+        found = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False)
+        return {int(pid) for pid in found.stdout.split()}
+
+    def log(self, name: str = "access") -> str:
+        return (self._home / f"nearcast-{name}.log").read_text()
+
+
+def configured(listen: str, addresses: Mapping[str, str], tweaks: Mapping[str, str]) -> str:
+    """The file with its ports, and what ``tweaks`` name, replaced; each must be there exactly once."""
+    config = CONFIG.read_text()
+    for written, here in {"listen 8000;": f"listen {listen};", **addresses, **tweaks}.items():
+        assert config.count(written) == 1, written
+        config = config.replace(written, here)
+    return config
+
+
+@contextmanager
+def nginx(apis: Sequence[str], gateways: Sequence[str], tweaks: Mapping[str, str] | None = None) -> Iterator[Nginx]:
+    """In front of ``apis`` and ``gateways`` (``host:port``); of those the file has more of, the rest are nobody's."""
+    server = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert server, "deploy/install.sh test brings nginx"
+    home = Path("/tmp") / f"nearcast-nginx-{uuid4().hex[:8]}"
+    home.mkdir()
+    port = free_port()
+    addresses = {
+        written: (list(given) + [f"127.0.0.1:{free_port()}"] * 2)[place]
+        for kind, given in ((APIS, apis), (GATEWAYS, gateways))
+        for place, written in enumerate(kind)
+    }
+    (home / "nginx.conf").write_text(configured(f"127.0.0.1:{port}", addresses, tweaks or {}))
+    if os.geteuid() == 0:
+        shutil.chown(home, "nobody")
+    process = subprocess.Popen(
+        bound([server, "-p", str(home), "-c", "nginx.conf", "-g", "daemon off;"], "TERM"), stderr=subprocess.PIPE
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/healthz", process)
+        yield Nginx(url, home, process)
+    finally:
+        process.terminate()
+        process.communicate()
+        shutil.rmtree(home)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    ends = monotonic() + DEADLINE_SECONDS
+    while _status(url) != 404:  # for operations, from inside only
+        assert process.poll() is None, process.communicate()[1]
+        assert monotonic() < ends, "nginx did not start"
+        sleep(0.02)
+
+
+def _status(url: str) -> int:
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return 0
