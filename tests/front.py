@@ -1,11 +1,13 @@
-"""``deploy/nginx.conf``, run by a real nginx in front of whatever a test has."""
+"""``deploy/nginx.conf``, run by a real nginx in front of whatever a test has; and a second API to have there."""
 
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from uuid import uuid4
@@ -13,11 +15,12 @@ from uuid import uuid4
 import httpx
 
 from app.processes import bound, free_port
+from app.up import Stack
 
 CONFIG = Path(__file__).parents[1] / "deploy" / "nginx.conf"
 APIS = ("127.0.0.1:8080", "127.0.0.1:8081")
 GATEWAYS = ("127.0.0.1:8090", "127.0.0.1:8091")
-DEADLINE_SECONDS = 90
+DEADLINE_SECONDS = 240
 
 
 class Nginx:
@@ -90,3 +93,49 @@ def _status(url: str) -> int:
         return httpx.get(url).status_code
     except httpx.TransportError:
         return 0
+
+
+class Api:
+    """One more API of a stack, which starts only one."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._port = str(free_port())
+        self.address = f"127.0.0.1:{self._port}"
+        self._stack = stack
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        environment = os.environ | self._stack.settings.environment() | {"NEARCAST_API_PORT": self._port}
+        with (self._stack.settings.state_dir / "log" / "another-api.log").open("ab") as log:
+            command = bound([sys.executable, "-m", "app.cli", "api"], "KILL")
+            self._process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
+        await until_ready(f"http://{self.address}")
+
+    async def stop(self) -> int:
+        """Ask it to leave; its exit code."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.terminate()
+        return await self._process.wait()
+
+
+async def until_ready(url: str) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient(base_url=url) as client:
+        while True:
+            try:
+                if (await client.get("/readyz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # not listening yet
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def another_api(stack: Stack) -> AsyncIterator[Api]:
+    """A ready second API."""
+    api = Api(stack)
+    await api.start()
+    try:
+        yield api
+    finally:
+        await api.stop()

@@ -2,6 +2,8 @@
 out, and never makes the API fail."""
 
 import ast
+import csv
+import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -194,6 +196,35 @@ async def texts(world: World) -> set[str]:
 async def shape(world: World) -> list[Any]:
     statement = "SELECT table_name, count(*) FROM information_schema.columns WHERE table_schema = 'public' GROUP BY 1"
     return sorted(tuple(row) for row in await world.execute(statement))
+
+
+EXPORTS = {
+    "/v1/ops/conversion": [f"by={by}&format=csv" for by in ("room", "store", "guide", "drop")],
+    "/v1/till/closing": ["store=S1&format=csv"],
+}
+
+
+async def test_no_cell_of_any_export_is_a_formula(world: World, client: httpx.AsyncClient) -> None:
+    described = (await client.get("/openapi.json")).json()["paths"]
+    made = {
+        path for path, of in described.items() if "text/csv" in json.dumps([one["responses"] for one in of.values()])
+    }
+    assert made == set(EXPORTS), "another one is to be tried here"
+    evil = "=cmd|' /C calc'!A0"
+    await one_of_everything(world, client)
+    for table, column in (("rooms", "title"), ("stores", "name"), ("staff", "name"), ("campaigns", "title")):
+        await world.execute(f"UPDATE {table} SET {column} = :evil", evil=evil)
+    await world.execute("UPDATE redemptions SET order_ref = '+1'")
+    token = world.kernel.keyring.issue(world.ops)
+    for path, queries in EXPORTS.items():
+        for query in queries:
+            answer = await client.get(f"{path}?{query}", headers={"authorization": f"Bearer {token}"})
+            cells = [cell for row in csv.reader(io.StringIO(answer.raise_for_status().text[1:])) for cell in row]
+            assert f"'{evil}" in cells, (path, query)
+            assert not [cell for cell in cells if cell.lstrip(" ").startswith(("=", "+", "@", "\t", "＝"))], (
+                path,
+                query,
+            )
 
 
 @pytest.mark.timeout(1200)

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from threading import Event, Thread
@@ -14,10 +13,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from front import CONFIG, DEADLINE_SECONDS, Nginx, nginx
+from front import CONFIG, DEADLINE_SECONDS, Nginx, another_api, nginx
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.processes import bound, free_port
 from app.up import Stack
 from live.connection import SILENT_SECONDS
 
@@ -179,36 +177,22 @@ def asking(front: Front, people: int) -> Iterator[list[Asking]]:
 
 @pytest.mark.deep
 async def test_an_api_that_is_replaced_costs_no_request(stack: Stack) -> None:
-    port = free_port()
-    environment = os.environ | stack.settings.environment() | {"NEARCAST_API_PORT": str(port)}
-    log = (stack.settings.state_dir / "log" / "api-2.log").open("ab")
-    with log:
-        second = await asyncio.create_subprocess_exec(
-            *bound([sys.executable, "-m", "app.cli", "api"], "TERM"), env=environment, stdout=log, stderr=log
-        )
-    async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient() as client:
-        while True:
-            try:
-                (await client.get(f"http://127.0.0.1:{port}/readyz")).raise_for_status()
-                break
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-    apis = [f"127.0.0.1:{port}", address(stack.api)]
-    with nginx(apis, [address(gateway) for gateway in stack.gateways]) as running:
-        front = Front(running, stack)
-        with asking(front, 4) as people:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                while any(len(one.statuses) < 20 for one in people):
-                    await asyncio.sleep(0.02)
-                second.send_signal(signal.SIGTERM)
-                assert await second.wait() == 0
-                counts = [len(one.statuses) for one in people]
-                while any(len(one.statuses) < count + 20 for one, count in zip(people, counts, strict=True)):
-                    await asyncio.sleep(0.02)
-        for one in people:
-            assert set(one.statuses[::2]) == {200}, one.statuses
-            assert max(one.statuses[1::2]) < 500, one.statuses
-        assert f"127.0.0.1:{port} 200" in running.log()
+    async with another_api(stack) as second:
+        apis = [second.address, address(stack.api)]
+        with nginx(apis, [address(gateway) for gateway in stack.gateways]) as running:
+            front = Front(running, stack)
+            with asking(front, 4) as people:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    while any(len(one.statuses) < 20 for one in people):
+                        await asyncio.sleep(0.02)
+                    assert await second.stop() == 0
+                    counts = [len(one.statuses) for one in people]
+                    while any(len(one.statuses) < count + 20 for one, count in zip(people, counts, strict=True)):
+                        await asyncio.sleep(0.02)
+            for one in people:
+                assert set(one.statuses[::2]) == {200}, one.statuses
+                assert max(one.statuses[1::2]) < 500, one.statuses
+            assert f"{second.address} 200" in running.log()
 
 
 # ---- limits and slow clients ---------------------------------------------------------------------------------------
