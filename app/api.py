@@ -1,10 +1,10 @@
 """The REST process: every domain's routes, the pages, health and metrics, on one FastAPI application."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from urllib.parse import urlsplit
 
 import structlog
@@ -48,6 +48,9 @@ WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index", "/watch": "watch", "/guide": "guide", "/clerk": "clerk", "/ops": "ops"}
 READY_SECONDS = 2
 """How long a dependency may take to answer before we call ourselves not ready."""
+LEAVE_SECONDS = 3.0
+"""How long we serve on after SIGTERM while connections are open, and ask each to close: longer than `deploy/nginx.conf`
+keeps an idle one, so that no request is on its way into a connection that ends."""
 
 # Pages load only what this host serves, and play what the media server does; sockets may live on another port.
 CONTENT_SECURITY_POLICY = (
@@ -95,6 +98,7 @@ def create_app(kernel: Kernel) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.kernel = kernel
+    app.state.leaving = False
     # Here, so that a missing key is noticed at the start.
     app.state.signer = Signer.from_settings(kernel.settings)
     Studio.from_settings(kernel.settings)
@@ -144,6 +148,8 @@ class _Measured:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request
                 headers.setdefault("X-Content-Type-Options", "nosniff")
+                if scope["app"].state.leaving:
+                    headers["Connection"] = "close"
                 if scope["path"].startswith(("/pages/", "/client/", "/art/")) or route in PAGES:
                     # Kept, but asked for again each time: a deploy in the afternoon must not mix with this morning.
                     headers.setdefault("Cache-Control", "no-cache")
@@ -180,6 +186,8 @@ def _add_health(app: FastAPI, kernel: Kernel) -> None:
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
         failing = await _failing(kernel)
+        if app.state.leaving:
+            failing.append("leaving")
         return JSONResponse(
             {"status": "not ready" if failing else "ready", "failing": failing}, 503 if failing else 200
         )
@@ -207,12 +215,39 @@ def _add_pages(app: FastAPI) -> None:
         app.mount(f"/{folder}", StaticFiles(directory=WEB / folder), name=folder)
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to us: its own handler would stop listening at once."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _leave(app: FastAPI, server: uvicorn.Server, stop: asyncio.Event) -> None:
+    """Once ``stop`` is set: turn red, let connections go, then end ``server``, which answers what it has begun."""
+    await stop.wait()
+    app.state.leaving = True
+    leave_at = monotonic() + LEAVE_SECONDS
+    while server.server_state.connections and monotonic() < leave_at:  # noqa: ASYNC110 - nobody tells when they end
+        await asyncio.sleep(0.05)
+    server.should_exit = True
+
+
+async def _serve(app: FastAPI, server: uvicorn.Server, stop: asyncio.Event) -> None:
+    leaving = asyncio.ensure_future(_leave(app, server, stop))
+    try:
+        await server.serve()
+    finally:
+        await end(leaving)
+
+
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; answers requests in progress before it ends."""
+    """Serve until SIGTERM or SIGINT, then leave without dropping a request."""
     async with open_kernel(settings) as kernel:
-        server = uvicorn.Server(
+        app = create_app(kernel)
+        server = _Server(
             uvicorn.Config(
-                create_app(kernel),
+                app,
                 host=settings.api_host,
                 port=settings.api_port,
                 log_config=None,
@@ -222,4 +257,5 @@ async def serve(settings: Settings) -> None:
             )
         )
         log.info("api_started", url=f"http://{settings.api_host}:{settings.api_port}")
-        await until_stopped(server.serve(), lambda: setattr(server, "should_exit", True))
+        stop = asyncio.Event()
+        await until_stopped(_serve(app, server, stop), stop.set)

@@ -51,12 +51,11 @@ def test_decisions_are_numbered_without_gaps() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_the_compose_file_parses_and_matches_the_addresses_it_suggests() -> None:
+def test_the_compose_file_publishes_the_servers_at_the_addresses_it_suggests() -> None:
     text = (ROOT / "deploy" / "compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
-    assert set(services) == {"postgres", "redis"}
-    for service in services.values():
-        for port in service["ports"]:
+    for name in ("postgres", "redis"):
+        for port in services[name]["ports"]:
             assert f":{port.split(':')[1]}/" in text, "the suggested address uses the published port"
 
 

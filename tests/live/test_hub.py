@@ -448,6 +448,23 @@ async def test_socket_that_never_says_hello_is_closed(house: House) -> None:
     assert mute_paper.aborted
 
 
+async def test_a_request_or_a_hello_that_comes_byte_by_byte_has_no_more_time(house: House) -> None:
+    doorman, wire_of = house.doorman, (Paper(), Paper())
+    doorman.who = principal()
+    asking, greeting = Connection(doorman), Connection(doorman)
+    asking.connection_made(wire_of[0])
+    greeting.connection_made(wire_of[1])
+    head, hello = request(house.room_id), b"\x81\xfe\x00\xc8" + b"x" * 200
+    greeting.data_received(head)
+    for second in range(10):
+        assert doorman.closes == []
+        asking.data_received(head[second : second + 1])
+        greeting.data_received(hello[second : second + 1])
+        doorman.wheel.turn(doorman.wheel.now + 1)
+    assert wire_of[0].aborted
+    assert doorman.closes == [Close.HELLO_TIMEOUT]
+
+
 async def test_wheel_pings_the_quiet_and_ends_the_silent(house: House) -> None:
     me = await house.enter()
     wheel = house.doorman.wheel
