@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 import uvloop
 
-from app import campaigns_command, embedded, migrations, privacy_command, stores_command, up
+from app import campaigns_command, capacity_command, embedded, migrations, privacy_command, stores_command, up
 from app.keys import with_keys
 from kernel import log
 from kernel.clock import now
@@ -33,6 +33,7 @@ cli = typer.Typer(
 cli.add_typer(stores_command.stores, name="stores")
 cli.add_typer(campaigns_command.campaigns, name="campaigns")
 cli.command()(stores_command.datum)
+cli.command()(capacity_command.capacity)
 
 
 EXPLAINED = (

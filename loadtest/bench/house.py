@@ -97,6 +97,7 @@ class House:
                 httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
             )
             up = self._exits.enter_context(self._nearcast("up", self.other_core))
+            self.pid: int = up.pid
             self._wait(f"http://127.0.0.1:{self._port}/readyz", up, "up")
             self._find_servers()
             asyncio.run(self._furnish())
@@ -144,6 +145,16 @@ class House:
             self._environment |= {
                 "NEARCAST_DATABASE_URL": found["database_url"], "NEARCAST_REDIS_URL": found["redis_url"],
             }  # fmt: skip
+
+    @property
+    def database_url(self) -> str:
+        """Where its PostgreSQL is."""
+        return self._environment["NEARCAST_DATABASE_URL"]
+
+    @property
+    def redis_url(self) -> str:
+        """Where its Redis is."""
+        return self._environment["NEARCAST_REDIS_URL"]
 
     def gateway(self) -> Gateway:
         """A gateway of its own on the server's core; stopped with the house."""
