@@ -103,6 +103,8 @@ def capacity(
     if gateways is None and model.gateways_for(costs, evening) is None:
         typer.echo(f"No number of gateways holds {comments:g} comments/s: {model.ADVICE['gateways']}.", err=True)
         raise typer.Exit(1)
+    if measured.get("tiny"):
+        typer.echo("This calibration is a tiny one, made to see that it runs: its figures are worth little.", err=True)
     taken = model.needs(costs, evening, gateways)
     parts = model.parts(costs, evening, gateways)
     outcomes = report.storms(taken, viewers)

@@ -69,10 +69,9 @@ def _verdict(parts: Sequence[model.Part], evening: model.Evening) -> list[str]:
     if first.full_at is None:
         return [f"Nothing gives out up to {model.MOST_TIMES:,.0f} times as many viewers."]
     holds = "This evening holds." if first.full_at >= evening.viewers else "This evening does NOT hold."
+    give = "give" if first.name.endswith(("drops", "gateways")) else "gives"
     return [
-        f"{holds} As viewers grow, {first.name} give out first, at some {first.full_at:,} viewers:"
-        if first.name.endswith("s")
-        else f"{holds} As viewers grow, {first.name} gives out first, at some {first.full_at:,} viewers:",
+        f"{holds} As viewers grow, {first.name} {give} out first, at some {first.full_at:,} viewers:",
         f"  {first.advice}.",
     ]
 
@@ -94,8 +93,8 @@ def words(
         "",
         *_table(
             [
-                ("part", "planned use", "full at", "what then"),
-                *((part.name, f"{part.used:,.0%}", f"{part.full_at:,}" if part.full_at else "never", "")
+                ("part", "planned use", "full at"),
+                *((part.name, f"{part.used:,.0%}", f"{part.full_at:,}" if part.full_at else "never")
                   for part in parts),
             ]
         ),

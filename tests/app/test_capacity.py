@@ -182,7 +182,9 @@ def test_the_command_says_what_is_needed_in_words_and_for_machines(tmp_path: Pat
     assert found["needs"]["gateways"] >= 1
     assert {part["name"] for part in found["parts"]} == set(model.ADVICE)
     assert all(storm["still_out"] == 0 for storm in found["storms"] if storm["jitter"])
-    code, said, _ = command(*options, "--egress-gbit", "0.001")
+    file.write_text(json.dumps(calibration() | {"tiny": True}))
+    code, said, warned = command(*options, "--egress-gbit", "0.001")
+    assert "worth little" in warned
     assert (code, "does NOT hold" in said) == (1, True)
 
 
