@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 import uvloop
 
-from app import campaigns_command, embedded, migrations, privacy_command, stores_command
+from app import campaigns_command, capacity_command, embedded, migrations, privacy_command, stores_command
 from app.database import sessions_of
 from app.keys import with_keys
 from app.problems import Problem
@@ -35,6 +35,7 @@ cli = typer.Typer(
 cli.add_typer(stores_command.stores, name="stores")
 cli.add_typer(campaigns_command.campaigns, name="campaigns")
 cli.command()(stores_command.datum)
+cli.command()(capacity_command.capacity)
 
 
 def run(work: Coroutine[Any, Any, int | None]) -> None:

@@ -148,6 +148,16 @@ class House:
                 "NEARCAST_DATABASE_URL": found["database_url"], "NEARCAST_REDIS_URL": found["redis_url"],
             }  # fmt: skip
 
+    @property
+    def database_url(self) -> str:
+        """Where its PostgreSQL is."""
+        return self._environment["NEARCAST_DATABASE_URL"]
+
+    @property
+    def redis_url(self) -> str:
+        """Where its Redis is."""
+        return self._environment["NEARCAST_REDIS_URL"]
+
     def gateway(self) -> Gateway:
         """A gateway of its own on the server's core; stopped with the house."""
         port = free_port()
