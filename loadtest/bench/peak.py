@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any
 from uuid import UUID
 
 from live import wire
-from loadtest.bench import fanout
+from loadtest.bench import fanout, moments
 from loadtest.bench.house import Gateway, House, Room
 from loadtest.bench.machine import cpu_seconds, most_sockets
 from loadtest.bench.receiver import Receiver, Viewer
@@ -40,6 +40,10 @@ class Plan:
     seconds: float = 10.0
     fixed: int = 10
     """Single events whose cost is compared between the sizes."""
+    alone: int = 200
+    """Single events in a small room whose delay is measured."""
+    sanctions: int = 10
+    """Kicks, mutes and bans of which each is measured so often."""
 
     @classmethod
     def full(cls) -> "Plan":
@@ -49,7 +53,7 @@ class Plan:
     @classmethod
     def quick(cls) -> "Plan":
         """In less than 45 s."""
-        return cls((1000, MAIN), seconds=5.0, fixed=8)
+        return cls((1000, MAIN), seconds=4.0, fixed=4, alone=40, sanctions=2)
 
 
 class Talk:
@@ -104,12 +108,18 @@ class Talk:
 def measure(house: House, plan: Plan) -> dict[str, Any]:
     """Fill the room step by step, and measure each step; the result as saved."""
     with Receiver() as receiver:
-        gateway, room = house.gateway(), house.room(FULL_DISPLAY)
+        gateway = house.gateway()
+        # All at once: each call of the command starts a Python.
+        tokens = iter(house.tokens(2 * NEIGHBOURS + plan.sanctions + max(plan.viewers)))
+        small = {
+            "alone_ms": moments.alone(receiver, house, gateway, list(islice(tokens, NEIGHBOURS)), plan.alone),
+            "revoked_ms": moments.revoked(receiver, house, gateway, list(islice(tokens, plan.sanctions))),
+        }
+        room = house.room(FULL_DISPLAY)
         crowd = RoomCrowd(gateway.port, room.id)
         receiver.connect(crowd, [house.guide_token])
         next_door = RoomCrowd(gateway.port, house.room().id)
-        receiver.connect(next_door, house.tokens(NEIGHBOURS))
-        tokens = iter(house.tokens(max(plan.viewers)))
+        receiver.connect(next_door, islice(tokens, NEIGHBOURS))
         steps = []
         for viewers in plan.viewers:
             more = [next(tokens) for _ in range(viewers + 1 - len(crowd.viewers))]
@@ -117,7 +127,7 @@ def measure(house: House, plan: Plan) -> dict[str, Any]:
             _quiet(receiver, crowd)
             steps.append(_step(receiver, crowd, next_door, gateway, room, plan))
             steps[-1]["us_per_single_event"] = _single(receiver, crowd, gateway, plan)
-        return _result(steps)
+        return _result(steps) | small
 
 
 def _quiet(receiver: Receiver, crowd: RoomCrowd) -> None:
@@ -200,5 +210,6 @@ def _result(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 FIELDS = (
-    "bench", "viewers", "certain_p99_ms", "certain_lost", "lossy_p99_ms", "deliveries_per_s_core", "growth_1k_20k"
+    "bench", "viewers", "certain_p99_ms", "certain_lost", "lossy_p99_ms", "deliveries_per_s_core", "growth_1k_20k",
+    "alone_ms", "revoked_ms",
 )  # fmt: skip

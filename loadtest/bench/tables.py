@@ -80,7 +80,16 @@ def _peak(result: dict[str, Any]) -> Figures:
     columns = ("viewers", "certain p50/p99 ms", "lost", "comments p50/p99 ms", "shown", "next door p99 ms",
                "events/s/core", "frame", "gateway", "receiver", "µs alone")  # fmt: skip
     above = "One room, 500 comments/s, 200 likes/s, 2 pins or announcements a second"
-    return Figures(above, columns, rows, f"Growth of the last column: {result['growth_1k_20k']:.2f} ×.")
+    below = [f"Growth of the last column: {result['growth_1k_20k']:.2f} ×."]
+    if (alone := result.get("alone_ms")) is not None:  # a result of before has neither
+        below.append(
+            f"An event alone, through Redis to ten viewers: p50 {alone['p50']:.0f} ms, p99 {alone['p99']:.0f} ms."
+        )
+    if (revoked := result.get("revoked_ms")) is not None:
+        below.append(
+            f"Kicks, mutes and bans from REST to a gateway: p50 {revoked['p50']} ms, at most {revoked['max']} ms."
+        )
+    return Figures(above, columns, rows, " ".join(below))
 
 
 def _joins(result: dict[str, Any]) -> Figures:

@@ -31,6 +31,8 @@ from live.bus import RedisBus, channel, key
 from live.hosting import LiveEvent
 from live.tables import Comment, Room
 
+Say = Callable[[str], Awaitable[None]]
+
 
 @pytest.fixture
 async def world(kernel: Kernel, cluster: Cluster) -> AsyncIterator[World]:
@@ -256,11 +258,25 @@ async def test_node_killed_and_restarted_costs_its_own_rooms_a_pause_and_others_
         assert (await lost.ack("d")).ok
 
 
-async def emptied(cluster: Cluster) -> None:
+LOG_LENGTH = 20
+
+
+async def emptied(cluster: Cluster, say: Say) -> None:
     await asyncio.to_thread(cluster.flush)
 
 
-async def taken_over(cluster: Cluster) -> None:
+async def restarted(cluster: Cluster, say: Say) -> None:
+    cluster.nodes[1].kill()
+    cluster.restart()
+    await asyncio.to_thread(cluster.settle)
+
+
+async def trimmed(cluster: Cluster, say: Say) -> None:
+    for n in range(2 * LOG_LENGTH):
+        await say(f"多{n}")
+
+
+async def taken_over(cluster: Cluster, say: Say) -> None:
     if len(cluster.nodes) == len(RANGES):
         cluster.add_replica()
     await asyncio.to_thread(cluster.await_replica)
@@ -268,31 +284,39 @@ async def taken_over(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "place", "recovers"),
+    ("break_it", "place", "same_log", "recovers"),
     [
-        (emptied, 2, False),
-        pytest.param(taken_over, 0, True, marks=pytest.mark.deep),
+        (emptied, 2, False, False),
+        (restarted, 1, True, True),
+        (trimmed, 2, True, False),
+        pytest.param(taken_over, 0, True, True, marks=pytest.mark.deep),
     ],
 )
 async def test_whoever_comes_back_was_told_everything_or_begins_anew(
-    world: World, rooms: list[UUID], cluster: Cluster, break_it: Callable[[Cluster], Awaitable[None]], place: int,
-    recovers: bool,
+    world: World, rooms: list[UUID], cluster: Cluster, break_it: Callable[[Cluster, Say], Awaitable[None]], place: int,
+    same_log: bool, recovers: bool,
 ) -> None:  # fmt: skip
     """As ``test_resume`` has it on one node; here the room's own node breaks."""
-    kernel, room = world.kernel, rooms[place]
-    bus = RedisBus(kernel.redis)
+    settings = world.kernel.settings.model_copy(update={"room_log_length": LOG_LENGTH})
+    kernel, room = replace(world.kernel, settings=settings), rooms[place]
+    bus = RedisBus(kernel.redis, log_length=LOG_LENGTH)
+
+    async def say(text: str) -> None:
+        await insist(bus, room, text, text)
+
     async with gateway(kernel) as one, gateway(kernel) as two:
         async with watching(one.url, kernel.keyring, room) as stayed:
             async with watching(two.url, kernel.keyring, room, world.viewer) as me:
-                await insist(bus, room, "a", "前")
+                await say("前")
                 await me.event(wire.Announced)
-            await insist(bus, room, "b", "后")
+            await say("后")
             await stayed.event(wire.Announced, lambda e: e.text == "后")
-            await break_it(cluster)
-            await insist(bus, room, "c", "新")
-            if recovers:
+            await break_it(cluster, say)
+            await say("新")
+            if same_log:
                 await stayed.event(wire.Announced, lambda e: e.text == "新")
-                assert [e.text for e in stayed.certain()] == ["前", "后", "新"]
+                more = [f"多{n}" for n in range(2 * LOG_LENGTH)] if break_it is trimmed else []
+                assert [e.text for e in stayed.certain()] == ["前", "后", *more, "新"]
             else:
                 assert (await stayed.frame(wire.Welcome)).announcement == "新"
             await until(lambda: one.ready and two.ready)
@@ -301,9 +325,9 @@ async def test_whoever_comes_back_was_told_everything_or_begins_anew(
         async with watching(two.url, kernel.keyring, room, world.viewer, me.position) as back:
             welcome = back.frames[0]
             assert (welcome.recovered, welcome.missed) == ((True, 2) if recovers else (False, 0))
-            assert (welcome.log.epoch == me.epoch) is recovers
+            assert (welcome.log.epoch == me.epoch) is same_log
             assert welcome.announcement == "新"
-            await insist(bus, room, "d", "末")
+            await say("末")
             await back.event(wire.Announced, lambda e: e.text == "末")
             assert [e.text for e in back.certain()] == (["后", "新", "末"] if recovers else ["末"])
 

@@ -33,8 +33,11 @@ def test_the_four_benches_count_what_they_did(house: House, monkeypatch: pytest.
     assert race["missing"] == sum(server["lost"] for server in race["servers"].values()) == 0
     assert tables.figures(race).rows
 
-    room = peak.measure(house, peak.Plan((10, 20), seconds=1.5, fixed=2))
+    room = peak.measure(house, peak.Plan((10, 20), seconds=1.5, fixed=2, alone=3, sanctions=1))
     assert set(peak.FIELDS) <= room.keys()
+    assert (room["alone_ms"]["events"], room["revoked_ms"]["sanctions"]) == (3, 3)
+    assert 0 < room["alone_ms"]["p50"] <= room["alone_ms"]["p99"]
+    assert 0 < room["revoked_ms"]["p50"] <= room["revoked_ms"]["max"]
     assert room["certain_lost"] == 0
     for step in room["steps"]:
         assert step["comments"] > 0
