@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -158,11 +159,8 @@ async def _in_reach(
     stores = [reach.stores[store] for store in matches.store[kept].tolist()]
     pairs = list(zip(stores, matches.distance_m[kept].tolist(), strict=True))
     fixes, begins = np.unique(matches.fix[kept], return_index=True)
-    begin = begins.tolist()
-    near = {
-        placed[fix]: pairs[start:end]
-        for fix, start, end in zip(fixes.tolist(), begin, [*begin[1:], len(pairs)], strict=True)
-    }
+    bounds = pairwise([*begins.tolist(), len(pairs)])
+    near = {placed[fix]: pairs[start:end] for fix, (start, end) in zip(fixes.tolist(), bounds, strict=True)}
     if partaking is not None:
         near = {place: [pair for pair in those if pair[0] in partaking] for place, those in near.items()}
     return near, list(dict.fromkeys(stores))

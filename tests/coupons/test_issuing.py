@@ -295,3 +295,10 @@ async def test_a_claims_id_may_hold_any_sign(world: World) -> None:
     assert [card.id for card in again] == [card.id for card in cards]
     assert {row[0] for row in await world.execute("SELECT claim_key FROM coupons")} == set(keys)
     await _audited(world)
+
+
+async def test_a_claim_alone_and_far_from_every_store_is_out_of_range(world: World) -> None:
+    drop = await world.drop(await world.campaign())
+    far = await world.viewers(1, north_m=9_000)
+    async with Catchments(world.kernel.sessions) as catchments, Issuer(world.kernel.sessions, catchments) as issuer:
+        assert await _claims(issuer, world, drop, far) == ["out_of_range"]
