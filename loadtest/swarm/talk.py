@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from loadtest.swarm.engine import Swarm
 
 OTHER_ROOMS = 10
-"""Small rooms have a drop this much more rarely than the big one."""
+"""The guides of small rooms do everything this much more rarely than that of the big one."""
 RETRIES_SECONDS = 1.0
 
 
@@ -56,10 +56,11 @@ class Talk:
             self._often(room, pace["locate_every"], self._locate)
             self._often(room, pace["leave_every"], self._swarm.leave)
             self._often(room, pace["lose_every"], lambda seat: self._swarm.cut([seat]))
-            self._hosting(room, pace["pin_every"], self._pin)
-            self._hosting(room, pace["announce_every"], self._announce)
+            calm = 1 if number == 0 else OTHER_ROOMS
+            self._hosting(room, pace["pin_every"] * calm, self._pin)
+            self._hosting(room, pace["announce_every"] * calm, self._announce)
             if self._swarm.shape.drops:
-                self._hosting(room, pace["drop_every"] * (1 if number == 0 else OTHER_ROOMS), self._drop)
+                self._hosting(room, pace["drop_every"] * calm, self._drop)
         for at in self._swarm.shape.when("drop", self._swarm.plan.seconds):
             self._swarm.later(at, lambda: self._by_host(self._swarm.rooms[0], self._drop))
 

@@ -1,6 +1,7 @@
 """The Locust file against a real stack: all join, talk, win, redeem and are measured, without a single failure."""
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app import demo, up
-from kernel.process import Kernel
-from kernel.settings import Settings
+from app import demo
+from app.processes import open_kernel
+from app.up import Stack
 
 ROOT = Path(demo.__file__).parent.parent
 BUSY = """
@@ -73,20 +74,22 @@ def headless(api: str, folder: Path, seconds: int = 150) -> Sequence[str]:
     )
 
 
-async def test_viewers_a_guide_clerks_and_a_swarm_play_and_are_measured(
-    settings: Settings, kernel: Kernel, tmp_path: Path
-) -> None:
-    async with up.stack(settings) as running:
-        world = await demo.load(kernel)
-        code, printed, told = await locust(
-            *headless(running.api, tmp_path),
-            *("-u", "10", "-r", "10", "--room", str(world.rooms[0]), "--viewers", "15", "--seconds", "140"),
-            until=(
-                ("WS", "join"), ("WS", "resume"), ("WS", "comment"), ("WS", "locate"), ("WS", "claim"),
-                ("WS", "announce"), ("EVENT", "certain"), ("EVENT", "latest"), ("EVENT", "lossy"),
-                ("POST", "/v1/auth/dev"), ("POST", "redeem"),
-            ),
-        )  # fmt: skip
+async def first_room(stack: Stack) -> str:
+    """The demo's room whose guide is guide-01."""
+    async with open_kernel(stack.settings) as kernel:
+        return str((await demo.load(kernel)).rooms[0])
+
+
+async def test_viewers_a_guide_clerks_and_a_swarm_play_and_are_measured(stack: Stack, tmp_path: Path) -> None:
+    code, printed, told = await locust(
+        *headless(stack.api, tmp_path),
+        *("-u", "10", "-r", "10", "--room", await first_room(stack), "--viewers", "15", "--seconds", "140"),
+        until=(
+            ("WS", "join"), ("WS", "resume"), ("WS", "comment"), ("WS", "locate"), ("WS", "claim"),
+            ("WS", "announce"), ("EVENT", "certain"), ("EVENT", "latest"), ("EVENT", "lossy"),
+            ("POST", "/v1/auth/dev"), ("POST", "redeem"),
+        ),
+    )  # fmt: skip
     assert code == 0, printed
     assert sum(failures for _, failures in told.values()) == 0, printed
 
@@ -101,21 +104,86 @@ async def test_a_wrong_configuration_ends_locust_with_its_reason(tmp_path: Path)
 
 @pytest.mark.deep
 async def test_two_workers_share_the_viewers_and_the_master_has_all_figures(
-    settings: Settings, kernel: Kernel, tmp_path: Path, free_port: int
+    stack: Stack, tmp_path: Path, free_port: int
 ) -> None:
-    async with up.stack(settings) as running:
-        world = await demo.load(kernel)
-        host = ("--master-host", "127.0.0.1", "--master-port", str(free_port), "--room", str(world.rooms[0]))
-        workers = [asyncio.create_task(locust("--worker", *host)) for _ in range(2)]
-        code, printed, told = await locust(
-            *headless(running.api, tmp_path, 30),
-            *("--master", "--master-bind-port", str(free_port), "--expect-workers", "2", "-u", "12", "-r", "12"),
-            *("--viewers", "40", "--swarms", "2", "--seconds", "8", "ViewerUser", "SwarmUser"),
-            *("--room", str(world.rooms[0])),
-        )
-        ended = [(await worker)[0] for worker in workers]
+    room = await first_room(stack)
+    host = ("--master-host", "127.0.0.1", "--master-port", str(free_port), "--room", room)
+    workers = [asyncio.create_task(locust("--worker", *host)) for _ in range(2)]
+    code, printed, told = await locust(
+        *headless(stack.api, tmp_path, 30),
+        *("--master", "--master-bind-port", str(free_port), "--expect-workers", "2", "-u", "12", "-r", "12"),
+        *("--viewers", "40", "--swarms", "2", "--seconds", "8", "ViewerUser", "SwarmUser"),
+        *("--room", room),
+    )
+    ended = [(await worker)[0] for worker in workers]
     assert (code, ended) == (0, [0, 0]), printed
     # Two swarms of 20, and ten users who join at least once each.
     assert told["WS", "join"][0] >= 50, printed
     assert told["EVENT", "lossy"][0] > 0, printed
     assert sum(failures for _, failures in told.values()) == 0, printed
+
+
+# ---- make loadtest ---------------------------------------------------------------------------------------------------
+
+
+async def loadtest(*arguments: str) -> tuple[int, str]:
+    """Run what `make loadtest` runs; its exit code, and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtest.run", *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(300):
+            printed, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode is not None
+    return process.returncode, printed.decode()
+
+
+async def test_a_drop_at_a_deployment_ends_in_a_report_and_fails_where_one_budget_is_not_held(
+    stack: Stack, tmp_path: Path
+) -> None:
+    budgets = tmp_path / "budgets.toml"
+    budgets.write_text(
+        "[all]\ncertain_lost = { at_most = 0 }\nfailed = { at_most = 0 }\nclaims_answered = { at_least = 1 }\n"
+        "[drop]\nviewers = { at_least = 1000 }\n"
+    )
+    out = tmp_path / "out"
+    where = ("--url", stack.api, "--brand", "demo", "--out", str(out), "--budgets", str(budgets))
+    code, printed = await loadtest("--shape", "drop", "--viewers", "20", "--seconds", "5", *where)
+    assert code == 1, printed
+    lines = [(name, held) for held, name in re.findall(r"^(PASS|FAIL)  (\w+) ", printed, re.MULTILINE)]
+    assert lines == [("certain_lost", "PASS"), ("failed", "PASS"), ("claims_answered", "PASS"), ("viewers", "FAIL")]
+    assert "未通过" in (out / "report.html").read_text()
+    assert json.loads((out / "result.json").read_text())["held"] is False
+    assert (out / "locust_stats.csv").exists()
+    assert not (out / "plan.json").exists(), "tokens were left behind"
+
+
+async def test_what_cannot_be_played_is_said_in_a_sentence(tmp_path: Path) -> None:
+    code, printed = await loadtest("--url", "http://127.0.0.1:9", "--viewers", "3", "--out", str(tmp_path))
+    assert code == 2
+    assert "127.0.0.1:9/v1/auth/dev" in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1200)
+async def test_a_gateway_killed_under_a_private_stack_loses_nobody_anything(tmp_path: Path) -> None:
+    budgets = tmp_path / "budgets.toml"
+    # What is not about speed: that is for idle machines.
+    budgets.write_text(
+        "[all]\ncertain_lost = { at_most = 0 }\ncertain_disordered = { at_most = 0 }\nrecovered = { at_least = 0.99 }\n"
+        "let_in = { at_least = 0.99 }\n"
+    )
+    before = set(Path("/tmp").glob("nearcast-load-*"))
+    code, printed = await loadtest(
+        "--shape", "storm", "--viewers", "400", "--seconds", "40", "--out", str(tmp_path), "--budgets", str(budgets)
+    )
+    assert code == 0, printed
+    assert "a gateway dies" in printed
+    assert set(Path("/tmp").glob("nearcast-load-*")) <= before, "the stack's folder was left behind"
