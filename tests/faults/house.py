@@ -81,8 +81,6 @@ class Listener:
     refusals: list[str] = field(default_factory=list)
     welcomes: list[bool] = field(default_factory=list)
     """Whether each gave all that was missed."""
-    back: list[float] = field(default_factory=list)
-    """When they were welcomed."""
     first: str = ""
     """The announcement that stood when they first came."""
     position: wire.Position | None = None
@@ -122,7 +120,6 @@ class Listener:
     def _take(self, frame: Any) -> None:
         match frame:
             case wire.Welcome():
-                self.back.append(monotonic())
                 if not self.welcomes:
                     self.first = frame.announcement
                 self.welcomes.append(frame.recovered)
@@ -169,7 +166,7 @@ class House:
         self.listeners: list[Listener] = []
         self.answers: dict[str, int] = {}
         """What the guide was answered, and how often."""
-        self.ready_seconds = self.back_seconds = 0.0
+        self.ready_seconds = self.told_seconds = 0.0
         self._said = 0
         self._guiding: asyncio.Task[None] | None = None
         self._before: dict[str, tuple[int, int]] = {}
@@ -196,7 +193,6 @@ class House:
             self._before = self.resources()
             self._guiding = asyncio.ensure_future(self._guide())
             yield
-            self.over = monotonic()
             await self._until_ready()
             self._guiding.cancel()
             await asyncio.wait({self._guiding})
@@ -261,9 +257,21 @@ class House:
                 return False
         return all(child.process is not None and child.process.returncode is None for child in self._children)
 
+    async def recovers(self) -> None:
+        """The fault is over: return when all is ready, and everybody heard what is said since. Times are kept."""
+        over, before = monotonic(), self._said + 1  # what is being said at this moment does not count
+        await self._until_ready()
+        self.ready_seconds = monotonic() - over
+
+        async def all_heard_more() -> bool:
+            return all(any(_number(text) > before for text in one.told[-20:]) for one in self.listeners)
+
+        await until(all_heard_more, "everybody hearing what is said since")
+        self.told_seconds = monotonic() - over
+        await self.heard_more(4)
+
     async def _until_ready(self) -> None:
         await until(self.is_ready, "API and gateways being ready again by themselves")
-        self.ready_seconds = monotonic() - self.over
 
     async def everybody_heard(self) -> None:
         last = f"第{self._said}件事"
@@ -276,7 +284,6 @@ class House:
     async def promises(self) -> None:
         """Fails unless everything that was promised holds."""
         await until(self._quiet, "nothing being left to tell or to grant")
-        self.back_seconds = max(listener.back[-1] for listener in self.listeners) - self.over
         async with self.world.kernel.sessions() as session:
             assert (await ledger.audit(session)).findings == []
         said = await self.said()
@@ -402,6 +409,10 @@ class House:
                 "Sec-WebSocket-Version: 13\r\n\r\n".encode()
             )
         return plain
+
+
+def _number(text: str) -> int:
+    return int(text.strip("第件事") or 0)
 
 
 def masked(payload: bytes, opcode: int = 1) -> bytes:
