@@ -54,6 +54,12 @@ def standing_still(*pids: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+def family(pid: int) -> list[int]:
+    """The process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
 @pytest.fixture(scope="module")
 def started() -> Iterator[list[subprocess.Popen[bytes]]]:
     """Servers that tests started again; they go with the module."""
@@ -128,6 +134,29 @@ async def test_redis_is_out_of_memory(measured: House) -> None:
 # ---- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["in order", "at once"])
+async def test_postgresql_is_restarted(
+    measured: House, number: signal.Signals, started: list[subprocess.Popen[bytes]]
+) -> None:
+    async with measured.evening():
+        await measured.heard_more(4)
+        pid = measured.postgres_pid
+        os.kill(pid, number)
+        await gone(pid)
+        started.append(measured.start_postgres())
+        await measured.recovers()
+    assert measured.all_recovered
+
+
+async def test_postgresql_stands_still(measured: House) -> None:
+    async with measured.evening():
+        await measured.heard_more(4)
+        with standing_still(*family(measured.postgres_pid)):
+            await asyncio.sleep(LONG)
+        await measured.recovers()
+    assert measured.all_recovered
+
+
 async def test_postgresql_has_no_connection_left(measured: House) -> None:
     held: list[asyncpg.Connection] = []
     async with measured.evening():
@@ -198,5 +227,16 @@ async def test_the_network_between_gateways_and_redis_breaks(measured: House, ho
                 between.hang_up()
             await asyncio.sleep(2 * LONG if how == "pulled" else LONG)
             between.alive.set()
+        await measured.recovers()
+    assert measured.all_recovered
+
+
+async def test_a_gateway_stands_still_for_twenty_seconds(measured: House) -> None:
+    async with measured.evening():
+        await measured.heard_more(4)
+        process = measured.stack.children["gateway-1"].process
+        assert process is not None
+        with standing_still(process.pid):
+            await asyncio.sleep(2 * LONG)
         await measured.recovers()
     assert measured.all_recovered
