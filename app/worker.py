@@ -6,7 +6,7 @@ Any number may run; each duty takes its work by row locks, so that two workers n
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import count
+from time import monotonic
 
 import structlog
 from prometheus_client import REGISTRY, Counter, start_http_server
@@ -35,7 +35,10 @@ PUSHED = Counter("nearcast_push_coupons", "Coupons granted by push drops", regis
 FAILURES = Counter(
     "nearcast_worker_failures", "Turns of a duty that failed and were tried again", ["duty"], registry=REGISTRY
 )
-MAX_BACKOFF_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 5.0
+"""Rooms hear nothing new for so long, at most, after Redis or PostgreSQL are back."""
+WELL_SECONDS = 60.0
+"""A turn that failed after more than this was well before."""
 
 Duty = Callable[[], Awaitable[object]]
 
@@ -43,15 +46,20 @@ Duty = Callable[[], Awaitable[object]]
 async def _supervised(name: str, duty: Duty, pause: float) -> None:
     """Do ``duty`` again and again. A failed turn is logged with its traceback, counted, and tried again later:
     a database that restarts must not end the evening, and one sick duty must not take the others down."""
-    for failures in count():
+    failures = 0
+    while True:
+        began = monotonic()
         try:
-            while True:
-                await duty()
-                await asyncio.sleep(pause)
+            await duty()
+            failures = 0  # else the third fault of an evening would be answered as if the first two had never ended
+            await asyncio.sleep(pause)
         except Exception:
             FAILURES.labels(name).inc()
             log.exception("duty_failed", duty=name)
+            if monotonic() - began > WELL_SECONDS:  # the relay's turn has no other end
+                failures = 0
             await asyncio.sleep(min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 6)))
+            failures += 1
 
 
 async def _grant_pushes(kernel: Kernel) -> None:

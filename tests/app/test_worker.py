@@ -112,3 +112,29 @@ async def test_what_was_told_long_ago_and_old_keys_are_cleaned_away(kernel: Kern
     async with kernel.sessions() as session:
         assert (await session.scalars(select(OutboxEvent.id))).all() == [rows[1].id]
         assert (await session.scalars(select(IdempotencyKey.key))).all() == ["fresh"]
+
+
+async def test_a_duty_that_recovered_is_tried_again_as_soon_as_after_its_first_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = iter([*"xxxxxx", ".", "x"])
+    pauses: list[float] = []
+    over = asyncio.Event()
+
+    async def duty() -> None:
+        turn = next(turns, None)
+        if turn is None:
+            over.set()
+            await asyncio.Event().wait()
+        elif turn == "x":
+            raise OSError
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(worker.asyncio, "sleep", sleep)
+    working = asyncio.ensure_future(worker._supervised("tried", duty, 0.0))
+    await over.wait()
+    working.cancel()
+    assert pauses[0] < pauses[1] < pauses[5] == worker.MAX_BACKOFF_SECONDS
+    assert pauses[6:] == [0.0, pauses[0]]

@@ -80,3 +80,10 @@ def test_what_the_security_page_says_is_tried_is_tried() -> None:
     for path, test in named:
         source = (ROOT / path).read_text()
         assert not test or f"def {test}(" in source, f"{path} has no {test}"
+
+
+def test_what_the_reliability_page_says_was_measured_is_tested() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (DOCS / "reliability.md").read_text())
+    assert len(named) > 5
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
