@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from coupons import funnel, sheet, views
+from coupons import funnel, funnel_views, sheet
 from coupons import lift as lifts
 from coupons.edge import SIGNED_IN
 from kernel.http import InSession, Ops, Page, refusals
@@ -57,7 +57,7 @@ class LiftView(BaseModel):
         return cls(**counts, **{name: round(100 * end, 1) for name, end in zip(_ENDS, interval, strict=True)})
 
 
-class ConversionRow(views.FunnelRow):
+class ConversionRow(funnel_views.FunnelRow):
     """The funnel of one room, store, guide or drop, and its lift where somebody was held out."""
 
     lift: LiftView | None

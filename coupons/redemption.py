@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules, stacking
-from coupons.tables import Campaign, Coupon, LedgerLine, Redemption, Visit
+from coupons.tables import Campaign, Coupon, LedgerLine, Redemption
 from coupons.terms import terms_of as _terms
 from geo.tables import Store
 from guides.tables import Member
@@ -85,15 +85,6 @@ class Looked:
     discount_fen: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Visited:
-    """A visit that was just recorded."""
-
-    id: UUID
-    at: datetime
-    name: str
-
-
 _COUPON: Select[*tuple[Any, ...]] = (
     select(
         Coupon.id,
@@ -137,7 +128,8 @@ _USED = (
 _STANDING = text("SELECT at FROM redemptions WHERE coupon_id = :coupon AND reversed_at IS NULL")
 
 
-def _store_of(who: Principal) -> UUID:
+def store_of(who: Principal) -> UUID:
+    """The store at whose till ``who`` stands. Refusal ``forbidden``."""
     if who.store is None:
         raise Refusal("forbidden", "Only a clerk at a store's till may do this.")
     return who.store
@@ -201,7 +193,7 @@ async def former(
     session: AsyncSession, who: Principal, presented: Presented, sale: Sale, signer: codes.Signer
 ) -> Used | None:
     """What this very request led to before, if it was carried out. Raises what ``use_up`` does for the code and key."""
-    return await _former(session, _store_of(who), _read(presented, signer)[0], sale)
+    return await _former(session, store_of(who), _read(presented, signer)[0], sale)
 
 
 async def redeem(
@@ -229,7 +221,7 @@ async def use_up(session: AsyncSession, who: Principal, presented: Presented, sa
     ``below_threshold``, ``outside_hours``, ``stacking``, ``told_too_late``, ``idempotency_mismatch``, ``forbidden``,
     ``invalid``.
     """
-    store = _store_of(who)
+    store = store_of(who)
     code, shown = _read(presented, signer)
     # Before any age: a till that retries for an hour, or tells it two days later, must still learn that it had worked.
     if (former := await _former(session, store, code, sale)) is not None:
@@ -360,7 +352,7 @@ async def look(
     now: datetime,
 ) -> Looked:
     """What a code is, without using it. Raises the Refusal that ``use_up`` would, but for ``below_threshold``."""
-    store = _store_of(who)
+    store = store_of(who)
     code, shown = _read(presented, signer)
     if shown is not None:
         shown.require_fresh(now.timestamp())
@@ -390,7 +382,7 @@ async def reverse(session: AsyncSession, who: Principal, redemption: UUID, now: 
 
     Reversing it again answers the same. Raises Refusal: ``not_found``, ``wrong_store``, ``reversal_too_late``.
     """
-    store = _store_of(who)
+    store = store_of(who)
     query = select(Coupon.id, Coupon.brand_id).join(Redemption, Redemption.coupon_id == Coupon.id)
     coupon = (await session.execute(query.where(Redemption.id == redemption).with_for_update(of=Coupon))).one_or_none()
     if coupon is None or coupon.brand_id != who.brand:
@@ -425,26 +417,8 @@ async def newest(
     before: tuple[datetime, UUID] | None = None,
 ) -> list[Used]:
     """Redemptions at the clerk's store since ``since``, newest first, older than ``before`` (time and id)."""
-    query = _USED.where(Redemption.store_id == _store_of(who), Redemption.at >= since)
+    query = _USED.where(Redemption.store_id == store_of(who), Redemption.at >= since)
     if before is not None:
         query = query.where(tuple_(Redemption.at, Redemption.id) < before)
     rows = await session.execute(query.order_by(Redemption.at.desc(), Redemption.id.desc()).limit(limit))
     return [_used(row, replayed=False) for row in rows]
-
-
-async def visit(session: AsyncSession, who: Principal, qr: str, signer: codes.Signer, now: datetime) -> Visited:
-    """Record that the member whose QR code was scanned came to the clerk's store.
-
-    Raises Refusal: ``code_mistyped``, ``qr_expired``, ``not_found`` (no member of this brand), ``forbidden``.
-    """
-    store = _store_of(who)
-    shown = signer.read_member(qr)
-    shown.require_fresh(now.timestamp())
-    query = select(Member.name).where(Member.id == shown.member, Member.brand_id == who.brand)
-    name = await session.scalar(query)
-    if name is None:
-        raise Refusal("not_found", "No member of this brand has this code.")
-    made = new_id()
-    values = {"brand_id": who.brand, "store_id": store, "viewer_id": shown.member, "clerk_id": who.subject}
-    await session.execute(insert(Visit).values(values | {"id": made, "at": now}))
-    return Visited(made, now, name)

@@ -13,6 +13,7 @@ from coupons import (
     conversion_routes,
     drops,
     funnel,
+    funnel_views,
     import_views,
     limit_routes,
     review_routes,
@@ -294,16 +295,18 @@ async def my_qr(who: Viewer, signer: InSigner) -> views.QrView:
 
 
 @router.get("/rooms/{room}/funnel", tags=["figures"], summary="Funnel of a room", responses=refusals(*ASKED))
-async def room_funnel(room: UUID, session: InSession, who: GuideOrOps) -> views.Funnel:
+async def room_funnel(room: UUID, session: InSession, who: GuideOrOps) -> funnel_views.Funnel:
     """From in the room to redeemed, for the room's guide and for ops."""
     await drops.require_host(session, who, room)
-    return views.Funnel.of(await funnel.of_room(session, who.brand, room))
+    return funnel_views.Funnel.of(await funnel.of_room(session, who.brand, room))
 
 
 @router.get("/ops/funnel", tags=["figures"], summary="Funnels", responses=refusals(*SIGNED_IN, "invalid"))
-async def ops_funnel(session: InSession, who: Ops, by: Annotated[funnel.By, Query()] = "room") -> Page[views.FunnelRow]:
+async def ops_funnel(
+    session: InSession, who: Ops, by: Annotated[funnel.By, Query()] = "room"
+) -> Page[funnel_views.FunnelRow]:
     """By room, store, guide or drop: the 200 with the most coupons."""
-    return Page(items=[views.FunnelRow.of_row(row) for row in await funnel.by(session, who.brand, by)])
+    return Page(items=[funnel_views.FunnelRow.of_row(row) for row in await funnel.by(session, who.brand, by)])
 
 
 @router.get(
@@ -311,11 +314,11 @@ async def ops_funnel(session: InSession, who: Ops, by: Annotated[funnel.By, Quer
 )
 async def ops_stores(
     session: InSession, who: Ops, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=5000)] = 1000
-) -> Page[views.StoreCoupons]:
+) -> Page[funnel_views.StoreCoupons]:
     """For the map, in the order of their codes."""
     after = None if cursor is None else decode_cursor(cursor, tuple[str])[0]
     if after is not None and "\0" in after:
         raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
     found = await funnel.stores(session, who.brand, after, limit)
     last = encode_cursor(found[-1].code) if len(found) == limit else None
-    return Page(items=[views.StoreCoupons(**msgspec.structs.asdict(store)) for store in found], next=last)
+    return Page(items=[funnel_views.StoreCoupons(**msgspec.structs.asdict(store)) for store in found], next=last)

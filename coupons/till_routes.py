@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import REGISTRY, Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import closing, codes, guessing, offline, redemption, stacking, till_views, views
+from coupons import closing, codes, guessing, offline, redemption, stacking, till_views, views, visits
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InSigner, Key, Limit, behind, required
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -148,7 +148,7 @@ async def visit(
 
     async def work() -> till_views.VisitView:
         async with guessing.watched(kernel.redis, who, typed=False):
-            visited = await redemption.visit(session, who, body.qr, signer, now())
+            visited = await visits.record(session, who, body.qr, signer, now())
         return till_views.VisitView(id=visited.id, at=visited.at, name=visited.name)
 
     return await once(till_views.VisitView, work)

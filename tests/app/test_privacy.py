@@ -18,7 +18,7 @@ from world import BRAND, World, make_world
 from app import privacy, relay
 from app.api import create_app
 from app.keys import with_keys
-from coupons import ledger, redemption, reminders, wallet
+from coupons import ledger, redemption, reminders, visits, wallet
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from coupons.redemption import Presented
@@ -86,7 +86,7 @@ async def everything(world: World, signer: Signer) -> tuple[Principal, Principal
             await bindings.bind(session, BRAND, who.subject, world.guide.subject, at)
             await reminders.subscribe(session, who, cards["unused", who.subject].id, at)
             await wallet.seen(session, who.subject, [cards["unused", who.subject].id])
-        await redemption.visit(session, world.clerk(), signer.show_member(me.subject, at.timestamp()), signer, at)
+        await visits.record(session, world.clerk(), signer.show_member(me.subject, at.timestamp()), signer, at)
         said = {who.subject: Kept(new_id(), who.subject, name, "viewer", WORDS, int(at.timestamp() * 1000))
                 for who, name in ((me, PERSON), (other, OTHER))}  # fmt: skip
         await comments.store(session, world.room, list(said.values()))

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from sqlalchemy import text
 from world import BRAND, World, make_world
 
 from app import retention, worker
@@ -107,3 +108,14 @@ async def test_the_worker_shows_what_it_counted(kernel: Kernel) -> None:
     async with worker._metrics(settings), httpx.AsyncClient() as client:
         shown = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
     assert 'nearcast_retention_removed_total{datum="fixes"}' in shown
+
+
+async def test_decisions_are_found_by_their_drop_to_be_forgotten(world: World) -> None:
+    (rule,) = (rule for rule in retention.rules(world.kernel.settings) if rule.datum == "decisions")
+    question = f"EXPLAIN SELECT ctid FROM {rule.table} WHERE {rule.condition} LIMIT 2000"
+    async with world.kernel.sessions() as session:
+        # Of an empty table everything is as cheap as its index.
+        await session.execute(text("SET LOCAL enable_seqscan = off"))
+        await session.execute(text("SET LOCAL enable_hashjoin = off"))
+        plan = (await session.scalars(text(question), {"before": now()})).all()
+    assert "ix_drop_viewers_forgotten" in "\n".join(plan), plan

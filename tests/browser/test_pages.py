@@ -185,6 +185,90 @@ def test_from_the_guides_phone_to_a_coupon_redeemed_at_the_till(stack: Stack, vi
     assert {name: person.console() for name, person in people.items()} == {name: [] for name in people}
 
 
+def _stands(viewer: Person, store: dict[str, Any]) -> None:
+    """Say that one is near ``store``; the sheet of stores is open."""
+    viewer.chooses("#standCity", store["city"])
+    viewer.chooses("#standStore", store["name"])
+    viewer.taps("#stand")
+    viewer.sees("[data-store]", store["name"])
+
+
+def _travels_too_fast(viewer: Person, away: dict[str, Any], here: dict[str, Any]) -> None:
+    """In another city one moment and here the next: a strong sign."""
+    viewer.taps("#openStores")
+    viewer.taps("#agree")
+    _stands(viewer, away)
+    viewer.taps("dialog .button", "重新定位")
+    _stands(viewer, here)
+    viewer.closes_sheets()
+
+
+@pytest.mark.timeout(400)
+def test_a_doubtful_viewer_waits_for_operations_and_hears_their_decision(
+    stack: Stack, visit: Callable[..., Person]
+) -> None:
+    office, guide = Office(stack.api), Office(stack.api, "guide", "guide-01")
+    room = guide.room("核实茶席")
+    guide.post(f"/v1/rooms/{room}/start")
+    stores = office.get("/v1/stores?limit=200")["items"]
+    here = stores[0]
+    away = next(store for store in stores if store["city"] != here["city"])
+    terms = {"kind": "amount", "amount_fen": 800, "threshold_fen": 3000, "doubt": "review"}
+    granted, refused = office.campaign("核实后满30减8", **terms), office.campaign("核实后满30减9", **terms)
+
+    viewer = visit("watch", "review-viewer", account="page-doubtful", name="小疑", room=room)
+    viewer.until(lambda: viewer.sees("#viewers").text == "1", "being counted")
+    _travels_too_fast(viewer, away, here)
+    ops = visit("ops", "review-ops", DESK, account="ops-01")
+    ops.taps("#tabSafety")
+
+    def claims(campaign: str) -> str:
+        drop = guide.post(f"/v1/rooms/{room}/drops", {"campaign": campaign, "mode": "claim", "stock": 5})["id"]
+        grab = f"[data-drop='{drop}'] .grab"
+        # Fixes are written in batches: the first tap may come before the viewer's is there.
+        viewer.until(lambda: _grabbed(viewer, grab), "the claim being looked at")
+        viewer.sees(grab, "核实中")
+        assert not viewer.sees(grab).is_enabled()
+        return str(drop)
+
+    def case(title: str) -> str:
+        row = ops.sees("#reviews [data-review]", title)
+        assert "小疑" in row.text and here["name"] in row.text
+        assert row.find_elements(By.CSS_SELECTOR, ".why .badge"), "the reasons stand beside it"
+        return f"[data-review='{row.get_attribute('data-review')}']"
+
+    # Granted: the coupon arrives by itself.
+    claims(granted)
+    viewer.picture("waits")
+    assert viewer.overflow() <= 0
+    row = case("核实后满30减8")
+    ops.picture("case")
+    ops.taps(f"{row} [data-decision=approve]")
+    ops.sees_no(row)
+    viewer.sees(".arrival", "核实后满30减8")
+    viewer.picture("granted")
+    viewer.closes_sheets()
+
+    # Refused: the viewer is told so, and what they have stays.
+    claims(refused)
+    row = case("核实后满30减9")
+    ops.taps(f"{row} [data-decision=refuse]")
+    viewer.sees(".toast", "没有通过核实")
+    viewer.picture("refused")
+    ops.sees_no(row)
+    viewer.taps("#openWallet")
+    viewer.until(lambda: len(viewer.driver.find_elements(By.CSS_SELECTOR, ".wallet .ticket")) == 1, "one coupon")
+    assert viewer.console() == []
+    assert ops.console() == []
+
+
+def _grabbed(viewer: Person, grab: str) -> bool:
+    viewer.closes_sheets()
+    if "核实中" not in viewer.sees(grab).text:
+        viewer.taps(grab)
+    return viewer.sees_soon(grab, "核实中")
+
+
 def test_a_viewer_takes_their_data_out_and_is_erased(stack: Stack, visit: Callable[..., Person]) -> None:
     office = Office(stack.api)
     room = office.get("/v1/rooms?state=live")["items"][0]["id"]

@@ -2,7 +2,7 @@
 
 from world import SIGNER_SEED, World
 
-from coupons import drops, funnel, redemption, wallet
+from coupons import drops, funnel, redemption, visits, wallet
 from coupons.codes import Signer
 from coupons.rules import Limits, held_out
 from kernel.clock import now
@@ -26,7 +26,7 @@ async def test_each_stage_counts_people_and_the_till_counts_money(world: World) 
             assert await wallet.seen(session, viewer.subject, [coupons[viewer.subject]]) == 1
         card = await wallet.coupon_of(session, served[0], coupons[served[0].subject], now())
         await redemption.redeem(session, clerk, redemption.Presented(card.code, None), 12_000, "k", signer, now())
-        await redemption.visit(session, clerk, signer.show_member(served[1].subject, now().timestamp()), signer, now())
+        await visits.record(session, clerk, signer.show_member(served[1].subject, now().timestamp()), signer, now())
     expected = funnel.Stages(
         in_room=21, in_range=14, offered=len(served), held_out=12 - len(served), issued=len(served), seen=3, visited=2,
         redeemed=1, amount_fen=12_000, discount_fen=2_000, coupons=len(served), coupons_redeemed=1,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tills import Tills
 from world import World
 
-from coupons import drops, funnel, ledger, lift, redemption, wallet
+from coupons import drops, funnel, ledger, lift, redemption, visits, wallet
 from coupons.rules import Limits, held_out
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -79,7 +79,7 @@ async def test_figures_after_a_random_evening_are_the_audits_and_the_lift_counts
                 else:
                     came.add(viewer)
         for viewer in chance.sample(near, 5):
-            await redemption.visit(session, clerk, signer.show_member(viewer.subject, now().timestamp()), signer, now())
+            await visits.record(session, clerk, signer.show_member(viewer.subject, now().timestamp()), signer, now())
             came.add(viewer.subject)
     async with world.kernel.sessions() as session:
         totals = (await ledger.audit(session)).totals

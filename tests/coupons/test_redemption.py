@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from world import World
 
-from coupons import codes, ledger, redemption
+from coupons import codes, ledger, redemption, visits
 from coupons.cards import CouponCard
 from coupons.codes import Signer
 from coupons.issuing import Issuer
@@ -231,9 +231,9 @@ async def test_todays_redemptions_are_listed_for_the_store(till: Till, coupon: C
 
 
 async def test_a_members_code_records_a_visit(till: Till, viewer: Principal, signer: Signer) -> None:
-    async def visit(qr: str) -> redemption.Visited:
+    async def visit(qr: str) -> visits.Visited:
         async with transaction(till.world.kernel.sessions) as session:
-            return await redemption.visit(session, till.clerk, qr, signer, now())
+            return await visits.record(session, till.clerk, qr, signer, now())
 
     visited = await visit(signer.show_member(viewer.subject, now().timestamp()))
     assert visited.name == viewer.name

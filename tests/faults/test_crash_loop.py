@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 from uuid import UUID
@@ -55,15 +56,24 @@ class Evening:
     async def ask(self, who: Principal, path: str, key: str, body: Any = None) -> httpx.Response:
         """The first answer that is one, however often the process behind it dies."""
         headers = {"Authorization": f"Bearer {self.world.kernel.keyring.issue(who)}", "Idempotency-Key": key}
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    answer = await self.client.post(f"{self.stack.api}/v1{path}", json=body, headers=headers)
-                    if answer.status_code not in NOT_NOW:
-                        return answer
-                except httpx.TransportError:
-                    pass  # killed, or not listening again yet
-                await asyncio.sleep(0.05 + 0.1 * self.chance.random())
+        instead: Counter[str] = Counter()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    try:
+                        answer = await self.client.post(f"{self.stack.api}/v1{path}", json=body, headers=headers)
+                        if answer.status_code not in NOT_NOW:
+                            return answer
+                        instead[answer.text] += 1
+                    except httpx.TransportError as error:  # killed, or not listening again yet
+                        instead[type(error).__name__] += 1
+                    await asyncio.sleep(0.05 + 0.1 * self.chance.random())
+        except TimeoutError:
+            tail = self.stack.children["api"].log.read_text(errors="replace").splitlines()[-15:]
+            said = "\n".join(tail)
+            raise AssertionError(
+                f"{path}: no answer in {PATIENCE} s but {dict(instead)}; the API said\n{said}"
+            ) from None
 
     async def drop(self, number: int) -> None:
         """One drop in a room of its own, with a kill at some moment of it."""
