@@ -14,7 +14,6 @@ FAULTS = {
     "test_redis_is_out_of_memory": "Redis refuses to write for 10 s (`maxmemory`, `noeviction`)",
     "test_postgresql_is_restarted": "PostgreSQL stopped and started again",
     "test_postgresql_stands_still": "PostgreSQL stands still for 10 s",
-    "test_postgresql_has_no_connection_left": "all of PostgreSQL's connections taken for 10 s, ours ended",
     "test_a_gateway_stands_still_for_twenty_seconds": "a gateway stands still for 20 s",
     "test_the_network_between_gateways_and_redis_breaks": "the network between gateways and Redis",
 }

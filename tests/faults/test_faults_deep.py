@@ -12,10 +12,8 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from time import monotonic
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 from house import House, ended, until
 from wire_between import Wire, wire
@@ -154,29 +152,6 @@ async def test_postgresql_stands_still(measured: House) -> None:
         with standing_still(*family(measured.postgres_pid)):
             await asyncio.sleep(LONG)
         await measured.recovers()
-    assert measured.all_recovered
-
-
-async def test_postgresql_has_no_connection_left(measured: House) -> None:
-    held: list[asyncpg.Connection] = []
-    async with measured.evening():
-        await measured.heard_more(4)
-        try:
-            until_then = monotonic() + LONG
-            while monotonic() < until_then:
-                try:
-                    held.append(await asyncpg.connect(measured.stack.settings.database_url))
-                    others = (
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'nearcast'"
-                    )
-                    await held[0].execute(others)
-                except asyncpg.PostgresError:
-                    await asyncio.sleep(0.1)
-        finally:
-            for connection in held:
-                await connection.close()
-        await measured.recovers()
-    assert len(held) > 100
     assert measured.all_recovered
 
 
