@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from app import doctor
 from app.cli import cli
+from kernel import log
 from kernel.clock import now
 from kernel.postgres import transaction
 from kernel.process import Kernel
@@ -133,6 +134,8 @@ def test_the_command_says_it_for_people_and_for_machines_and_its_exit_code_is_th
 ) -> None:
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
+    # Loggers would keep the runner's standard error, which is closed once it has run.
+    monkeypatch.setattr(log, "configure", lambda *_: None)
     good = CliRunner().invoke(cli, ["doctor"])
     assert good.exit_code == 0, good.output
     assert "postgis: version" in good.output

@@ -71,7 +71,7 @@ async def _wire(host: str, port: int) -> AsyncIterator[tuple[Wire, int]]:
         async def forth() -> None:
             nonlocal committing
             while data := await reader.read(65_536):
-                committing = committing or (wire.breaks > 0 and b"COMMIT" in data)
+                committing = committing or (wire.breaks > 0 and b"COMMIT;" in data)
                 server_writer.write(data)
             server_writer.close()
 

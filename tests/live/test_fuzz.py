@@ -296,7 +296,7 @@ async def theatre(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> AsyncIter
                 await until(lambda: living() - before == {"Connection": 2, "Session": 2})
                 figures = one.page("/metrics")
                 assert figures is not None
-                assert b'failures_total{what="defect"}' not in figures[2]
+                assert b'failures_total{what="defect"} 0.0\n' in figures[2]
                 assert b"nearcast_gateway_errand_failures_total 0.0" in figures[2]
                 assert len(one.hub.rooms[world.room].audience.connections) == 2
     assert broken == []
