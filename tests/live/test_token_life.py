@@ -10,14 +10,13 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from roomworld import World, make_world
+from roomworld import World
 from viewers import gateway, last_words, principal, watching
 
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId
-from kernel.process import Kernel
 from live import wire
 from live.connection import QUIET, Connection, Wheel
 from live.desk import Gateway
@@ -318,11 +317,6 @@ def test_the_wheel_brings_warning_and_end_in_time(clock: Clock, life: int) -> No
 
 
 # ---- on a real gateway ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 def visit_all(one: Gateway) -> None:
