@@ -13,7 +13,7 @@ from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from live import wire
-from live.connection import QUIET, Connection, Wheel
+from live.connection import QUIET, Connection
 from live.errands import Errands
 from live.framing import Readers
 from live.hub import Hub
@@ -21,6 +21,7 @@ from live.memory_bus import MemoryBus
 from live.metrics import Tally
 from live.replica import Facts, Room
 from live.session import Session
+from live.wheel import Wheel
 from live.wire import Close
 
 BROWSER = "permessage-deflate; client_max_window_bits"

@@ -18,11 +18,12 @@ from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId
 from live import wire
-from live.connection import QUIET, Connection, Wheel
+from live.connection import QUIET, Connection
 from live.desk import Gateway
 from live.framing import Readers
 from live.metrics import Tally
 from live.session import Effect, End, Enter, Send, Session
+from live.wheel import Wheel
 from live.wire import Close
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
