@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Protocol, cast
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from live import wire
 from live.framing import Handshake, Prepared, Reader, Readers, prepared_frame, whole_frames
 from live.metrics import Tally
 from live.session import Effect, End, Send, Session
+from live.wheel import Wheel
 from live.wire import Close
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ PING_SECONDS = 20
 SILENT_SECONDS = 60
 CLOSING_SECONDS = 5
 """How long a client may take to answer a close before the socket is cut."""
-WHEEL_SLOTS = 64
 
 _PATH = re.compile(r"/v1/rooms/([0-9a-fA-F-]{36})/live")
 _END_OF_HEAD = b"\r\n\r\n"
@@ -52,7 +52,7 @@ _PING = Frame(Opcode.PING, b"").serialize(mask=False)
 class Desk(Protocol):
     """Who carries out what a connection cannot do itself: the gateway."""
 
-    wheel: "Wheel"
+    wheel: Wheel
     readers: Readers
     tally: Tally
     origins: Sequence[Origin | None] | None
@@ -379,42 +379,3 @@ def buffers(connections: Iterable[Connection]) -> tuple[int, int, int]:
     """How many of ``connections`` are slow, the bytes that wait for all of them, and the most for one."""
     slow = [one.transport.get_write_buffer_size() for one in connections if one.slow]
     return len(slow), sum(slow), max(slow, default=0)
-
-
-class Wheel:
-    """Looks after every socket now and then: one timer for all of them."""
-
-    def __init__(self) -> None:
-        self.now = int(monotonic())
-        """Seconds, as coarse as the wheel turns."""
-        self._slots: list[set[Connection]] = [set() for _ in range(WHEEL_SLOTS)]
-
-    def put(self, connection: Connection, seconds: int) -> None:
-        """Visit ``connection`` in ``seconds`` (1 to 63), and not at the time planned before."""
-        self.take(connection)
-        connection.slot = (self.now + seconds) % WHEEL_SLOTS
-        self._slots[connection.slot].add(connection)
-
-    def take(self, connection: Connection) -> None:
-        """Visit ``connection`` no more."""
-        if connection.slot >= 0:
-            self._slots[connection.slot].discard(connection)
-            connection.slot = -1
-
-    def turn(self, now: int) -> None:
-        """Visit whoever is due by ``now``."""
-        while self.now < now:
-            self.now += 1
-            slot = self.now % WHEEL_SLOTS
-            due, self._slots[slot] = self._slots[slot], set()
-            for connection in due:
-                connection.slot = -1
-                seconds = connection.visit()
-                if seconds and connection.slot < 0 and not connection.closing:
-                    self.put(connection, seconds)
-
-    async def run(self) -> None:
-        """Turn until cancelled."""
-        while True:
-            await asyncio.sleep(1 - monotonic() % 1)
-            self.turn(int(monotonic()))

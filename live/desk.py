@@ -24,7 +24,7 @@ from live import presence, rooms, wire
 from live.bus import Bus
 from live.check import Check
 from live.commands import Commands
-from live.connection import QUIET, Connection, Wheel, buffers
+from live.connection import QUIET, Connection, buffers
 from live.errands import Errands
 from live.framing import Readers
 from live.hosts import Hosts
@@ -37,6 +37,7 @@ from live.pulse import Pulse
 from live.replica import Facts, Room, person
 from live.session import ERASED, Carry, Effect, Enter, Note, Say, Session, refused
 from live.speech import Speech
+from live.wheel import Wheel
 from live.wire import Close
 from live.word_lists import WordLists
 

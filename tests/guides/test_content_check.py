@@ -1,14 +1,14 @@
 """``msgSecCheck`` against a stand-in for WeChat's server that speaks real HTTP."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import insert
+from tokenstub import WeChat, asked_with_token
 
 from guides.content_check import CheckFailed, ContentCheck
 from guides.tables import Member
@@ -21,44 +21,8 @@ GOOD = {"errcode": 0, "result": {"suggest": "pass", "label": 100}}
 RISKY = {"errcode": 0, "result": {"suggest": "risky", "label": 20001}}
 
 
-class WeChat:
-    """Answers by content; counts tokens."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.tokens: list[dict[str, Any]] = []
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.answers: dict[str, Any] = {}
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = next(int(line.split(":")[1]) for line in head.lower().split("\r\n") if "content-length" in line)
-            body = json.loads(await reader.readexactly(length))
-            target = head.split(" ", 2)[1]
-            if target == "/cgi-bin/stable_token":
-                self.tokens.append(body)
-                answer: Any = {"access_token": f"T{len(self.tokens)}", "expires_in": 7200}
-            else:
-                path, _, token = target.partition("?access_token=")
-                assert path == "/wxa/msg_sec_check"
-                self.asked.append((token, body))
-                answer = self.answers.get(body["content"], GOOD)
-            status, text = (answer, "") if isinstance(answer, int) else (200, json.dumps(answer))
-            writer.write(
-                f"HTTP/1.1 {status} X\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
-            )
-            await writer.drain()
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def wechat() -> AsyncIterator[WeChat]:
-    stub = WeChat()
-    async with await asyncio.start_server(stub.serve, "127.0.0.1", 0) as server:
-        stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield stub
+def wechat() -> AbstractAsyncContextManager[WeChat]:
+    return asked_with_token("/wxa/msg_sec_check", lambda body: str(body["content"]), GOOD)
 
 
 async def member(kernel: Kernel) -> UUID:

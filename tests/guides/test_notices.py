@@ -1,14 +1,13 @@
 """Subscribe messages against a stand-in for WeChat's server that speaks real HTTP, as the worker sends them."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import insert
+from tokenstub import WeChat, asked_with_token
 
 from app.notifier import Notifier
 from guides.notices import Notices
@@ -20,45 +19,8 @@ from kernel.tables import Brand
 from live.ports import Reminder
 
 
-class WeChat:
-    """Answers by openid: JSON, an HTTP status, or None for silence; counts tokens."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.tokens = 0
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.answers: dict[str, Any] = {}
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = next(int(line.split(":")[1]) for line in head.lower().split("\r\n") if "content-length" in line)
-            body = json.loads(await reader.readexactly(length))
-            path, _, token = head.split(" ", 2)[1].partition("?access_token=")
-            if path == "/cgi-bin/stable_token":
-                self.tokens += 1
-                answer: Any = {"access_token": f"T{self.tokens}", "expires_in": 7200}
-            else:
-                assert path == "/cgi-bin/message/subscribe/send"
-                self.asked.append((token, body))
-                answer = self.answers.get(body["touser"], {"errcode": 0})
-            if answer is None:
-                return  # hangs up without a word
-            status, text = (answer, "") if isinstance(answer, int) else (200, json.dumps(answer))
-            writer.write(
-                f"HTTP/1.1 {status} X\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
-            )
-            await writer.drain()
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def wechat() -> AsyncIterator[WeChat]:
-    stub = WeChat()
-    async with await asyncio.start_server(stub.serve, "127.0.0.1", 0) as server:
-        stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield stub
+def wechat() -> AbstractAsyncContextManager[WeChat]:
+    return asked_with_token("/cgi-bin/message/subscribe/send", lambda body: str(body["touser"]), {"errcode": 0})
 
 
 @asynccontextmanager
@@ -149,7 +111,7 @@ async def test_a_token_that_wechat_refuses_is_replaced_and_the_reminder_goes_out
         stub.answers = {}
         assert set((await settled(notifier, everybody)).values()) == {"sent"}
         assert stub.asked[-1][0] == "T2"
-        assert stub.tokens == 2
+        assert len(stub.tokens) == 2
 
 
 async def test_without_wechat_nothing_went_out(kernel: Kernel, free_port: int) -> None:

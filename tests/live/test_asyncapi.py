@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from mutants import mutants
-from roomworld import World, make_world
+from roomworld import World
 from viewers import UNHURRIED, Client, coupon, gateway, principal
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -20,7 +20,6 @@ from kernel.clock import milliseconds, now
 from kernel.errors import CATALOGUE
 from kernel.identity import Principal
 from kernel.ids import new_id
-from kernel.process import Kernel
 from live import asyncapi, wire
 from live.bus import RedisBus
 from live.wire import Close
@@ -177,11 +176,6 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 # ---- the truth -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 class Ear:

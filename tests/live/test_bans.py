@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, do, held, make_world, refused, snapshot
+from roomworld import World, do, held, refused, snapshot
 from sqlalchemy import update
 from viewers import Client, Nearby, announced, gateway, last_words, principal, until, watching
 from websockets.asyncio.client import connect
@@ -24,11 +24,6 @@ from live.bus import RedisBus
 from live.gateway import Gateway
 from live.tables import Ban
 from live.wire import Close
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def holding(world: World, room: UUID | None = None) -> dict[UUID, Any]:

@@ -6,17 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from roomworld import World, make_world
+from roomworld import World
 from viewers import Client, gateway, watching
 
-from kernel.process import Kernel
 from live import wire
 from live.ports import Unchecked
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 class Judge:

@@ -10,20 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import pytest
-from roomworld import World, make_world
+from roomworld import World
 from viewers import gateway, until
 
 from kernel.ids import new_id
-from kernel.process import Kernel
 from live.wire import Close
 
 VIEWER = Path(__file__).parents[1] / "browser" / "viewer.js"
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 class Viewer:

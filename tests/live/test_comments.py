@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, do, held, make_world
+from roomworld import World, do, held
 from sqlalchemy import select
 from sqlalchemy import update as change
 
@@ -13,15 +13,9 @@ from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import comments, muting, rooms, wire
 from live.bus import Kept, RedisBus, key
 from live.tables import Comment, Room
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 def kept(text: str = "好看", **other: Any) -> Kept:

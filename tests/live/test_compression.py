@@ -4,22 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
-from roomworld import World, make_world
+from roomworld import World
 from viewers import Client, announced, gateway, last_words, principal, slots, until, watching
 from websockets.asyncio.client import connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from kernel.process import Kernel
 from live import wire
 from live.wire import Close
 
 NEWS = "新品上市，到店有礼。" * 60
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 def joining(world: World, url: str, *offers: ClientPerMessageDeflateFactory) -> Any:

@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 from gateway_process import process
-from roomworld import World, make_world
+from roomworld import World
 from swarm import Swarm, allow_sockets
 from viewers import PATIENCE, UNHURRIED, Client, announced, gateway, last_words, principal, slots, until, watching
 from websockets.asyncio.client import connect
@@ -26,11 +26,6 @@ from live.leaving import RETURNS_PER_SECOND, SOONEST_SECONDS
 from live.wire import Close
 
 AT_ONCE = 200
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def readiness(url: str) -> int:

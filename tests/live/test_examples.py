@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from mutants import CLIENT
-from roomworld import World, make_world
+from roomworld import World
 from viewers import UNHURRIED, Client, Coupons, gateway, last_words, until, watching
 from websockets.asyncio.client import connect
 
@@ -15,7 +15,6 @@ from kernel.clock import now
 from kernel.errors import CATALOGUE
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import wire
 from live.asyncapi import EXAMPLES
 from live.tables import Comment
@@ -54,11 +53,6 @@ def test_what_a_batch_and_an_ack_hold_is_of_the_contract_too() -> None:
     error = ALL["server"]["Ack"]["error"]
     assert error["message"] == CATALOGUE[error["code"]][1]
     assert ALL["server"]["Bye"]["code"] in set(Close)
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def test_every_example_of_a_client_is_answered_as_the_page_says(world: World) -> None:

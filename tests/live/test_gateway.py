@@ -7,7 +7,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from roomworld import World, make_world
+from roomworld import World
 from viewers import (
     PATIENCE,
     UNHURRIED,
@@ -21,14 +21,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from kernel.ids import new_id
-from kernel.process import Kernel
 from live import wire
 from live.wire import Close
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def http(url: str, path: str) -> httpx.Response:

@@ -1,8 +1,7 @@
 """Being told: what viewers on real sockets hear of what others do, over one gateway and two."""
 
 import msgspec
-import pytest
-from roomworld import World, make_world
+from roomworld import World
 from sqlalchemy import select
 from viewers import (
     UNHURRIED,
@@ -23,16 +22,10 @@ from websockets.asyncio.client import connect
 from app import relay
 from kernel.identity import Role
 from kernel.ids import new_id
-from kernel.process import Kernel
 from live import presence, wire
 from live.bus import Kept, RedisBus, key
 from live.tables import Attendance
 from live.wire import Close
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def test_comment_reaches_both_gateways_and_is_kept(world: World) -> None:

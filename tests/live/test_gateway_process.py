@@ -6,20 +6,14 @@ from contextlib import AsyncExitStack
 
 import pytest
 from gateway_process import process
-from roomworld import World, make_world
+from roomworld import World
 from viewers import announced, last_words, watching
 from websockets.exceptions import ConnectionClosed
 
-from kernel.process import Kernel
 from live import presence, wire
 from live.bus import RedisBus, key
 from live.pulse import BEAT_SECONDS
 from live.wire import Close
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def test_viewers_of_a_killed_gateway_lose_nothing_and_leave_the_count(world: World) -> None:

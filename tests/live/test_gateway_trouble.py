@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from roomworld import World, make_world
+from roomworld import World
 from viewers import (
     announced,
     coupon,
@@ -18,16 +18,9 @@ from viewers import (
 )
 
 from kernel.ids import new_id
-from kernel.process import Kernel
 from live import presence, wire
 from live.bus import RedisBus, key
 from live.wire import Close
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
-
 
 # ---- coming back ---------------------------------------------------------------------------------------------------
 

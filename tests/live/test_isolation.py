@@ -10,10 +10,10 @@ from uuid import UUID
 import pytest
 from crowd_process import crowd
 from gateway_process import process
+from hubhouse import House, listening
 from roomworld import make_world
 from sqlalchemy import insert
 from swarm import allow_sockets
-from test_hub import House, listening
 from viewers import Client, announced, principal, until, watching
 
 import live.audience

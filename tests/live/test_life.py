@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, do, make_world, refused, snapshot
+from roomworld import World, do, refused, snapshot
 from sqlalchemy import text, update
 from viewers import gateway, until, watching
 
@@ -16,17 +16,11 @@ from kernel.clock import milliseconds, now
 from kernel.identity import Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import life, rooms, wire
 from live.tables import Room
 
 LOST = timedelta(seconds=life.GRACE_SECONDS + 1)
 SOON = timedelta(seconds=life.GRACE_SECONDS - 10)
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def seen(world: World, ago: timedelta, room: UUID | None = None, column: str = "guide_seen_at") -> None:

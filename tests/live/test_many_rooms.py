@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 import viewers
-from roomworld import World, do, make_world
+from roomworld import World, do
 from sqlalchemy import func, insert, select
 from swarm import Swarm, allow_sockets
 from test_gateway_process import process
@@ -28,11 +28,6 @@ from kernel.tables import OutboxEvent
 from live import life, rooms, wire
 from live.hosts import NOTE_SECONDS
 from live.tables import Room
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 @asynccontextmanager

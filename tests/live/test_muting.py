@@ -6,21 +6,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from roomworld import World, do, held, make_world, refused, snapshot
+from roomworld import World, do, held, refused, snapshot
 from viewers import gateway, until, watching
 
 from app import relay
 from kernel.clock import milliseconds, now
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import muting, rooms, sanctions, shelf, wire
 from live.bus import RedisBus
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def holding(world: World) -> dict[Any, Any]:

@@ -7,12 +7,11 @@ from uuid import UUID
 import pytest
 from httpx import ASGITransport, AsyncClient, Response
 from redis.exceptions import ConnectionError as RedisConnectionError
-from roomworld import World, make_world
+from roomworld import World
 from viewers import gateway, watching
 
 from app.api import create_app
 from kernel.ids import new_id
-from kernel.process import Kernel
 from live import roster, wire
 
 
@@ -27,11 +26,6 @@ class Caller:
         token = self._world.kernel.keyring.issue(getattr(self._world, who))
         signed = {"Authorization": f"Bearer {token}"}
         return await self._client.request(method, f"/v1{path}", json=body, headers=signed)
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 @pytest.fixture

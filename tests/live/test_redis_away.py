@@ -4,20 +4,14 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from redis.asyncio import Redis
 from redis_process import redis_server
-from roomworld import World, make_world
+from roomworld import World
 from viewers import announced, gateway, until, watching
 
 from kernel.process import Kernel
 from live import wire
 from live.bus import RedisBus
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def test_sockets_stay_comments_are_refused_and_all_goes_on_afterwards(

@@ -6,14 +6,13 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from roomworld import World, do, make_world, refused
+from roomworld import World, do, refused
 from sqlalchemy import select, text, update
 from viewers import principal
 
 from kernel.clock import now
 from kernel.identity import Principal
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import reminders, rooms
 from live.ports import Outcome, Reminder
 from live.tables import Reminder as Row
@@ -38,11 +37,6 @@ class Post:
     @property
     def viewers(self) -> list[UUID]:
         return [told.viewer for told in self.sent]
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def plan(world: World, ahead: timedelta) -> None:

@@ -6,18 +6,12 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, do, make_world, refusal, refused
+from roomworld import World, do, refusal, refused
 from viewers import gateway, principal, watching
 
 from kernel.ids import new_id
-from kernel.process import Kernel
 from live import comments, reports, rooms, wire
 from live.bus import Kept
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def said(world: World, text: str = "加我领券", room: UUID | None = None) -> UUID:

@@ -13,7 +13,7 @@ from gateway_process import process
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from redis_process import redis_server
-from roomworld import World, make_world
+from roomworld import World
 from swarm import Swarm, allow_sockets
 from viewers import PATIENCE, Client, announced, coupon, gateway, principal, slots, until, watching
 from websockets.exceptions import ConnectionClosed
@@ -26,11 +26,6 @@ from live.gateway import Gateway
 from live.tables import Room
 
 LOG_LENGTH = 20
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 @dataclass

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
-from roomworld import World, make_world
+from roomworld import World
 
 from kernel.http import Kernel, install_error_handlers
 from kernel.ids import new_id
@@ -40,11 +40,6 @@ def serve(kernel: Kernel) -> AsyncClient:
     app.include_router(router)
     install_error_handlers(app)
     return AsyncClient(transport=ASGITransport(app, raise_app_exceptions=False), base_url="http://api")
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 @pytest.fixture

@@ -6,20 +6,14 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from roomworld import World, do, make_world, refused, snapshot
+from roomworld import World, do, refused, snapshot
 from sqlalchemy import func, select
 
 from kernel.clock import milliseconds, now
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import rooms, shelf, wire
 from live.tables import Attendance, PinMark, Room, ShelfItem
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def marks(world: World) -> list[PinMark]:

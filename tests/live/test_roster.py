@@ -12,11 +12,10 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from roomworld import World, make_world
+from roomworld import World
 from viewers import gateway, principal, until, watching
 
 from kernel.identity import Principal, Role
-from kernel.process import Kernel
 from live import presence, roster
 from live.bus import key
 from live.roster import LISTED, Present, Roster, Sample, merged
@@ -81,11 +80,6 @@ def test_a_roster_is_bounded_without_repeats_and_complete_when_it_says_so(sizes:
 
 
 # ---- on gateways ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 @pytest.fixture

@@ -3,24 +3,17 @@
 import asyncio
 import socket
 
-import pytest
-from roomworld import World, make_world
+from roomworld import World
 from swarm import Swarm
 from viewers import UNHURRIED, Client, announced, coupon, gateway, principal, until, watching
 from websockets.asyncio.client import connect
 
-from kernel.process import Kernel
 from live import wire
 from live.bus import RedisBus
 from live.connection import HARD_LIMIT
 
 TEXT = "满" * 3000
 STUCK = 3
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def test_viewers_who_stop_reading_are_bounded_closed_and_come_back_whole(world: World) -> None:

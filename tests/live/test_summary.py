@@ -6,22 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from roomworld import World, make_world
+from roomworld import World
 from sqlalchemy import text, update
 from test_room_routes import Caller, serve
 
 from kernel.clock import now
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import attendance, pins, presence, summary
 from live.attendance import Attended
 from live.tables import Comment, Room
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 @pytest.fixture

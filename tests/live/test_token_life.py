@@ -10,20 +10,20 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from roomworld import World, make_world
+from roomworld import World
 from viewers import gateway, last_words, principal, watching
 
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId
-from kernel.process import Kernel
 from live import wire
-from live.connection import QUIET, Connection, Wheel
+from live.connection import QUIET, Connection
 from live.desk import Gateway
 from live.framing import Readers
 from live.metrics import Tally
 from live.session import Effect, End, Enter, Send, Session
+from live.wheel import Wheel
 from live.wire import Close
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -318,11 +318,6 @@ def test_the_wheel_brings_warning_and_end_in_time(clock: Clock, life: int) -> No
 
 
 # ---- on a real gateway ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 def visit_all(one: Gateway) -> None:

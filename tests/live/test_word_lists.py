@@ -3,20 +3,14 @@
 import asyncio
 
 import pytest
-from roomworld import World, do, make_world
+from roomworld import World, do
 from viewers import Client, gateway, until, watching
 
 from kernel.errors import Refusal
-from kernel.process import Kernel
 from kernel.tasks import end
 from live import wire, word_lists
 from live.metrics import Tally
 from live.word_lists import MAX_WORDS, WordLists
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 def passes(lists: WordLists, brand: str, text: str) -> bool:

@@ -1,0 +1,23 @@
+"""What many tests of rooms begin with."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from hubhouse import House, listening
+from roomworld import World, make_world
+
+from kernel.process import Kernel
+
+
+@pytest.fixture
+async def world(kernel: Kernel) -> World:
+    """A brand with a live room."""
+    return await make_world(kernel)
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    """A hub on a bus in memory."""
+    house = House()
+    async with listening(house):
+        yield house
