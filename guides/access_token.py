@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from types import TracebackType
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -105,3 +106,27 @@ class AccessToken:
             raise NoToken(f"errcode {token.errcode}")
         self._token = token.access_token
         return max(RETRY_SECONDS, token.expires_in - EARLY_SECONDS)
+
+
+class Asking:
+    """What asks WeChat with the mini-program's token, open as long as the ``async with``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = open_client(settings)
+        self._token = AccessToken(settings, self._client)
+
+    async def __aenter__(self) -> Self:
+        await self._token.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._token.__aexit__(kind, error, trace)
+        await self._client.aclose()
+
+    async def _post(self, path: str, token: str, body: dict[str, Any]) -> bytes:
+        """WeChat's answer. Raises httpx.HTTPError, whose text holds the URL, and that the token."""
+        response = await self._client.post(path, params={"access_token": token}, content=msgspec.json.encode(body))
+        response.raise_for_status()
+        return response.content

@@ -3,7 +3,6 @@
 Asked with the mini-program's access token and with the member's openid.
 """
 
-from types import TracebackType
 from typing import Literal
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from msgspec import Struct
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from guides.access_token import TOKEN_WRONG, AccessToken, NoToken, open_client
+from guides.access_token import TOKEN_WRONG, Asking, NoToken
 from guides.tables import Member
 from kernel.postgres import Sessions
 from kernel.settings import Settings
@@ -42,24 +41,13 @@ class _Verdict(Struct):
 _verdicts = msgspec.json.Decoder(_Verdict)
 
 
-class ContentCheck:
+class ContentCheck(Asking):
     """A client for one mini-program, open as long as the ``async with``."""
 
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
-        self._client = open_client(settings)
-        self._token = AccessToken(settings, self._client)
+        super().__init__(settings)
         self._sessions = sessions
         self._openids: dict[UUID, str] = {}
-
-    async def __aenter__(self) -> "ContentCheck":
-        await self._token.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._token.__aexit__(kind, error, trace)
-        await self._client.aclose()
 
     async def check(self, viewer: UUID, text: str) -> Suggestion:
         """What WeChat says of ``text`` by the member ``viewer``. Raises CheckFailed."""
@@ -74,11 +62,7 @@ class ContentCheck:
             "content": text,
         }
         try:
-            response = await self._client.post(
-                "/wxa/msg_sec_check", params={"access_token": token}, content=msgspec.json.encode(body)
-            )
-            response.raise_for_status()
-            verdict = _verdicts.decode(response.content)
+            verdict = _verdicts.decode(await self._post("/wxa/msg_sec_check", token, body))
         except (httpx.HTTPError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CheckFailed(type(error).__name__) from None  # the error's text holds the URL
         if verdict.errcode in TOKEN_WRONG:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
 from uuid import UUID
 
@@ -13,7 +12,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy import select
 
-from guides.access_token import TOKEN_WRONG, AccessToken, NoToken, open_client
+from guides.access_token import TOKEN_WRONG, Asking, NoToken
 from guides.tables import Member
 from kernel.postgres import Sessions
 from kernel.settings import Settings
@@ -46,24 +45,13 @@ class Notice:
     page: str
 
 
-class Notices:
+class Notices(Asking):
     """A client that sends one template, open as long as the ``async with``."""
 
     def __init__(self, settings: Settings, sessions: Sessions, template: str) -> None:
-        self._client = open_client(settings)
-        self._token = AccessToken(settings, self._client)
+        super().__init__(settings)
         self._sessions = sessions
         self._template = template
-
-    async def __aenter__(self) -> "Notices":
-        await self._token.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._token.__aexit__(kind, error, trace)
-        await self._client.aclose()
 
     async def send(self, notices: Sequence[Notice]) -> AsyncGenerator[tuple[int, Outcome]]:
         """Send ``notices``, some at once; yields the place of each and what became of it, in any order.
@@ -104,11 +92,7 @@ class Notices:
         except NoToken:
             return "later"
         try:
-            response = await self._client.post(
-                "/cgi-bin/message/subscribe/send", params={"access_token": token}, content=msgspec.json.encode(body)
-            )
-            response.raise_for_status()
-            errcode = _answers.decode(response.content).errcode
+            errcode = _answers.decode(await self._post("/cgi-bin/message/subscribe/send", token, body)).errcode
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             return "later"
         except (httpx.HTTPError, msgspec.MsgspecError, UnicodeDecodeError) as error:
