@@ -39,10 +39,10 @@ check: install-test ## formatting, lint, types, import contracts
 	.venv/bin/lint-imports --no-cache
 
 test: check ## the whole suite against real servers, processes and a browser
-	.venv/bin/pytest -n 3 -m "not deep" $(T)
+	.venv/bin/pytest -n 4 -m "not deep" $(T)
 
 test-deep: check ## slow and deep variants too
-	.venv/bin/pytest -n 3 $(T)
+	.venv/bin/pytest -n 4 $(T)
 
 BENCH = .venv/bin/python -m loadtest.bench $(if $(filter-out 0,$(QUICK)),--quick)
 

@@ -27,7 +27,8 @@ class Cluster(RedisCluster):
     """redis-py's Cluster client, whose failures are failures of Redis like any other.
 
     redis-py says that a node or a slot cannot be reached by exceptions outside ``RedisError`` (even a KeyError, for a
-    slot without an owner); whoever is ready for a Redis that is away would not be ready for them.
+    slot without an owner); whoever is ready for a Redis that is away would not be ready for them. And when it looks at
+    the topology anew it hangs up connections that another task is just opening: that one finds no writer, or no reader.
     """
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
@@ -38,6 +39,10 @@ class Cluster(RedisCluster):
             raise RedisConnectionError(str(error)) from error
         except (KeyError, IndexError) as error:
             raise RedisConnectionError("a slot has no owner") from error
+        except AttributeError as error:
+            if error.obj is not None:
+                raise
+            raise RedisConnectionError("the connection was hung up while it was opened") from error
 
     async def aclose(self) -> None:
         """Hang up. The parent does nothing while it is about to look at the topology anew, and leaves sockets open."""

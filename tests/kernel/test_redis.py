@@ -1,5 +1,7 @@
 """The client of a single Redis or of a Cluster."""
 
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
@@ -36,3 +38,25 @@ async def test_cluster_that_is_away_fails_as_redis_does() -> None:
 
 def test_slot_is_that_of_the_hash_tag() -> None:
     assert slot_of("nearcast:{a}:log") == slot_of("nearcast:{a}:channel") == slot_of("a")
+
+
+async def test_a_connection_hung_up_while_another_task_opens_it_is_a_redis_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = create_client(Settings(redis_url="redis+cluster://127.0.0.1:1"))
+    writer: Any = None
+
+    async def hung_up(*_: Any, **__: Any) -> None:
+        writer.writelines([])
+
+    async def defect(*_: Any, **__: Any) -> None:
+        client.no_such_thing  # noqa: B018
+
+    monkeypatch.setattr(RedisCluster, "execute_command", hung_up)
+    with pytest.raises(RedisError):
+        await client.get("x")
+    monkeypatch.setattr(RedisCluster, "execute_command", defect)
+    with pytest.raises(AttributeError):
+        await client.get("x")
+    monkeypatch.undo()
+    await client.aclose()
