@@ -38,11 +38,14 @@ check: install-test ## formatting, lint, types, import contracts
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
+# A file stays with one worker, so what a module starts is started once; those that start most come first.
+PYTEST = .venv/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder
+
 test: check ## the whole suite against real servers, processes and a browser
-	.venv/bin/pytest -n 4 -m "not deep" $(T)
+	$(PYTEST) -m "not deep" $(T)
 
 test-deep: check ## slow and deep variants too
-	.venv/bin/pytest -n 4 $(T)
+	$(PYTEST) $(T)
 
 BENCH = .venv/bin/python -m loadtest.bench $(if $(filter-out 0,$(QUICK)),--quick)
 

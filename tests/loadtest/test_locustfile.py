@@ -144,6 +144,7 @@ async def loadtest(*arguments: str) -> tuple[int, str]:
     return process.returncode, printed.decode()
 
 
+@pytest.mark.deep
 async def test_a_drop_at_a_deployment_ends_in_a_report_and_fails_where_one_budget_is_not_held(
     stack: Stack, tmp_path: Path
 ) -> None:

@@ -76,7 +76,8 @@ async def race(world: World) -> Any:
 @pytest.mark.parametrize(
     ("processes", "callers", "stock"),
     [
-        pytest.param(4, 64, 10),
+        pytest.param(2, 64, 10),
+        pytest.param(4, 64, 10, marks=pytest.mark.deep),
         pytest.param(8, 64, 1, marks=pytest.mark.deep),
         pytest.param(8, 512, 1, marks=pytest.mark.deep),
     ],
@@ -144,7 +145,7 @@ async def test_two_drops_of_a_campaign_cannot_give_more_than_it_has(world: World
     assert len(answers) - answers.count("sold_out") == 15 == await world.scalar("SELECT count(*) FROM coupons")
 
 
-@pytest.mark.parametrize("one_till", [False, True])
+@pytest.mark.parametrize("one_till", [False, pytest.param(True, marks=pytest.mark.deep)])
 async def test_of_16_tills_in_4_processes_one_redeems(world: World, race: Race, one_till: bool) -> None:
     drop = await world.drop(await world.campaign())
     async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:

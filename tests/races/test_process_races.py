@@ -173,7 +173,10 @@ async def _use_and_take_back(house: House, coupon: UUID) -> None:
 
 @pytest.mark.parametrize(
     ("rooms", "stock", "killed"),
-    [(2, 6, False), pytest.param(12, 40, True, marks=[pytest.mark.deep, pytest.mark.timeout(900)])],
+    [
+        pytest.param(2, 6, False, marks=pytest.mark.deep),
+        pytest.param(12, 40, True, marks=[pytest.mark.deep, pytest.mark.timeout(900)]),
+    ],
 )
 async def test_two_apis_and_two_workers_keep_one_promise_and_tell_it_once(
     house: House, rooms: int, stock: int, killed: bool
