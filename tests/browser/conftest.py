@@ -28,6 +28,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    "--force-prefers-reduced-motion",  # there is no GPU: every moving picture would be painted by the cores under test
 )
 
 OpenBrowser = Callable[..., webdriver.Chrome]
@@ -61,16 +62,20 @@ def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBrows
 
 
 @pytest.fixture
-def visit(open_browser: OpenBrowser, stack: Stack) -> Visit:
-    """Opens a page as somebody: ``visit("watch", "name of the pictures", account=…)``."""
+def visit(open_browser: OpenBrowser, stack: Stack) -> Iterator[Visit]:
+    """Opens a page as somebody: ``visit("watch", "name of the pictures", account=…)``; they leave with the test."""
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    drivers: list[webdriver.Chrome] = []
 
     def open_page(page: str, name: str, size: tuple[int, int] | None = None, /, **query: str) -> Person:
         driver = open_browser(size) if size else open_browser()
+        drivers.append(driver)
         driver.get(f"{stack.api}/{page}?{urlencode(query)}")
         return Person(driver, ARTEFACTS, name)
 
-    return open_page
+    yield open_page
+    for driver in drivers:
+        driver.quit()
 
 
 class _Files(SimpleHTTPRequestHandler):
