@@ -10,6 +10,8 @@ from app.capacity.costs import Costs, casts_per_second, frames_per_second
 
 BUSY = 0.6
 """Of a core that a process of ours, Redis or PostgreSQL is planned for: the rest is for bursts."""
+FULL = 0.95
+"""Of a gateway's core, small talk included: one room's fills half of it at most, that of many rooms may fill it."""
 LATE_SECONDS = 0.25
 """The budget for certain events at p99; one may wait for the end of another's round."""
 CLAIM_SECONDS = 10.0
@@ -126,8 +128,10 @@ def _gateway(costs: Costs, evening: Evening, gateways: int) -> tuple[float, floa
 
 
 def _suffices(costs: Costs, evening: Evening, gateways: int) -> bool:
-    cpu, _, longest = _gateway(costs, evening, gateways)
-    return cpu <= BUSY and 2 * longest <= LATE_SECONDS
+    # Small talk gives way: it rests as long as it took, so it fills half of any core, and less when there is more to
+    # do. What has to be done all the same is to hear every comment, and to tell what is certain in time.
+    cpu, comments_cpu, longest = _gateway(costs, evening, gateways)
+    return costs.gateway_second_s + comments_cpu <= BUSY and cpu <= FULL and 2 * longest <= LATE_SECONDS
 
 
 def gateways_for(costs: Costs, evening: Evening) -> int | None:
@@ -184,7 +188,9 @@ def needs(costs: Costs, evening: Evening, gateways: int | None = None) -> Needs:
         gateways=count, gateway_cpu=cpu, gateway_viewers=evening.viewers / count,
         gateway_mib=(costs.gateway_empty_kib + costs.gateway_viewer_kib * evening.viewers / count) / 1024,
         gateway_comments_cpu=comments_cpu,
-        gateway_joins_per_s=max(0.0, 1 - cpu) / max(costs.gateway_return_s, 1e-9),
+        # Small talk takes half at most of what is left beside the comments, the other half is for who comes in.
+        gateway_joins_per_s=max(0.0, 1 - cpu, (1 - costs.gateway_second_s - comments_cpu) / 2)
+        / max(costs.gateway_return_s, 1e-9),
         round_seconds=longest, frames_per_viewer=rates[0][0], viewer_bits=rates[0][1], viewer_bits_deflated=rates[0][2],
         egress_bits=egress, egress_bits_deflated=deflated,
         redis_cpu=redis_cpu, redis_commands=costs.redis_second_commands * count + commands,
@@ -204,10 +210,10 @@ def needs(costs: Costs, evening: Evening, gateways: int | None = None) -> Needs:
 def _uses(costs: Costs, evening: Evening, gateways: int | None) -> dict[str, float]:
     """How full each part is."""
     taken = needs(costs, evening, gateways)
-    # However many gateways there are, each of them hears every comment; with a fixed number, all of their work counts.
+    # However many gateways there are, each hears every comment; a fixed number must also tell everybody in time.
     gateway = (taken.gateway_comments_cpu + costs.gateway_second_s) / BUSY
     if gateways is not None:
-        gateway = max(taken.gateway_cpu / BUSY, 2 * taken.round_seconds / LATE_SECONDS)
+        gateway = max(gateway, taken.gateway_cpu / FULL, 2 * taken.round_seconds / LATE_SECONDS)
     return {
         "gateways": gateway,
         "Redis": taken.redis_cpu / BUSY,
