@@ -47,7 +47,7 @@ def rules(settings: Settings) -> Sequence[Rule]:
         *quick(settings),
         Rule("comments", "comments", comments, of_room),
         Rule("attendance", "attendance", attendance, of_room),
-        # Who got a coupon stays as long as the coupon: the audit compares the two.
+        # Rows of who got a coupon are from before version 0018; nothing reads them, and they go with a later version.
         Rule("decisions", "drop_viewers", timedelta(days=settings.keep_decisions_days), of_drop),
         Rule(
             "reviews", "reviews", timedelta(days=settings.keep_reviews_days), "state <> 'open' AND decided_at < :before"

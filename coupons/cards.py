@@ -39,7 +39,7 @@ class DropView(DropCard, frozen=True, omit_defaults=True, kw_only=True):
     matched_at: int | None = None
 
 
-class CouponCard(Struct, frozen=True, omit_defaults=True):
+class CouponCard(Struct, frozen=True, omit_defaults=True, gc=False):
     """A coupon as its owner sees it. ``distance_m`` is a band's upper edge."""
 
     id: UUID
@@ -56,7 +56,7 @@ class CouponCard(Struct, frozen=True, omit_defaults=True):
     drop: UUID | None = None
 
 
-class Grant(Struct, frozen=True):
+class Grant(Struct, frozen=True, gc=False):
     """A coupon and whose it is."""
 
     viewer: UUID

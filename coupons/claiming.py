@@ -1,37 +1,21 @@
 """What a batch of claims of one drop gets: read everything once, decide in order of arrival, write once."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import numpy as np
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, reviews, rules
 from coupons.cards import CouponCard
-from coupons.granting import (
-    Area,
-    Decided,
-    Locked,
-    Named,
-    Wanted,
-    array_of,
-    lock,
-    note,
-    stores_left,
-    tell_stock,
-    write,
-)
+from coupons.granting import Decided, Named, Wanted, end_if_sold_out, note, stores_left, write
 from coupons.history import Histories
-from coupons.reach import nearest_first
-from geo.catchments import Catchments
+from coupons.locking import Locked
+from coupons.sight import UNKNOWN, Claim, Ours, Sight, Standing, recalled
 from geo.matching import FRESH, MAX_ACCURACY_M
 from kernel.clock import milliseconds
-from kernel.postgres import Sessions
 
 
 class NotYet(NamedTuple):
@@ -45,167 +29,60 @@ Answer = CouponCard | NotYet | str
 """A coupon, when to come again, or the code of the refusal."""
 
 
-class Claim(NamedTuple):
-    """``viewer`` wants a coupon. ``key`` is the claim's id, chosen by the client: the same id gets the same coupon."""
-
-    brand: str
-    viewer: UUID
-    key: str
-    room: UUID | None
-
-
-class _Standing(NamedTuple):
-    """What is known of a viewer who claims; ``near`` holds stores in reach and metres, nearest first."""
-
-    tier: int | None
-    fixed_at: datetime | None
-    accuracy_m: float | None
-    doubt: str | None
-    near: Sequence[tuple[UUID, float]]
-
-
-_UNKNOWN = _Standing(None, None, None, None, ())
-
-_AREA = text(
-    """
-    SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
-           clock_timestamp() AS at
-    FROM drops d JOIN campaigns c ON c.id = d.campaign_id
-    WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'claim'
-    """
-)
-_STANDINGS = text(
-    """
-    SELECT w.viewer_id, m.tier, l.fixed_at, l.accuracy_m, l.doubt,
-           ST_X(CAST(l.position AS geometry)), ST_Y(CAST(l.position AS geometry))
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
-    LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = :brand
-    LEFT JOIN locations l ON l.room_id = :room AND l.viewer_id = w.viewer_id
-    """
-)
-_PARTAKING = text("SELECT store_id FROM campaign_stores WHERE campaign_id = :campaign")
-# One probe of the unique index for each viewer, whatever the planner believes: OFFSET keeps it from making joins of
-# them. Planned while the campaign was empty, a join reads all of the campaign for every batch, eight times their cost.
-FORMER = text(
-    """
-    SELECT c.viewer_id, c.drop_id, c.claim_key, c.id, c.code, c.state, c.amount_fen, c.valid_from, c.valid_until,
-           c.distance_band_m, s.code AS store, s.name AS store_name, s.address AS store_address
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM coupons WHERE viewer_id = w.viewer_id AND campaign_id = :campaign OFFSET 0
-    ) AS c
-    CROSS JOIN LATERAL (SELECT code, name, address FROM stores WHERE id = c.store_id OFFSET 0) AS s
-    """
-)
-
-
 PIECES = 4
 """A batch is decided in so many pieces, each while the one before is written; smaller ones than ``PIECE_AT_LEAST`` cost
 more than they gain."""
 PIECE_AT_LEAST = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """Where the viewers of a batch stand, seen before the drop is locked: places change slowly, and the drop must not
-    be held while they are looked up. Whether their stores are open and have coupons left is asked under the lock."""
-
-    area: Area
-    standings: dict[UUID, _Standing]
-    stores: list[UUID]
-    """Every store that somebody is in reach of."""
-
-
-async def look(sessions: Sessions, catchments: Catchments, drop: UUID, claims: Sequence[Claim]) -> Sight | None:
-    """Tier, fix and stores in reach of everybody in ``claims``; None if ``drop`` gives nothing that could be near."""
-    async with sessions() as session:
-        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})  # spares two round trips
-        row = (await session.execute(_AREA, {"drop": drop})).one_or_none()
-        if row is None:
-            return None
-        area = Area(**row._mapping)
-        asked = {"viewers": _viewers(claims), "brand": area.brand, "room": area.room}
-        found = (await session.execute(_STANDINGS, asked)).all()
-        partaking = None
-        if not area.all_stores:
-            partaking = set(await session.scalars(_PARTAKING, {"campaign": area.campaign}))
-    near, stores = await _in_reach(catchments, area, found, partaking)
-    return Sight(
-        area,
-        {
-            viewer: _Standing(tier, fixed_at, accuracy_m, doubt, near.get(place, ()))
-            for place, (viewer, tier, fixed_at, accuracy_m, doubt, *_) in enumerate(found)
-        },
-        stores,
-    )
-
-
-async def _in_reach(
-    catchments: Catchments, area: Area, found: Sequence[Sequence[Any]], partaking: set[UUID] | None
-) -> tuple[dict[int, list[tuple[UUID, float]]], list[UUID]]:
-    """For each place in ``found`` (rows of ``_STANDINGS``) the stores in reach, nearest first; and all these stores."""
-    fresh_after = area.at - FRESH
-    placed = [
-        place
-        for place, (_, _, fixed_at, accuracy, *_) in enumerate(found)
-        if fixed_at is not None and fixed_at > fresh_after and accuracy <= MAX_ACCURACY_M
-    ]
-    if not placed:
-        return {}, []
-    reach = await catchments.of(area.brand, area.radius_m)
-    lng, lat, accuracy = np.array([(found[place][5], found[place][6], found[place][3]) for place in placed]).T
-    matches = reach.match(lng, lat, accuracy)
-    kept = nearest_first(matches, near_counts=area.near_counts)
-    stores = [reach.stores[store] for store in matches.store[kept].tolist()]
-    pairs = list(zip(stores, matches.distance_m[kept].tolist(), strict=True))
-    fixes, begins = np.unique(matches.fix[kept], return_index=True)
-    bounds = pairwise([*begins.tolist(), len(pairs)])
-    near = {placed[fix]: pairs[start:end] for fix, (start, end) in zip(fixes.tolist(), bounds, strict=True)}
-    if partaking is not None:
-        near = {place: [pair for pair in those if pair[0] in partaking] for place, those in near.items()}
-    return near, list(dict.fromkeys(stores))
-
-
 async def answer_batch(
-    session: AsyncSession, drop: UUID, claims: Sequence[Claim], sight: Sight | None, named: Named | None = None
-) -> list[Answer]:
-    """Decide ``claims`` in the order given and write what is granted; true once the caller's transaction commits.
+    session: AsyncSession, locked: Locked | None, claims: Sequence[Claim], sight: Sight | None, ours: Ours
+) -> "Answered":
+    """Decide ``claims`` of the locked drop in the order given and write what is granted.
 
-    Two claims of one viewer with the same key are one claim, in this batch and across batches. ``sight`` is what
-    ``look`` saw of the same claims a moment ago. ``named`` holds what is known of stores' names, and gets what is not.
+    The answers are true once the caller's transaction commits. Two claims of one viewer with the same key are one
+    claim, in this batch and across batches. ``sight`` is what was seen of the same claims before the lock, and ``ours``
+    what this process has granted of the drop since.
     """
-    locked = await lock(session, drop)
     if locked is None or locked.row.mode != "claim":
-        return ["not_found"] * len(claims)
-    if named is not None:
-        locked.named = named
+        return Answered(["not_found"] * len(claims), 0, [])
+    row = locked.row
     batch = _Batch(locked, {} if sight is None else sight.standings)
-    brand, here = locked.row.brand_id, locked.row.room_id
-    ours = [claim for claim in claims if claim.brand == brand and (claim.room is None or claim.room == here)]
-    batch.recall(await session.execute(FORMER, {"campaign": locked.row.campaign_id, "viewers": _viewers(ours)}))
+    brand, here = row.brand_id, row.room_id
+    mine = [claim for claim in claims if claim.brand == brand and (claim.room is None or claim.room == here)]
+    batch.recall(await recalled(session, locked, {claim.viewer for claim in mine}, sight, ours))
     # Also of a drop that is over: whoever retries hears what the claim was told, that somebody looks at it first.
-    batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in ours))
-    waiting = batch.sift(ours)
-    if waiting:
-        batch.left = await stores_left(session, locked, [] if sight is None else sight.stores)
+    batch.reviewed = await reviews.standing(session, locked, (claim.viewer for claim in mine))
+    waiting = batch.sift(mine)
+    named: Named = {}
+    if waiting and sight is not None:
+        named, batch.left = sight.named, sight.left
+        if any(left is not None for left in sight.left.values()):
+            batch.left = await stores_left(session, locked.area, row.store_quota, list(sight.left))
         batch.histories = await locked.histories(session, (claim.viewer for claim in waiting))
-    cards = await write(session, locked, batch.decide(waiting), piece=max(PIECE_AT_LEAST, len(waiting) // PIECES))
-    batch.grant(cards)
+    piece = max(PIECE_AT_LEAST, len(waiting) // PIECES)
+    batch.grant(await write(session, locked, batch.decide(waiting), named, piece=piece))
     await note(session, locked, batch.decided)
     await reviews.file(session, locked, batch.decided)
     if batch.was_open:
-        await tell_stock(session, locked, batch.granted)
-    return [batch.answers.get((claim.viewer, claim.key), "not_found") for claim in claims]
+        await end_if_sold_out(session, locked, batch.granted)
+    answers = [batch.answers.get((claim.viewer, claim.key), "not_found") for claim in claims]
+    return Answered(answers, row.campaign_issued, batch.recipients)
 
 
-def _viewers(claims: Iterable[Claim]) -> str:
-    return array_of({claim.viewer for claim in claims})
+class Answered(NamedTuple):
+    """The answers in the order of the claims, and, for ``Ours``: how many coupons the campaign had given before, and to
+    whom these were given."""
+
+    answers: list[Answer]
+    issued: int
+    recipients: list[UUID]
 
 
 class _Batch:
     """The bookkeeping of one batch: what is left, who has how many, who was answered what."""
 
-    def __init__(self, locked: Locked, standings: dict[UUID, _Standing]) -> None:
+    def __init__(self, locked: Locked, standings: dict[UUID, Standing]) -> None:
         self._locked = locked
         self._held: dict[UUID, int] = {}
         self._standings = standings
@@ -224,6 +101,7 @@ class _Batch:
         self.granted = 0
         self.answers: dict[tuple[UUID, str], Answer] = {}
         self.wanted: list[Wanted] = []
+        self.recipients: list[UUID] = []
         self.decided: list[Decided] = []
 
     def recall(self, former: Iterable[Row[Any]]) -> None:
@@ -278,7 +156,7 @@ class _Batch:
         limits, allowed = self._locked.limits, self._locked.left
         for claim in claims:
             viewer = claim.viewer
-            standing = self._standings.get(viewer, _UNKNOWN)
+            standing = self._standings.get(viewer, UNKNOWN)
             held = self._held.get(viewer, 0)
             had = self.histories.get(viewer, rules.NEWCOMER) if self.histories else rules.NEWCOMER
             reason = rules.barred(limits, tier=standing.tier, held=held, history=had)
@@ -321,9 +199,10 @@ class _Batch:
         for want, card in zip(self.wanted, cards, strict=True):
             assert want.key is not None
             self.answers[want.viewer, want.key] = card or "limit_reached"
-            self.granted -= card is None
+        self.recipients = [want.viewer for want, card in zip(self.wanted, cards, strict=True) if card is not None]
+        self.granted = len(self.recipients)
 
     def _refuse_in_range(self, claim: Claim, place: tuple[UUID, float], reason: str) -> None:
         self.answers[claim.viewer, claim.key] = reason
-        doubt = self._standings.get(claim.viewer, _UNKNOWN).doubt
+        doubt = self._standings.get(claim.viewer, UNKNOWN).doubt
         self.decided.append(Decided(claim.viewer, place[0], reason, place[1], doubt, claim.key))

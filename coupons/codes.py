@@ -47,6 +47,10 @@ _DIGITS = np.zeros(256, np.int64)
 _DIGITS[np.frombuffer(ALPHABET.encode(), np.uint8)] = np.arange(32)
 _WEIGHTS = np.array([pow(32, place, 37) for place in reversed(range(CODE_LENGTH))])
 """What each symbol of a code counts for, modulo 37."""
+_CHECKS = np.frombuffer(CHECK_ALPHABET.encode(), np.uint8)
+_GROUPS = [place + place // 4 for place in range(CODE_LENGTH)]
+_SHOWN_LENGTH = CODE_LENGTH + 5
+"""Four groups of four symbols, and the check symbol, with hyphens between them."""
 _SYMBOLS = (ALPHABET * 8).encode()
 """For each byte the symbol of its five lowest bits."""
 _SIGNATURE_BYTES = 64
@@ -69,12 +73,12 @@ def _bytes_of(code: str) -> bytes:
 
 def display_all(stored: Sequence[str]) -> list[str]:
     """``display`` of each: all check symbols in one go."""
-    digits = np.frombuffer("".join(stored).encode(), np.uint8).reshape(-1, CODE_LENGTH)
-    checks = (_DIGITS[digits] @ _WEIGHTS % 37).tolist()
-    return [
-        f"{code[:4]}-{code[4:8]}-{code[8:12]}-{code[12:]}-{CHECK_ALPHABET[check]}"
-        for code, check in zip(stored, checks, strict=True)
-    ]
+    symbols = np.frombuffer("".join(stored).encode(), np.uint8).reshape(-1, CODE_LENGTH)
+    shown = np.full((len(symbols), _SHOWN_LENGTH), ord("-"), np.uint8)
+    shown[:, _GROUPS] = symbols
+    shown[:, -1] = _CHECKS[_DIGITS[symbols] @ _WEIGHTS % 37]
+    text = shown.tobytes().decode()
+    return [text[start : start + _SHOWN_LENGTH] for start in range(0, len(text), _SHOWN_LENGTH)]
 
 
 def check_symbol(code: str) -> str:

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coupons import history, rules
 from coupons.cards import DropCard, DropOpened, DropView, EndReason
 from coupons.codes import Signer
-from coupons.granting import Area, end, lock
+from coupons.granting import end
+from coupons.locking import Area, lock
 from coupons.push import grant_arrivals, held, run_push
 from coupons.reach import Match, match
 from coupons.tables import Campaign, Drop
@@ -292,14 +293,14 @@ async def _foresee(
     left_today = rules.left_of_day(campaign.per_day, counted_on=campaign.day, issued=campaign.day_issued, today=today)
     reasons: Counter[str] = Counter()
     stores: Counter[UUID] = Counter()
-    for viewer, store, _, tier, doubt in matches:
-        had = histories.get(viewer, rules.NEWCOMER)
-        reason = rules.barred(limits, tier=tier, held=has.get(viewer, 0), history=had)
-        reason = reason or rules.passed_over(limits, viewer, doubt) or rules.to_review(limits, doubt)
+    for one in matches:
+        had = histories.get(one.viewer, rules.NEWCOMER)
+        reason = rules.barred(limits, tier=one.tier, held=has.get(one.viewer, 0), history=had)
+        reason = reason or rules.passed_over(limits, one.viewer, one.doubt) or rules.to_review(limits, one.doubt)
         if reason is None and left_today is not None and stores.total() >= left_today:
             reason = "sold_out_today"
         if reason is None:
-            stores[store] += 1
+            stores[one.store] += 1
         else:
             reasons[reason] += 1
     return reasons, stores

@@ -84,7 +84,7 @@ _STAGES = """
                    WHERE v.outcome = 'issued' OR v.reason IN ('sold_out', 'sold_out_today')
                ) AS offered,
                count(DISTINCT v.viewer_id) FILTER (WHERE v.outcome = 'held_out') AS held_out
-        FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
+        FROM decisions v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
         WHERE r.brand_id = :brand AND (CAST(:room AS uuid) IS NULL OR r.id = :room)
         GROUP BY 1
     ), given AS (
@@ -153,7 +153,7 @@ def _statement(by: By, which: str) -> Any:
 
 
 def spot_of_decision(by: By) -> str:
-    """What the decisions of drops (``drop_viewers v``, ``drops d``, ``rooms r``) are grouped by, as SQL."""
+    """What the decisions of drops (``decisions v``, ``drops d``, ``rooms r``) are grouped by, as SQL."""
     return _SPOTS[by][0]
 
 

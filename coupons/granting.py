@@ -1,34 +1,28 @@
 """The one place where coupons come into being, for push and claim drops alike.
 
-The caller locks the campaign and the drop, decides from what it then reads, and writes all grants of its batch at
-once. Locks are always taken in the order brand (only where it caps coupons over all its campaigns), campaign,
-drop, campaign_stores, so that two batches never wait for each other in a circle; and as every grant happens under these
-locks, what was read still holds when the grant is written. The constraints of ``coupons.tables`` would refuse anything
-else.
+The caller locks the campaign and the drop (``coupons.locking``), decides from what it then reads, and writes all grants
+of its batch at once. As every grant happens under these locks, what was read still holds when the grant is written. The
+constraints of ``coupons.tables`` would refuse anything else.
 """
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
-from functools import cached_property
-from itertools import islice
-from typing import Any, NamedTuple
+from itertools import islice, repeat
+from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Row, Select, Text, bindparam, cast
+from sqlalchemy import Select, Text, bindparam, cast
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import codes, history, rules, statements
+from coupons import codes, rules, statements
 from coupons.cards import CouponCard, DropEnded, DropStock, EndReason, Grant, Issued
-from coupons.history import Histories
+from coupons.locking import Area, Locked
 from coupons.tables import CampaignStore
-from coupons.terms import limits_of, quiet_of, terms_of, tiers_of
+from coupons.terms import tiers_of
 from geo.matching import open_stores
 from geo.tables import Store
 from kernel.clock import milliseconds
@@ -39,13 +33,12 @@ from kernel.tasks import meanwhile
 Named = dict[UUID, Sequence[str]]
 """Code, name and address of stores, as cards show them."""
 
-GRANTS_A_ROW = 500
-"""Grants told by one outbox row: some 150 kB of JSON."""
 PIECE = 500
-"""Coupons that one statement writes: meanwhile their cards are made, and the next ones are decided."""
+"""Coupons that one statement writes, and that one outbox row tells of (some 150 kB of JSON): meanwhile their cards are
+made, and the next ones are decided and made."""
 
 
-class Wanted(NamedTuple):
+class Wanted(msgspec.Struct, frozen=True, gc=False):
     """A coupon to be granted. ``n`` counts the viewer's coupons of this campaign, ``key`` is the claim's id."""
 
     viewer: UUID
@@ -55,7 +48,7 @@ class Wanted(NamedTuple):
     key: str | None
 
 
-class Decided(NamedTuple):
+class Decided(msgspec.Struct, frozen=True, gc=False):
     """A viewer in range who gets none, and why. For a review: the ``doubt`` of their fix, and the claim's id."""
 
     viewer: UUID
@@ -64,140 +57,6 @@ class Decided(NamedTuple):
     distance_m: float
     doubt: str | None = None
     key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """Where and when a campaign's coupons can be had in a room."""
-
-    room: UUID
-    brand: str
-    campaign: UUID
-    all_stores: bool
-    radius_m: int
-    near_counts: bool
-    at: datetime
-
-
-@dataclass
-class Locked:
-    """A drop and its campaign as they are while this transaction holds their rows."""
-
-    row: Row[Any]
-    named: Named = field(default_factory=dict, init=False, repr=False)
-    _terms: dict[int | None, str] = field(default_factory=dict, init=False, repr=False)
-
-    def terms(self, amount_fen: int | None) -> str:
-        """What a coupon with an amount of its own (None: the campaign's) promises, in words."""
-        if amount_fen not in self._terms:
-            self._terms[amount_fen] = rules.describe(terms_of(self.row, amount_fen))
-        return self._terms[amount_fen]
-
-    @cached_property
-    def limits(self) -> rules.Limits:
-        """Who may have one."""
-        return limits_of(self.row, self.row.campaign_id, self.row.cap_coupons)
-
-    @cached_property
-    def _zone(self) -> ZoneInfo:
-        return ZoneInfo(self.row.timezone)
-
-    @property
-    def day(self) -> date:
-        """The day of the brand's calendar on which it is granted."""
-        return self.at.astimezone(self._zone).date()
-
-    @property
-    def left_today(self) -> int | None:
-        """How many the campaign may still give today; None: any number."""
-        row = self.row
-        return rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=self.day)
-
-    @property
-    def minute(self) -> int:
-        """The minute of the drop in which it is granted."""
-        return rules.minute_of(self.row.opens_at, self.at)
-
-    @property
-    def left_of_minute(self) -> int | None:
-        """How many a push drop may still give in this minute; None: any number."""
-        row = self.row
-        return rules.left_of_minute(row.per_minute, counted_in=row.minute, issued=row.minute_issued, minute=self.minute)
-
-    @property
-    def left_unreserved(self) -> int:
-        """What is ``left`` of a push drop for those who are in reach now."""
-        row = self.row
-        kept = rules.reserve(row.drop_stock, row.reserve_percent, matched=row.matched_at is not None)
-        return max(0, self.left - kept)
-
-    async def histories(self, session: AsyncSession, viewers: Iterable[UUID]) -> Histories:
-        """What the brand's and the campaign's limits need to know of ``viewers``; empty where they do not ask."""
-        return await history.of(session, self.row.brand_id, viewers, self.limits, self.row.cap_days, self.at)
-
-    @property
-    def area(self) -> Area:
-        """Where they can be had."""
-        row = self.row
-        return Area(row.room_id, row.brand_id, row.campaign_id, row.all_stores, row.radius_m, row.near_counts, self.at)
-
-    @property
-    def left(self) -> int:
-        """How many may still be granted: by the drop and by its campaign."""
-        left: int = min(self.row.drop_left, self.row.campaign_left)
-        return left
-
-    @cached_property
-    def at(self) -> datetime:
-        """When the rows were locked, by the database's clock: one clock decides for every process."""
-        moment: datetime = self.row.at
-        return moment
-
-    def closed(self) -> str | None:
-        """Why it gives nobody a coupon now: see ``rules.closed``, and the brand's quiet hours."""
-        return self._over() or ("quiet_hours" if self.quiet() else None)
-
-    def quiet(self) -> bool:
-        """Whether the brand's quiet hours hold this drop now."""
-        row = self.row
-        if row.mode == "claim" and not row.quiet_claims:
-            return False
-        quiet = quiet_of(row)
-        return quiet is not None and quiet.until(self.at) is not None
-
-    def _over(self) -> str | None:
-        row = self.row
-        return rules.closed(
-            rules.Opening(
-                row.drop_state,
-                row.end_reason,
-                row.opens_at,
-                row.ends_at,
-                row.room_state,
-                row.campaign_state,
-                row.claim_from,
-                row.claim_until,
-                row.valid_until,
-            ),
-            self.at,
-        )
-
-    def validity(self) -> tuple[datetime, datetime]:
-        """From when until when a coupon granted now holds."""
-        row = self.row
-        return rules.validity(
-            self.at,
-            self._zone,
-            valid_from=row.valid_from,
-            valid_until=row.valid_until,
-            valid_days=row.valid_days,
-        )
-
-
-async def lock(session: AsyncSession, drop: UUID) -> Locked | None:
-    """Lock the brand if it has a cap, the drop's campaign and the drop, in this order; None if there is none."""
-    row = (await session.execute(statements.LOCK, {"drop": drop})).one_or_none()
-    return None if row is None else Locked(row)
 
 
 def partaking(area: Area) -> Select[Any]:
@@ -209,19 +68,23 @@ def partaking(area: Area) -> Select[Any]:
     )
 
 
-async def stores_left(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> dict[UUID, int | None]:
-    """Which of ``stores`` may give coupons of the locked campaign, and how many each has left (None: any number)."""
-    row = locked.row
+async def stores_left(
+    session: AsyncSession, area: Area, quota: int | None, stores: Sequence[UUID]
+) -> dict[UUID, int | None]:
+    """Which of ``stores`` may give coupons of the campaign now, and how many each has left (None: any number).
+
+    ``quota`` is the campaign's for each store. Numbers hold only while the campaign is locked.
+    """
     values = {
         "stores": array_of(stores),
-        "campaign": row.campaign_id,
-        "brand": row.brand_id,
-        "all_stores": row.all_stores,
-        "quota": row.store_quota,
-        "at": locked.at,
+        "campaign": area.campaign,
+        "brand": area.brand,
+        "all_stores": area.all_stores,
+        "quota": quota,
+        "at": area.at,
     }
     # A store that has given none yet has all of its quota.
-    left: dict[UUID, int | None] = dict.fromkeys(stores, row.store_quota)
+    left: dict[UUID, int | None] = dict.fromkeys(stores, quota)
     for store, giving, known, quota_left in (await session.execute(statements.SPECIAL, values)).all():
         if not giving:
             del left[store]
@@ -250,59 +113,76 @@ def array(name: str, ids: Iterable[UUID]) -> Any:
     return cast(bindparam(name, array_of(ids), type_=Text, unique=True), ARRAY(UuidType()))
 
 
+async def name(session: AsyncSession, stores: Iterable[UUID], named: Named) -> None:
+    """Look up those of ``stores`` that ``named`` does not know. Before a drop is locked: it need not wait for that."""
+    if unknown := set(stores) - named.keys():
+        rows = (await session.execute(statements.STORES, {"stores": array_of(unknown)})).all()
+        named.update((store, rest) for store, *rest in rows)
+
+
 async def write(
     session: AsyncSession,
     locked: Locked,
     wanted: Iterable[Wanted],
+    named: Named,
     actor: UUID | None = None,
     *,
-    piece: int | None = None,
+    piece: int = PIECE,
 ) -> list[CouponCard | None]:
     """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
-    of ``locked``. ``actor`` is who granted them, if that was a person. Each ``piece`` of ``wanted`` (None: of the usual
-    size) is only asked for while the one before is written: a generator decides meanwhile.
+    of ``locked``. ``named`` knows every store that gives one. ``actor`` is who granted them, if that was a person. Each
+    ``piece`` of ``wanted`` is only asked for while the one before is written: a generator decides meanwhile.
     """
     taken: list[Wanted] = []
-    pieces = _pieces(wanted, piece or PIECE, taken)
+    pieces = (_Made(locked, some, named, actor) for some in _pieces(wanted, min(piece, PIECE), taken))
     if (first := next(pieces, None)) is None:
         return []
     attempt = await session.begin_nested()
     try:
-        cards = await _write(session, locked, first, pieces, actor)
+        cards, events = await _write(session, first, pieces)
     except IntegrityError:
         await attempt.rollback()
-        list(pieces)  # what was not asked for yet
-        made = await _make(session, locked, taken, actor)
-        kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
-        cards = [card if card.id in kept else None for card in made.cards()]
+        for _ in pieces:  # what was not asked for yet
+            pass
+        cards, events = await _write_carefully(session, locked, taken, named, actor)
     else:
         await attempt.commit()
-    granted = [Grant(want.viewer, card) for want, card in zip(taken, cards, strict=True) if card is not None]
-    stores = [want.store for want, card in zip(taken, cards, strict=True) if card is not None]
-    async with meanwhile(_count(session, locked, stores)):
-        events = [msgspec.Raw(msgspec.json.encode(event)) for event in _issued(locked.row.drop_id, granted)]
-    await emit_all(session, locked.row.room_id, [("coupons.issued", event) for event in events])
+    await _count(session, locked, [want.store for want, card in zip(taken, cards, strict=True) if card is not None])
+    await _tell(session, locked, events, len(cards) - cards.count(None))
     return cards
 
 
 async def _write(
-    session: AsyncSession,
-    locked: Locked,
-    first: list[Wanted],
-    pieces: Iterator[list[Wanted]],
-    actor: UUID | None,
-) -> list[CouponCard | None]:
-    """Write ``first`` and ``pieces``, all of them or an IntegrityError; their coupons."""
+    session: AsyncSession, first: "_Made", pieces: Iterator["_Made"]
+) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
+    """Write ``first`` and ``pieces``, all of them or an IntegrityError; their coupons, and what is told of them."""
     cards: list[CouponCard | None] = []
-    piece: list[Wanted] | None = first
-    while piece is not None:
-        made = await _make(session, locked, piece, actor)
+    events: list[msgspec.Raw] = []
+    made: _Made | None = first
+    while made is not None:
         async with meanwhile(session.execute(statements.WRITE, made.values)):
-            cards += made.cards()
-            piece = next(pieces, None)
-    return cards
+            shown = made.cards()
+            cards += shown
+            events += made.told(shown)
+            made = next(pieces, None)
+    return cards, events
+
+
+async def _write_carefully(
+    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], named: Named, actor: UUID | None
+) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
+    """As ``_write``, but one wrong row costs one coupon."""
+    cards: list[CouponCard | None] = []
+    events: list[msgspec.Raw] = []
+    for start in range(0, len(wanted), PIECE):
+        made = _Made(locked, wanted[start : start + PIECE], named, actor)
+        kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
+        shown = [card if card.id in kept else None for card in made.cards()]
+        cards += shown
+        events += made.told(shown)
+    return cards, events
 
 
 def _pieces(wanted: Iterable[Wanted], size: int, taken: list[Wanted]) -> Iterator[list[Wanted]]:
@@ -311,13 +191,6 @@ def _pieces(wanted: Iterable[Wanted], size: int, taken: list[Wanted]) -> Iterato
     while piece := list(islice(rest, size)):
         taken += piece
         yield piece
-
-
-async def _make(session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None) -> "_Made":
-    if unknown := {want.store for want in wanted} - locked.named.keys():
-        rows = (await session.execute(statements.STORES, {"stores": array_of(unknown)})).all()
-        locked.named.update((store, named) for store, *named in rows)
-    return _Made(locked, wanted, actor)
 
 
 async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> None:
@@ -336,32 +209,39 @@ async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) 
     await session.execute(statements.COUNT, values)
 
 
-class _Made:
-    """Coupons that are about to be written."""
+async def _tell(session: AsyncSession, locked: Locked, issued: Sequence[msgspec.Raw], granted: int) -> None:
+    """Tell the owners of ``granted`` coupons, and their room what is left."""
+    row, left = locked.row, locked.left - granted
+    events: list[tuple[str, Any]] = [("coupons.issued", event) for event in issued]
+    if granted and left > 0 and row.drop_state == "open":
+        events.append(("coupons.drop_stock", DropStock(row.drop_id, left)))
+    await emit_all(session, row.room_id, events)
 
-    def __init__(self, locked: Locked, wanted: Sequence[Wanted], actor: UUID | None) -> None:
+
+class _Made:
+    """Coupons that are about to be written, at most ``PIECE``."""
+
+    def __init__(self, locked: Locked, wanted: Sequence[Wanted], named: Named, actor: UUID | None) -> None:
         row = locked.row
         tiers = tiers_of(row)
-        self._locked = locked
+        self._locked, self._named = locked, named
+        self._viewers = [want.viewer for want in wanted]
         self._stores = [want.store for want in wanted]
         self._ids = new_ids(len(wanted))
         self._codes = codes.new_codes(len(wanted))
         self._bands = [rules.distance_band(want.distance_m) for want in wanted]
-        self._amounts: list[int | None] = [None] * len(wanted)
-        if tiers:
-            self._amounts = [rules.amount_at(want.distance_m, tiers, None) for want in wanted]
+        self._amounts = [rules.amount_at(want.distance_m, tiers, None) for want in wanted] if tiers else None
         self._valid_from, self._valid_until = locked.validity()
+        ns, keys = {want.n for want in wanted}, [want.key for want in wanted]
         self.values = {
             "ids": array_of(self._ids),
-            "viewers": array_of(want.viewer for want in wanted),
-            "ns": array_of(want.n for want in wanted) if any(want.n > 1 for want in wanted) else "{}",
+            "viewers": array_of(self._viewers),
+            "ns": "{}" if ns == {1} else array_of(want.n for want in wanted),
             "stores": array_of(self._stores),
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
-            "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts) if tiers else "{}",
-            "keys": array_of(_quoted(want.key) for want in wanted)
-            if any(want.key is not None for want in wanted)
-            else "{}",
+            "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts or ()),
+            "keys": "{}" if keys.count(None) == len(keys) else array_of(map(_quoted, keys)),
             "brand": row.brand_id,
             "campaign": row.campaign_id,
             "drop": row.drop_id,
@@ -375,45 +255,33 @@ class _Made:
     def cards(self) -> list[CouponCard]:
         """They as their owners see them."""
         begin, end = milliseconds(self._valid_from), milliseconds(self._valid_until)
-        title, drop, terms = self._locked.row.title, self._locked.row.drop_id, self._locked.terms
-        named = self._locked.named
-        cards: list[CouponCard] = []
-        shown = codes.display_all(self._codes)
-        for coupon, code, store, band, amount in zip(
-            self._ids, shown, self._stores, self._bands, self._amounts, strict=True
-        ):
-            key, name, address = named[store]
+        title, drop, named = self._locked.row.title, self._locked.row.drop_id, self._named
+        amounts = self._amounts or repeat(None, len(self._ids))
+        terms = map(self._locked.terms, amounts)
+        return [
             # By position, in the order of the fields: by name it takes twice as long.
-            cards.append(
-                CouponCard(
-                    coupon,
-                    title,
-                    terms(amount),
-                    code,
-                    key,
-                    name,
-                    end,
-                    "issued",
-                    begin,
-                    address,
-                    band,
-                    drop,
-                )
+            CouponCard(coupon, title, promise, code, key, called, end, "issued", begin, address, band, drop)
+            for coupon, promise, code, (key, called, address), band in zip(
+                self._ids,
+                terms,
+                codes.display_all(self._codes),
+                map(named.__getitem__, self._stores),
+                self._bands,
+                strict=True,
             )
-        return cards
+        ]
 
-
-def _issued(drop: UUID, grants: Sequence[Grant]) -> Iterator[Issued]:
-    """``grants`` in events of bounded size, none of which names a viewer twice."""
-    rest = list(grants)
-    while rest:
-        taken, rest = rest[:GRANTS_A_ROW], rest[GRANTS_A_ROW:]
-        once: dict[UUID, Grant] = {}
-        for grant in taken:
-            once.setdefault(grant.viewer, grant)
-        if len(once) < len(taken):
-            rest = [grant for grant in taken if once[grant.viewer] is not grant] + rest
-        yield Issued(drop, list(once.values()))
+    def told(self, cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
+        """The events that tell their owners: of each coupon in ``cards``, and none of them names a viewer twice."""
+        rest = [Grant(viewer, card) for viewer, card in zip(self._viewers, cards, strict=True) if card is not None]
+        events = []
+        while rest:
+            once: dict[UUID, Grant] = {}
+            for grant in rest:
+                once.setdefault(grant.viewer, grant)
+            events.append(msgspec.Raw(msgspec.json.encode(Issued(self._locked.row.drop_id, list(once.values())))))
+            rest = [] if len(once) == len(rest) else [grant for grant in rest if once[grant.viewer] is not grant]
+        return events
 
 
 async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]) -> None:
@@ -431,14 +299,11 @@ async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]
         await session.execute(statements.DECIDED, values)
 
 
-async def tell_stock(session: AsyncSession, locked: Locked, granted: int) -> bool:
-    """Tell the room what is left after ``granted`` more; ends the drop and returns True if that is nothing."""
-    row, left = locked.row, locked.left - granted
-    if left > 0:
-        if granted:
-            await emit_all(session, row.room_id, [("coupons.drop_stock", DropStock(row.drop_id, left))])
+async def end_if_sold_out(session: AsyncSession, locked: Locked, granted: int) -> bool:
+    """End the drop and return True if nothing is left after ``granted`` more."""
+    if locked.left > granted:
         return False
-    await end(session, row.drop_id, row.room_id, "sold_out")
+    await end(session, locked.row.drop_id, locked.row.room_id, "sold_out")
     return True
 
 

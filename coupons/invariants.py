@@ -287,18 +287,6 @@ INVARIANTS = (
         """,
     ),
     Invariant(
-        "drop_viewers",
-        "Whom a drop decided to give a coupon has one of it, and the other way round.",
-        "drop_viewers",
-        """
-        SELECT coalesce(v.viewer_id, k.viewer_id)
-        FROM (SELECT drop_id, viewer_id FROM drop_viewers WHERE outcome = 'issued') v
-        FULL JOIN (SELECT DISTINCT drop_id, viewer_id FROM coupons) k
-            ON k.drop_id = v.drop_id AND k.viewer_id = v.viewer_id
-        WHERE v.viewer_id IS NULL OR k.viewer_id IS NULL
-        """,
-    ),
-    Invariant(
         "held_out",
         "Who was held out of a campaign for comparison has no coupon of it.",
         "drop_viewers",

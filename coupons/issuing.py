@@ -8,6 +8,8 @@ from collections import Counter as Tally
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
+from time import perf_counter
 from typing import Self
 from uuid import UUID
 
@@ -17,8 +19,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, Claim, NotYet, answer_batch, look
+from coupons.claiming import Answer, NotYet, answer_batch
 from coupons.granting import Named
+from coupons.locking import lock
+from coupons.sight import Claim, Ours, look
 from geo.catchments import Catchments
 from kernel import tracing
 from kernel.clock import milliseconds
@@ -37,9 +41,13 @@ LINGER_SECONDS = 0.003
 WORKERS = 4
 """Batches under way at the same time."""
 AHEAD = 2
-"""Of these, of one drop: while one batch is written, the places of the next are looked up. They are decided one after
-the other, so the claims of a drop are answered in the order they came."""
+"""Of these, of one drop: while one batch is written, the places of the next are looked up, and it waits for the lock.
+They are decided one after the other, so the claims of a drop are answered in the order they came."""
+REPLIES = 25
+"""Callers that are woken at a time: the next batch goes on in between."""
 BATCH_TIMEOUT_SECONDS = 10.0
+WORD_SECONDS = 0.5
+"""How long a batch that has the lock waits to hear of the one before; nobody else gives coupons meanwhile."""
 NAMED_SECONDS = 10.0
 """How long a store's name and address are remembered: a card may show what it was called until so long ago."""
 
@@ -67,6 +75,23 @@ class _Waiting:
     """What it is part of; empty unless traces are made."""
 
 
+class _Turn:
+    """How far a batch has come, for the next one of its drop."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.locked: asyncio.Future[None] = loop.create_future()
+        """It has the lock, or never will: the next one may queue for it."""
+        self.decided: asyncio.Future[None] = loop.create_future()
+        """Its transaction has ended."""
+
+    def over(self) -> None:
+        """It has come to its end, however that went."""
+        for reached in (self.locked, self.decided):
+            if not reached.done():
+                reached.set_result(None)
+
+
 @dataclass(slots=True, eq=False)
 class _Line:
     """The claims of one drop that wait, in the order they came."""
@@ -75,8 +100,9 @@ class _Line:
     called: bool = False
     """A worker was asked to take a batch and has not come yet."""
     under_way: int = 0
-    last: asyncio.Future[None] | None = None
-    """Done when the newest batch under way is decided."""
+    last: _Turn | None = None
+    """Of the newest batch under way."""
+    ours: Ours = field(default_factory=Ours)
 
 
 class Issuer:
@@ -159,12 +185,12 @@ class Issuer:
             line = self._lines[drop]
             await asyncio.sleep(LINGER_SECONDS if len(line.waiting) < BATCH else 0)
             batch = _next_of(line.waiting)
-            before, line.last = line.last, asyncio.get_running_loop().create_future()
+            before, line.last = line.last, _Turn()
             line.called = False
             line.under_way += 1
             self._call(drop, line)
             try:
-                await self._answer(drop, batch, before, line.last)
+                await self._answer(drop, batch, line.ours, before, line.last)
             finally:
                 line.under_way -= 1
                 self._call(drop, line)
@@ -172,13 +198,18 @@ class Issuer:
                     self._lines.pop(drop, None)
 
     async def _answer(
-        self, drop: UUID, batch: list[_Waiting], before: asyncio.Future[None] | None, decided: asyncio.Future[None]
+        self,
+        drop: UUID,
+        batch: list[_Waiting],
+        ours: Ours,
+        before: _Turn | None,
+        turn: _Turn,
     ) -> None:
         BATCH_SIZE.observe(len(batch))
         answers: list[Answer] = ["unavailable"] * len(batch)
         try:
             with tracing.gather("decide claims", (one.trace for one in batch), drop=str(drop), claims=len(batch)):
-                answers = await self._decide(drop, [waiting.claim for waiting in batch], before)
+                answers = await self._decide(drop, [waiting.claim for waiting in batch], ours, before, turn)
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
             defect = isinstance(error, DBAPIError) and not error.connection_invalidated
@@ -189,18 +220,33 @@ class Issuer:
             # A defect met by this batch must not end the worker and so silence everybody else.
             log.exception("claims_failed", drop=str(drop), claims=len(batch))
         finally:
-            # Also when cancelled: nobody waits for ever. First the next batch, which locks while these are answered.
-            decided.set_result(None)
-            self._reply(zip(batch, answers, strict=True))
+            turn.over()
+            rest = zip(batch, answers, strict=True)
+            try:
+                while some := list(islice(rest, REPLIES)):
+                    self._reply(some)
+                    await asyncio.sleep(0)
+            finally:
+                self._reply(rest)  # also when cancelled: nobody waits for ever
 
-    async def _decide(self, drop: UUID, claims: list[Claim], before: asyncio.Future[None] | None) -> list[Answer]:
+    async def _decide(
+        self, drop: UUID, claims: list[Claim], ours: Ours, before: _Turn | None, turn: _Turn
+    ) -> list[Answer]:
         async with asyncio.timeout(BATCH_TIMEOUT_SECONDS):
-            sight = await look(self._sessions, self._catchments, drop, claims)
+            sight = await look(self._sessions, self._catchments, drop, claims, self._names())
             if before is not None:
-                await asyncio.wait([before])
-            with BATCH_SECONDS.time():
-                async with transaction(self._sessions) as session:
-                    return await answer_batch(session, drop, claims, sight, self._names())
+                await asyncio.wait([before.locked])  # or it might queue for the lock behind this one
+            async with transaction(self._sessions) as session:
+                locked = await lock(session, drop)
+                turn.locked.set_result(None)
+                if before is not None:
+                    # It has let go of the lock. What it gave is in `ours` in a moment; if not, we ask the database.
+                    await asyncio.wait([before.decided], timeout=WORD_SECONDS)
+                began = perf_counter()
+                answered = await answer_batch(session, locked, claims, sight, ours)
+            ours.add(answered.issued, answered.recipients)
+            BATCH_SECONDS.observe(perf_counter() - began)
+            return answered.answers
 
     def _names(self) -> Named:
         now = asyncio.get_running_loop().time()

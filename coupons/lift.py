@@ -68,7 +68,7 @@ def difference(came: int, of: int, other_came: int, other_of: int) -> Interval:
 _LIFT = """
     WITH decided AS (
         SELECT {spot} AS spot, d.campaign_id, v.viewer_id, bool_or(v.outcome = 'held_out') AS held_out, min(v.at) AS at
-        FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
+        FROM decisions v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
         WHERE r.brand_id = :brand
           AND (v.outcome IN ('issued', 'held_out') OR v.reason IN ('sold_out', 'sold_out_today'))
         GROUP BY 1, 2, 3

@@ -24,7 +24,7 @@ EXPORTED = {
     """,
     "drops": """
         SELECT v.drop_id AS drop, d.room_id AS room, v.outcome, v.reason, s.code AS store, v.distance_band_m, v.at
-        FROM drop_viewers v LEFT JOIN drops d ON d.id = v.drop_id LEFT JOIN stores s ON s.id = v.store_id
+        FROM decisions v LEFT JOIN drops d ON d.id = v.drop_id LEFT JOIN stores s ON s.id = v.store_id
         WHERE v.viewer_id = :member ORDER BY v.at, v.drop_id
     """,
     "reviews": """

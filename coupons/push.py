@@ -2,8 +2,8 @@
 
 Matching reads without locks; each chunk then locks the campaign and the drop, looks again at what may have changed
 since (another worker, another drop of the campaign), and writes coupons, ledger, decisions and outbox together. Whoever
-has a decision in ``drop_viewers`` is never matched again, so a worker that was killed is simply run again, and two at
-once only share the work.
+has a coupon of the drop or is in ``drop_viewers`` is never matched again, so a worker that was killed is simply run
+again, and two at once only share the work.
 """
 
 from collections import defaultdict
@@ -16,9 +16,11 @@ from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import reviews, rules
-from coupons.granting import Area, Decided, Locked, Wanted, array_of, lock, note, tell_stock, write
+from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, name, note, write
 from coupons.history import Histories
+from coupons.locking import Area, Locked, lock
 from coupons.reach import Match, match
+from coupons.statements import DECIDED_ABOUT
 from coupons.tables import Coupon
 from kernel.postgres import Sessions, transaction
 
@@ -36,13 +38,11 @@ _AREA = text(
     WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'push'
     """
 )
-# Probes, not joins: of a drop that has just begun the planner believes that hardly anybody was decided about, and would
-# compare everybody with everybody.
 _CHANGED = text(
-    """
+    f"""
     SELECT viewer_id, decided, held FROM (
         SELECT w.viewer_id,
-               (SELECT true FROM drop_viewers v WHERE v.viewer_id = w.viewer_id AND v.drop_id = :drop) AS decided,
+               {DECIDED_ABOUT.format(viewer="w.viewer_id", drop=":drop")} AS decided,
                (SELECT count(*) FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = :campaign) AS held
         FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
     ) AS viewers
@@ -65,12 +65,12 @@ _OPEN_HERE = text(
 # Asked after every group of fixes, so one question for all rooms: without an open drop it is over after the index
 # `ix_drops_open`. Whoever a drop has decided about is not looked at again, however often they come and go.
 _WAITING = text(
-    """
+    f"""
     SELECT DISTINCT w.room, w.viewer
     FROM unnest(CAST(CAST(:rooms AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[])) AS w (room, viewer)
     JOIN drops d ON d.room_id = w.room
     WHERE d.state = 'open' AND d.mode = 'push' AND d.opens_at <= clock_timestamp()
-      AND NOT EXISTS (SELECT FROM drop_viewers v WHERE v.drop_id = d.id AND v.viewer_id = w.viewer)
+      AND {DECIDED_ABOUT.format(viewer="w.viewer", drop="d.id")} IS NULL
     """
 )
 _MATCHED = text(
@@ -94,6 +94,7 @@ class _Found(NamedTuple):
 
     matches: list[Match]
     before: _Tally
+    named: Named
 
 
 class _Done(NamedTuple):
@@ -167,7 +168,7 @@ async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None)
         for start in range(0, len(found.matches), CHUNK):
             chunk = found.matches[start : start + CHUNK]
             async with transaction(sessions) as session:
-                done = await _grant_chunk(session, drop, chunk, ours, sold_out=done.state == "sold_out")
+                done = await _grant_chunk(session, drop, chunk, ours, found.named, sold_out=done.state == "sold_out")
             total += done.granted
             ours = ours and _Tally(ours.issued + done.granted, ours.decided + done.decided)
             left |= done.left
@@ -182,14 +183,16 @@ async def _matches(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | Non
     async with sessions() as session:
         row = (await session.execute(_AREA, {"drop": drop})).one_or_none()
         if row is None:
-            return _Found([], _Tally(0, 0))
+            return _Found([], _Tally(0, 0), {})
         *where, issued, decided = row
         asked = drop if decided else None  # a drop that has decided about nobody need not be asked
-        return _Found(await match(session, Area(*where), drop=asked, viewers=viewers), _Tally(issued, decided))
+        found = _Found(await match(session, Area(*where), drop=asked, viewers=viewers), _Tally(issued, decided), {})
+        await name(session, {one.store for one in found.matches}, found.named)
+        return found
 
 
 async def _grant_chunk(
-    session: AsyncSession, drop: UUID, chunk: Sequence[Match], ours: _Tally | None, *, sold_out: bool
+    session: AsyncSession, drop: UUID, chunk: Sequence[Match], ours: _Tally | None, named: Named, *, sold_out: bool
 ) -> _Done:
     """Decide about ``chunk`` in one transaction. ``sold_out`` in this run: only note who missed it.
 
@@ -210,7 +213,7 @@ async def _grant_chunk(
     quotas = await _quotas(session, locked)
     histories = await locked.histories(session, (m.viewer for m in chunk))
     deciding = _Deciding(locked, changed, quotas, histories)
-    cards = await write(session, locked, deciding.about(chunk))
+    cards = await write(session, locked, deciding.about(chunk), named)
     # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
     lost = [want for want, card in zip(deciding.wanted, cards, strict=True) if card is None]
     decided = deciding.decided + [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]
@@ -219,7 +222,7 @@ async def _grant_chunk(
     granted = len(cards) - len(lost)
     written = granted + len(decided)
     settled = written + sum(now.decided is True for now in changed.values())
-    sold_out = await tell_stock(session, locked, granted)
+    sold_out = await end_if_sold_out(session, locked, granted)
     return _Done(granted, "sold_out" if sold_out else "open", written, settled < len(chunk))
 
 
@@ -261,19 +264,20 @@ class _Deciding:
         periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
         left_now = min(periods, default=None)
         left_unreserved = locked.left_unreserved
-        for viewer, store, distance, tier, doubt in chunk:
+        for one in chunk:
+            viewer, store, doubt = one.viewer, one.store, one.doubt
             now = self.changed.get(viewer)
             if now is not None and now.decided:
                 continue
             has = 0 if now is None else now.held
             had = self.histories.get(viewer, rules.NEWCOMER)
-            reason = rules.barred(limits, tier=tier, held=has, history=had)
+            reason = rules.barred(limits, tier=one.tier, held=has, history=had)
             reason = reason or rules.passed_over(limits, viewer, doubt)
             reason = reason or rules.exhausted(len(wanted), left=left_unreserved, left_today=left_now)
             if reason == "sold_out_today":
                 continue
             if reason is not None:
-                decided.append(Decided(viewer, store, reason, distance))
+                decided.append(Decided(viewer, store, reason, one.distance_m))
                 continue
             reviewed = rules.to_review(limits, doubt)
             if quota is not None:
@@ -282,8 +286,8 @@ class _Deciding:
                     continue
                 self.quotas[store] = left - 1 if reviewed is None else left
             if reviewed is not None:
-                decided.append(Decided(viewer, store, reviewed, distance, doubt))
+                decided.append(Decided(viewer, store, reviewed, one.distance_m, doubt))
                 continue
-            want = Wanted(viewer, has + 1, store, distance, None)
+            want = Wanted(viewer, has + 1, store, one.distance_m, None)
             wanted.append(want)
             yield want

@@ -5,17 +5,20 @@ read in the same moment; that is a fifth of what one question for each viewer co
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from operator import itemgetter
-from typing import NamedTuple
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
+import msgspec
 import numpy as np
-from sqlalchemy import any_, exists, or_, select, text
+from sqlalchemy import any_, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons.granting import Area, array, partaking
-from coupons.tables import CampaignStore, DropViewer
+from coupons.granting import array, partaking
+from coupons.locking import Area
+from coupons.statements import DECIDED_ABOUT
+from coupons.tables import CampaignStore
 from geo.catchments import Integers, Matches, Reach, read_stores
 from geo.earth import Floats
 from geo.matching import FRESH, MAX_ACCURACY_M, candidates
@@ -27,17 +30,19 @@ AT_ONCE = 20_000
 
 # A probe, not a join: see `coupons.push`.
 _FIXES = text(
-    """
+    f"""
     SELECT l.viewer_id, ST_X(CAST(l.position AS geometry)), ST_Y(CAST(l.position AS geometry)), l.accuracy_m, m.tier,
            l.doubt
     FROM locations l LEFT JOIN members m ON m.id = l.viewer_id AND m.brand_id = :brand
     WHERE l.room_id = :room AND l.fixed_at > :fresh_after AND l.accuracy_m <= :max_accuracy
-      AND (SELECT true FROM drop_viewers v WHERE v.viewer_id = l.viewer_id AND v.drop_id = CAST(:drop AS uuid)) IS NULL
+      AND {DECIDED_ABOUT.format(viewer="l.viewer_id", drop="CAST(:drop AS uuid)")} IS NULL
     """
 )
 
+_DECIDED_NEAR = DECIDED_ABOUT.format(viewer="near.viewer_id", drop="CAST(:drop AS uuid)")
 
-class Match(NamedTuple):
+
+class Match(msgspec.Struct, frozen=True, gc=False):
     """A viewer, the nearest store that may give them one, and what decides whether they may have it."""
 
     viewer: UUID
@@ -74,21 +79,32 @@ async def match(
     query = (
         select(near_by.c.viewer_id, near_by.c.store_id, near_by.c.distance_m, Member.tier, near_by.c.doubt)
         .outerjoin(Member, (Member.id == near_by.c.viewer_id) & (Member.brand_id == area.brand))
-        .where(~exists().where(DropViewer.drop_id == drop, DropViewer.viewer_id == near_by.c.viewer_id))
+        .where(text(f"{_DECIDED_NEAR} IS NULL").bindparams(drop=drop))
         .order_by(near_by.c.distance_m, near_by.c.viewer_id)
     )
     return [Match(*found) for found in await session.execute(query)]
 
 
-def _nearest(reach: Reach, fixes: Sequence[Sequence[object]], near_counts: bool) -> list[Match]:
+def _nearest(reach: Reach, fixes: Sequence[Sequence[Any]], near_counts: bool) -> list[Match]:
     """``fixes`` as ``_FIXES`` yields them."""
-    places: Floats = np.array([fix[1:4] for fix in fixes], np.float64).reshape(-1, 3)
-    matches = [
-        Match(fixes[fix][0], store, distance, fixes[fix][4], fixes[fix][5])  # type: ignore[arg-type]
-        for start in range(0, len(fixes), AT_ONCE)
-        for fix, store, distance in _of_slice(reach, places, start, near_counts)
+    if not fixes:
+        return []
+    viewers, lng, lat, accuracy, tiers, doubts = zip(*fixes, strict=True)
+    places: Floats = np.array([lng, lat, accuracy], np.float64)
+    found = [
+        _of_slice(reach, places[:, start : start + AT_ONCE], start, near_counts)
+        for start in range(0, len(viewers), AT_ONCE)
     ]
-    return sorted(matches, key=itemgetter(2, 0))
+    fix, store, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.argsort(distance)
+    ascending = distance[order]
+    matches = [
+        Match(viewers[which], reach.stores[giving], far, tiers[which], doubts[which])
+        for which, giving, far in zip(fix[order].tolist(), store[order].tolist(), ascending.tolist(), strict=True)
+    ]
+    if (ascending[1:] == ascending[:-1]).any():
+        matches.sort(key=attrgetter("distance_m", "viewer"))
+    return matches
 
 
 def nearest_first(found: Matches, *, near_counts: bool) -> Integers:
@@ -98,12 +114,10 @@ def nearest_first(found: Matches, *, near_counts: bool) -> Integers:
     return kept if near_counts else kept[found.inside[kept]]
 
 
-def _of_slice(reach: Reach, places: Floats, start: int, near_counts: bool) -> Iterator[tuple[int, UUID, float]]:
-    lng, lat, accuracy = places[start : start + AT_ONCE].T
-    found = reach.match(lng, lat, accuracy)
+def _of_slice(reach: Reach, places: Floats, start: int, near_counts: bool) -> tuple[Integers, Integers, Floats]:
+    """For each of ``places`` that a store is in reach of: its place (the first is ``start``), the nearest, how far."""
+    found = reach.match(*places)
     kept = nearest_first(found, near_counts=near_counts)
     fixes, first = np.unique(found.fix[kept], return_index=True)
     nearest = kept[first]
-    stores = found.store[nearest].tolist()
-    for fix, store, distance in zip((fixes + start).tolist(), stores, found.distance_m[nearest].tolist(), strict=True):
-        yield fix, reach.stores[store], distance
+    return fixes + start, found.store[nearest], found.distance_m[nearest]

@@ -14,7 +14,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.granting import Decided, Locked, Wanted, array_of, lock, stores_left, tell_stock, write
+from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, name, stores_left, write
+from coupons.locking import Locked, lock
 from coupons.terms import tiers_of
 from geo.doubt import STRONG, Sign
 from kernel.clock import milliseconds
@@ -262,11 +263,13 @@ async def approve(session: AsyncSession, who: Principal, review: UUID) -> Review
     if held.state != "granted":
         _require_open(held, locked.at)
         want = await _wanted(session, locked, held)
-        card = (await write(session, locked, [want], who.subject))[0]
+        named: Named = {}
+        await name(session, [want.store], named)
+        card = (await write(session, locked, [want], named, who.subject))[0]
         if card is None:
             raise Refusal("limit_reached")
         if locked.row.drop_state == "open":
-            await tell_stock(session, locked, 1)
+            await end_if_sold_out(session, locked, 1)
         await _settle(session, locked, "granted", [review], who.subject, card.id)
     return await _one(session, who, review)
 
@@ -323,7 +326,7 @@ async def _wanted(session: AsyncSession, locked: Locked, held: Row[Any]) -> Want
     )
     if reason is not None:
         raise Refusal(reason, retry_after=SHORTLY_SECONDS if reason == "busy" else None)
-    left = await stores_left(session, locked, [held.store_id])
+    left = await stores_left(session, locked.area, locked.row.store_quota, [held.store_id])
     if held.store_id not in left:
         raise Refusal("out_of_range", "The store is closed for the time being.")
     if left[held.store_id] == 0:

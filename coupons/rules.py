@@ -13,6 +13,7 @@ Kind = Literal["amount", "percent", "gift"]
 
 BANDS_M = (500, 1000, 2000, 3000, 5000, 10_000, 20_000, 50_000, 100_000)
 """Upper edges of the distance bands that a coupon keeps instead of a position."""
+_BANDS = (*BANDS_M, BANDS_M[-1])  # the last one has no end
 TELLABLE = timedelta(hours=24)
 """How late a redemption may be told that a till made without a network."""
 REVERSIBLE = timedelta(hours=1)
@@ -341,7 +342,7 @@ def unplaced(
 
 def distance_band(distance_m: float) -> int:
     """The upper edge in metres of the band that ``distance_m`` lies in."""
-    return BANDS_M[min(bisect_left(BANDS_M, distance_m), len(BANDS_M) - 1)]
+    return _BANDS[bisect_left(BANDS_M, distance_m)]
 
 
 def blurred(distance_m: float, tiers: Iterable[tuple[int, int]]) -> int:

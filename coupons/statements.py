@@ -2,6 +2,13 @@
 
 from sqlalchemy import text
 
+# Whether a drop decided about a viewer: true or null. Who got a coupon is in its row, who got none in `drop_viewers`.
+# Two probes, not joins: of a drop that has just begun the planner believes that hardly anybody was decided about, and
+# would compare everybody with everybody.
+DECIDED_ABOUT = """coalesce(
+    (SELECT true FROM drop_viewers v WHERE v.viewer_id = {viewer} AND v.drop_id = {drop}),
+    (SELECT true FROM coupons k WHERE k.viewer_id = {viewer} AND k.drop_id = {drop} LIMIT 1))"""
+
 # The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
 LOCK = text(
     """
@@ -47,16 +54,9 @@ _STATEMENT = """
                :valid_from, :valid_until, :at
         FROM wanted
         {conflict}
-        RETURNING id, viewer_id, store_id, distance_band_m
+        RETURNING id
     ), lines AS (
         INSERT INTO ledger (coupon_id, transition, at, actor) SELECT id, 'issue', :at, CAST(:actor AS uuid) FROM made
-    ), decided AS (
-        INSERT INTO drop_viewers AS v (drop_id, viewer_id, store_id, outcome, distance_band_m, at)
-        SELECT DISTINCT ON (viewer_id) :drop, viewer_id, store_id, 'issued', distance_band_m, :at FROM made
-        ON CONFLICT (drop_id, viewer_id) DO UPDATE
-            SET outcome = 'issued', reason = NULL, store_id = excluded.store_id,
-                distance_band_m = excluded.distance_band_m, at = excluded.at
-            WHERE v.outcome <> 'issued'
     )
     SELECT {answer} FROM made
 """

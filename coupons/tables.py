@@ -151,16 +151,17 @@ class Drop(Table):
 
 
 class DropViewer(Table):
-    """What a drop decided about a viewer in range: the base of the funnel and of the holdout's comparison.
+    """Why a drop gave a viewer in range none.
 
-    Without foreign keys, as ``Coupon``.
+    Who got one is in ``coupons``. The view ``decisions`` shows both, a row for a viewer of a drop: the base of the
+    funnel and of the holdout's comparison. Without foreign keys, as ``Coupon``.
     """
 
     __tablename__ = "drop_viewers"
     __table_args__ = (
         PrimaryKeyConstraint("viewer_id", "drop_id"),
         CheckConstraint("outcome IN ('issued', 'held_out', 'refused')", name="outcome"),
-        # What is forgotten goes drop by drop. Who got a coupon stays, so that issuing does not feed this index.
+        # What is forgotten goes drop by drop.
         Index("ix_drop_viewers_forgotten", "drop_id", postgresql_where="outcome <> 'issued'"),
     )
 

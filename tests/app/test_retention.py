@@ -75,8 +75,7 @@ async def test_each_datum_goes_after_its_own_time_and_the_books_stay(world: Worl
         early = await retention.forget(world.kernel.sessions, [rule], at + rule.keep - timedelta(minutes=1))
         assert early == {}, rule
         gone = await retention.forget(world.kernel.sessions, [rule], at + rule.keep + timedelta(minutes=1))
-        # Of what a drop decided, those stay who got a coupon.
-        assert gone == {rule.datum: counts[rule.datum] - (rule.table == "drop_viewers")}, rule
+        assert gone == {rule.datum: counts[rule.datum]}, rule
     assert await world.scalar("SELECT count(*) FROM reports") == 0, "reports go with the comment"
     assert await world.scalar("SELECT count(*) FROM coupons") == 1
     async with world.kernel.sessions() as session:

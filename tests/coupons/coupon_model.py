@@ -273,7 +273,7 @@ class CouponMachine(RuleBasedStateMachine):
             self.given[row.id] = ModelCoupon(row.id, codes.display(row.code), row.viewer_id, row.store, drop)
             model.issued += 1
         if not quiet:
-            found = self.house.run(self.world.execute("SELECT viewer_id FROM drop_viewers WHERE drop_id = :d", d=drop))
+            found = self.house.run(self.world.execute("SELECT viewer_id FROM decisions WHERE drop_id = :d", d=drop))
             model.decided = {row.viewer_id for row in found}
             if model.decided:
                 self._settle(drop)

@@ -137,10 +137,6 @@ LIES: dict[str, list[Lie]] = {
     "review_granted": [lie(_review("granted", "now()", "jumped"))],
     "review_passed_by": [lie(_review("open", "now() - interval '1 hour'", "jumped"))],
     "review_signs": [lie(_review("open", "now() + interval '1 hour'", "frozen"))],
-    "drop_viewers": [
-        lie("DELETE FROM drop_viewers"),
-        lie("INSERT INTO drop_viewers (drop_id, viewer_id, outcome) SELECT id, :other, 'issued' FROM drops"),
-    ],
     "held_out": [
         lie(
             "INSERT INTO drop_viewers (drop_id, viewer_id, outcome, reason)"

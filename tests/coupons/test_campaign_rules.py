@@ -44,7 +44,7 @@ async def _claim(issuer: Issuer, world: World, drop: UUID, viewer: Principal) ->
 
 async def _decided(world: World, drop: UUID) -> dict[UUID, str]:
     rows = await world.execute(
-        "SELECT viewer_id, coalesce(reason, outcome) FROM drop_viewers WHERE drop_id = :drop", drop=drop
+        "SELECT viewer_id, coalesce(reason, outcome) FROM decisions WHERE drop_id = :drop", drop=drop
     )
     return dict(rows)
 

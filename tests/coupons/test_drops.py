@@ -101,7 +101,7 @@ async def test_a_push_grants_the_nearest_first_up_to_the_stock(world: World) -> 
     assert await drops.run_push(world.kernel.sessions, drop) == 3
     got = {row[0] for row in await world.execute("SELECT viewer_id FROM coupons")}
     assert got == {viewer.subject for viewer in viewers[:3]}
-    decided = dict(await world.execute("SELECT viewer_id, coalesce(reason, outcome) FROM drop_viewers"))
+    decided = dict(await world.execute("SELECT viewer_id, coalesce(reason, outcome) FROM decisions"))
     assert [decided[v.subject] for v in viewers] == ["issued"] * 3 + ["sold_out"] * 2
     assert far.subject not in decided
     assert await world.execute("SELECT state, end_reason FROM drops") == [("ended", "sold_out")]
@@ -146,7 +146,7 @@ async def test_what_was_decided_since_the_match_is_not_decided_again(
 
     monkeypatch.setattr(push, "match", overtaken)
     assert await drops.run_push(world.kernel.sessions, drop) == 2
-    found = dict(await world.execute("SELECT viewer_id, outcome FROM drop_viewers"))
+    found = dict(await world.execute("SELECT viewer_id, outcome FROM decisions"))
     assert found == dict.fromkeys(others, "issued") | {quick: outcome}
     assert await world.scalar("SELECT decided FROM drops") == 3
     assert await world.scalar("SELECT count(*) FROM coupons") == 2 + (outcome == "issued")
@@ -169,7 +169,7 @@ async def test_limit_tier_and_holdout_apply_to_a_push(world: World) -> None:
     limits = Limits(campaign, 1, 1, 50)
     served = {v.subject for v in gold if not held_out(limits, v.subject)}
     assert await drops.run_push(world.kernel.sessions, first) == len(served)
-    outcome = "SELECT viewer_id, coalesce(reason, outcome) FROM drop_viewers WHERE drop_id = :drop"
+    outcome = "SELECT viewer_id, coalesce(reason, outcome) FROM decisions WHERE drop_id = :drop"
     decided = dict(await world.execute(outcome, drop=first))
     assert {decided[v.subject] for v in plain} == {"tier"}
     assert {v for v in decided if decided[v] == "held_out"} == {v.subject for v in gold} - served
@@ -320,7 +320,7 @@ async def test_a_coupon_that_the_constraints_refuse_is_the_only_one_that_is_miss
     got = await world.execute("SELECT viewer_id FROM coupons WHERE drop_id = :d", d=drop)
     assert {row[0] for row in got} == others
     assert await world.scalar("SELECT issued FROM drops WHERE id = :d", d=drop) == 2
-    reasons = await world.execute("SELECT viewer_id, reason FROM drop_viewers WHERE drop_id = :d", d=drop)
+    reasons = await world.execute("SELECT viewer_id, reason FROM decisions WHERE drop_id = :d", d=drop)
     assert dict(reasons) == dict.fromkeys(others) | {spoilt.subject: "limit_reached"}
 
 

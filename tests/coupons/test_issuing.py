@@ -13,8 +13,8 @@ from world import World
 
 from coupons import issuing, ledger
 from coupons.cards import CouponCard
-from coupons.claiming import FORMER
 from coupons.issuing import Issuer
+from coupons.sight import FORMER
 from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -94,7 +94,7 @@ async def test_the_card_says_what_it_is_and_where(world: World) -> None:
     assert card.valid_from is not None and card.valid_until > card.valid_from
     assert await world.execute("SELECT id, state, claim_key FROM coupons") == [(card.id, "issued", "one")]
     assert await world.execute("SELECT coupon_id, transition FROM ledger") == [(card.id, "issue")]
-    assert await world.execute("SELECT outcome FROM drop_viewers") == [("issued",)]
+    assert await world.execute("SELECT outcome FROM decisions") == [("issued",)]
 
 
 async def test_everybody_gets_their_own_reason(world: World) -> None:
@@ -149,7 +149,7 @@ async def test_the_holdout_gets_none_and_is_remembered(world: World) -> None:
         answers = await _claims(issuer, world, drop, viewers)
     held = answers.count("held_out")
     assert 5 < held < 35
-    assert await world.scalar("SELECT count(*) FROM drop_viewers WHERE outcome = 'held_out'") == held
+    assert await world.scalar("SELECT count(*) FROM decisions WHERE outcome = 'held_out'") == held
     await _audited(world)
 
 

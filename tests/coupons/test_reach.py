@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import pytest
 from geoalchemy2 import WKTElement
+from msgspec.structs import replace
 from world import World
 
 from coupons import drops
-from coupons.granting import Area
+from coupons.locking import Area
 from coupons.reach import Match, match
 from kernel.clock import now
 from kernel.ids import new_id
@@ -27,7 +28,7 @@ async def _both_ways(world: World, area: Area, drop: object = None) -> list[Matc
     async with world.kernel.sessions() as session:
         whole = await match(session, area, drop=drop)  # type: ignore[arg-type]
         few = await match(session, area, drop=drop, viewers=located)  # type: ignore[arg-type]
-    assert [found._replace(distance_m=0) for found in whole] == [found._replace(distance_m=0) for found in few]
+    assert [replace(found, distance_m=0) for found in whole] == [replace(found, distance_m=0) for found in few]
     assert [found.distance_m for found in whole] == pytest.approx([found.distance_m for found in few], abs=0.05)
     return whole
 

@@ -87,7 +87,7 @@ async def test_a_doubtful_claim_waits_and_its_retry_finds_what_was_approved(worl
     actors = await world.execute("SELECT actor FROM ledger WHERE transition = 'issue' ORDER BY id")
     assert [row.actor for row in actors] == [None, world.ops.subject]
     assert await _notices(world) == [(doubtful.subject, "open"), (doubtful.subject, "granted")]
-    outcomes = await world.execute("SELECT outcome FROM drop_viewers")
+    outcomes = await world.execute("SELECT outcome FROM decisions")
     assert [row.outcome for row in outcomes] == ["issued", "issued"]
     async with world.kernel.sessions() as session:
         (mine,) = await reviews.mine(session, doubtful, 10)
