@@ -6,7 +6,7 @@ taken in the order order, coupon, redemption. The till's key makes a retry find 
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,8 @@ from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
 from kernel.tables import Brand
+
+CouponNow = Literal["redeemed", "usable", "expired", "ownerless", "voided"]
 
 
 class Presented(NamedTuple):
@@ -49,7 +51,7 @@ class Sale:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A redemption as the till shows it."""
+    """A redemption as the till shows it. ``coupon_now``: what its coupon is by now, see ``_coupon_now``."""
 
     id: UUID
     title: str
@@ -66,6 +68,7 @@ class Used:
     reversible_until: datetime
     replayed: bool
     reversed_at: datetime | None
+    coupon_now: CouponNow
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ _COUPON: Select[*tuple[Any, ...]] = (
         Coupon.id,
         Coupon.code,
         Coupon.state,
+        Coupon.ownerless,
         Coupon.store_id,
         Coupon.valid_from,
         Coupon.valid_until,
@@ -156,7 +160,17 @@ def _used(row: Row[Any], *, replayed: bool) -> Used:
         reversible_until=row.at + rules.REVERSIBLE,
         replayed=replayed,
         reversed_at=row.reversed_at,
+        coupon_now=_coupon_now(row),
     )
+
+
+def _coupon_now(row: Row[Any]) -> CouponNow:
+    """What became of a coupon after a redemption: only a reversed one that is ``usable`` may be used again."""
+    if row.state in ("redeemed", "voided"):
+        return cast(CouponNow, row.state)
+    if row.ownerless:
+        return "ownerless"
+    return "expired" if row.state == "expired" or row.valid_until <= row.reversed_at else "usable"
 
 
 def _read(presented: Presented, signer: codes.Signer) -> tuple[str, codes.Shown | None]:
@@ -379,6 +393,8 @@ async def look(
 
 async def reverse(session: AsyncSession, who: Principal, redemption: UUID, now: datetime) -> Used:
     """Take a redemption of this store back within an hour; the coupon can be used again while it is valid.
+
+    It no longer is if it has expired since, or its owner was erased: ``coupon_now`` says so.
 
     Reversing it again answers the same. Raises Refusal: ``not_found``, ``wrong_store``, ``reversal_too_late``.
     """

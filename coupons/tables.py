@@ -15,6 +15,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    false,
     func,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -244,6 +245,9 @@ class Coupon(Table):
     issued_at: Mapped[datetime]
     seen_at: Mapped[datetime | None]
     redeemed_at: Mapped[datetime | None]
+    ownerless: Mapped[bool] = mapped_column(
+        server_default=false(), comment="its owner was erased: whatever becomes of it, nobody uses it again"
+    )
 
 
 class Redemption(Table):

@@ -119,7 +119,8 @@ async def check(
     responses=refusals(*ASKED, "wrong_store", "reversal_too_late"),
 )
 async def reverse(redemption_id: UUID, session: InSession, who: Clerk) -> till_views.RedemptionView:
-    """Within an hour and at the same store; the coupon can be used again. Repeating it changes nothing."""
+    """Within an hour and at the same store. `coupon_now` says whether the coupon can be used again: not if it has
+    expired since, or its owner was erased. Repeating it changes nothing."""
     return till_views.RedemptionView.of(await redemption.reverse(session, who, redemption_id, now()))
 
 

@@ -72,6 +72,9 @@ class RedemptionView(BaseModel):
     reversible_until: datetime
     replayed: bool
     reversed_at: datetime | None
+    coupon_now: redemption.CouponNow = Field(
+        description="After a reversal only a `usable` coupon can be used again; `ownerless`: its owner was erased"
+    )
 
     @classmethod
     def of(cls, used: redemption.Used) -> Self:
@@ -88,6 +91,7 @@ class RedemptionView(BaseModel):
             reversible_until=used.reversible_until,
             replayed=used.replayed,
             reversed_at=used.reversed_at,
+            coupon_now=used.coupon_now,
         )
 
 

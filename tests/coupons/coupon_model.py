@@ -109,7 +109,7 @@ class ModelCoupon:
     drop: UUID
     state: str = "issued"
     over: bool = False
-    """Its owner was erased before it was used: no till takes it any more."""
+    """Its owner was erased: no till takes it any more, also not if its use before that is taken back."""
 
 
 @dataclass
@@ -350,6 +350,7 @@ class CouponMachine(RuleBasedStateMachine):
             assert found.reversed_at is not None
             if model.standing:
                 model.standing, model.coupon.state = False, "issued"
+                assert found.coupon_now == ("ownerless" if model.coupon.over else "usable")
 
     @rule(chunk=st.integers(1, 3))
     def expire(self, chunk: int) -> None:
@@ -388,7 +389,7 @@ class CouponMachine(RuleBasedStateMachine):
         left = [coupon for coupon in self.given.values() if coupon.viewer == gone]
         for coupon in left:
             coupon.viewer = await self.world.scalar("SELECT viewer_id FROM coupons WHERE id = :id", id=coupon.id)
-            coupon.over = coupon.state == "issued"
+            coupon.over = True
         assert len({coupon.viewer for coupon in left}) <= 1, "what one person had stays one person's"
         for drop in self.drops.values():
             drop.decided.discard(gone)

@@ -7,9 +7,10 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 from world import World
 
-from coupons import codes, ledger, redemption, visits
+from coupons import codes, ledger, privacy, redemption, visits
 from coupons.cards import CouponCard
 from coupons.codes import Signer
 from coupons.issuing import Issuer
@@ -71,6 +72,13 @@ async def coupon(world: World, viewer: Principal) -> CouponCard:
     drop = await world.drop(await world.campaign())
     async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         return await issuer.claim(viewer, world.room, drop, "one")
+
+
+async def _another(world: World) -> str:
+    """A coupon of somebody else, by its code."""
+    drop, (viewer,) = await world.drop(await world.campaign()), await world.viewers(1)
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
+        return (await issuer.claim(viewer, world.room, drop, "one")).code
 
 
 @pytest.fixture
@@ -186,6 +194,50 @@ async def test_a_reversed_coupon_can_be_used_again(till: Till, coupon: CouponCar
     assert (await till.redeem(coupon.code, key="b")).id != first.id
     lines = await till.world.execute("SELECT transition FROM ledger ORDER BY id")
     assert lines == [("issue",), ("redeem",), ("reverse",), ("redeem",)]
+    now_is = [(await till.reverse(first.id)).coupon_now, back.coupon_now]
+    assert now_is == ["redeemed", "usable"], "asked again, the till hears what the coupon is by now"
+
+
+async def _erase(world: World, who: Principal) -> None:
+    async with transaction(world.kernel.sessions) as session:
+        await privacy.erase(session, who.subject, uuid4(), now())
+
+
+async def test_a_coupon_taken_back_after_its_owners_erasure_or_its_time_is_over(
+    till: Till, coupon: CouponCard, viewer: Principal, world: World
+) -> None:
+    used = await till.redeem(coupon.code)
+    await _erase(world, viewer)
+    assert (await till.reverse(used.id)).coupon_now == "ownerless"
+    async with till.refused("coupon_expired"):
+        await till.redeem(coupon.code)
+    assert await ledger.expire_due(world.kernel.sessions, now()) == 1
+    assert (await till.reverse(used.id)).coupon_now == "ownerless"
+    lines = await world.execute("SELECT transition FROM ledger ORDER BY id")
+    assert lines == [("issue",), ("redeem",), ("reverse",), ("expire",)]
+    # Used on its last minute, taken back when that was over.
+    late = await till.redeem(await _another(world))
+    await world.execute("UPDATE coupons SET valid_until = now() WHERE state = 'redeemed'")
+    assert (await till.reverse(late.id)).coupon_now == "expired"
+
+
+@pytest.mark.parametrize("erased_first", [True, False])
+async def test_an_owner_is_erased_while_their_coupon_is_taken_back(
+    till: Till, coupon: CouponCard, viewer: Principal, world: World, erased_first: bool
+) -> None:
+    used = await till.redeem(coupon.code)
+    both = [_erase(world, viewer), till.reverse(used.id)]
+    async with transaction(world.kernel.sessions) as session:
+        # Whoever asks first for the row that is held here gets it first.
+        await session.execute(text("SELECT 1 FROM coupons FOR UPDATE"))
+        tasks = []
+        for waiting, work in enumerate(both if erased_first else reversed(both), start=1):
+            tasks.append(asyncio.ensure_future(work))
+            await world.somebody_waits(waiting)
+    await asyncio.gather(*tasks)
+    async with till.refused("coupon_expired"):
+        await till.redeem(coupon.code)
+    assert await world.execute("SELECT state, ownerless FROM coupons") == [("issued", True)]
 
 
 async def test_reversal_ends_after_an_hour_and_is_the_stores_own(
