@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import REGISTRY, Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import closing, codes, guessing, offline, redemption, stacking, till_views, views, visits
+from coupons import closing, codes, guessing, offline, receipts, redemption, stacking, till_views, views, visits
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InSigner, Key, Limit, behind, required
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -88,7 +88,7 @@ async def _redeem(
     who: Principal,
     signer: codes.Signer,
     sale: redemption.Sale,
-) -> redemption.Used:
+) -> receipts.Used:
     try:
         async with guessing.watched(kernel.redis, who, typed=body.code is not None):
             return await redemption.use_up(session, who, body.presented(), sale, signer)
@@ -130,7 +130,7 @@ async def redemptions(
 ) -> Page[till_views.RedemptionView]:
     """Redemptions of the clerk's store since the brand's midnight, newest first."""
     midnight = now().astimezone(await closing.zone(session, who)).replace(hour=0, minute=0, second=0, microsecond=0)
-    found = await redemption.newest(session, who, midnight, limit, behind(cursor))
+    found = await receipts.newest(session, who, midnight, limit, behind(cursor))
     last = encode_cursor(found[-1].at, found[-1].id) if len(found) == limit else None
     return Page(items=[till_views.RedemptionView.of(used) for used in found], next=last)
 

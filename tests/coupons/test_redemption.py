@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -10,15 +11,17 @@ import pytest
 from sqlalchemy import text
 from world import World
 
-from coupons import codes, ledger, privacy, redemption, visits
+from coupons import codes, ledger, privacy, receipts, redemption, visits, voiding
 from coupons.cards import CouponCard
 from coupons.codes import Signer
 from coupons.issuing import Issuer
-from coupons.redemption import Presented, Used
+from coupons.receipts import Used
+from coupons.redemption import Presented
 from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
+from kernel.ids import BrandId
 from kernel.postgres import transaction
 
 
@@ -276,10 +279,10 @@ async def test_looking_changes_nothing_and_refuses_as_redeeming_would(
 async def test_todays_redemptions_are_listed_for_the_store(till: Till, coupon: CouponCard) -> None:
     used = await till.redeem(coupon.code)
     async with till.world.kernel.sessions() as session:
-        listed = await redemption.newest(session, till.clerk, now() - timedelta(hours=1), 10)
+        listed = await receipts.newest(session, till.clerk, now() - timedelta(hours=1), 10)
         assert [one.id for one in listed] == [used.id]
-        assert await redemption.newest(session, till.clerk, now() - timedelta(hours=1), 10, (used.at, used.id)) == []
-        assert await redemption.newest(session, till.clerk, now() + timedelta(hours=1), 10) == []
+        assert await receipts.newest(session, till.clerk, now() - timedelta(hours=1), 10, (used.at, used.id)) == []
+        assert await receipts.newest(session, till.clerk, now() + timedelta(hours=1), 10) == []
 
 
 async def test_a_members_code_records_a_visit(till: Till, viewer: Principal, signer: Signer) -> None:
@@ -299,3 +302,40 @@ async def test_a_members_code_records_a_visit(till: Till, viewer: Principal, sig
     ):
         async with till.refused(code):
             await visit(qr)
+
+
+async def test_what_ops_withdraw_nobody_uses(till: Till, coupon: CouponCard, world: World) -> None:
+    async def void(code: str, who: Principal = world.ops) -> voiding.Voided:
+        async with transaction(world.kernel.sessions) as session:
+            return await voiding.void(session, who, code, now())
+
+    used = await till.redeem(coupon.code)
+    async with till.refused("already_redeemed"):
+        await void(coupon.code)
+    await till.reverse(used.id)
+    async with till.refused("code_unknown"):
+        await void(coupon.code, replace(world.ops, brand=BrandId("other")))
+    # Many who withdraw it, and many tills, at one moment: one of them gets it, and the ledger tells of one.
+    done = await asyncio.gather(
+        *(void(coupon.code) for _ in range(3)), till.redeem(coupon.code), return_exceptions=True
+    )
+    won = [one for one in done if not isinstance(one, Refusal)]
+    assert len(won) in (1, 3), done
+    state, refusal = ("redeemed", "already_redeemed") if isinstance(won[0], Used) else ("voided", "coupon_voided")
+    assert await world.scalar("SELECT state FROM coupons") == state
+    async with till.refused(refusal):
+        await till.redeem(coupon.code)
+    # Another one, surely withdrawn; the stock that it took stays taken.
+    other = await _another(world)
+    assert (await void(other)).code == other and await void(other) == await void(other)
+    async with till.refused("coupon_voided"):
+        await till.redeem(other)
+    lines = await world.execute("SELECT actor FROM ledger WHERE transition = 'void'")
+    assert lines == [(world.ops.subject,)] * (1 + (state == "voided"))
+    async with world.kernel.sessions() as session:
+        report = await ledger.audit(session)
+    assert (report.findings, report.totals["voided"], report.totals["issued"]) == ([], len(lines), 2)
+    third = await _another(world)
+    await world.execute("UPDATE coupons SET valid_until = now() WHERE state = 'issued'")
+    async with till.refused("coupon_expired"):
+        await void(third)
