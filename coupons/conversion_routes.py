@@ -83,8 +83,9 @@ async def ops_conversion(
     form: Annotated[Literal["csv", "json"], Query(alias="format")] = "json",
 ) -> Page[ConversionRow] | Response:
     """By room, store, guide or drop: the 200 with the most coupons."""
-    compared = await lifts.by(session, who.brand, by)
-    rows = [ConversionRow.of_both(row, compared.get(row.id)) for row in await funnel.by(session, who.brand, by)]
+    found = await funnel.by(session, who.brand, by)
+    compared = await lifts.by(session, who.brand, by, [row.id for row in found])
+    rows = [ConversionRow.of_both(row, compared.get(row.id)) for row in found]
     if form == "json":
         return Page(items=rows)
     headers = {"Content-Disposition": f'attachment; filename="conversion-{by}.csv"', "Cache-Control": "no-store"}

@@ -5,6 +5,7 @@ offer. Who was offered one and found it sold out stays among the offered: they w
 anybody. Whoever was offered two campaigns counts twice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
@@ -70,11 +71,11 @@ def difference(came: int, of: int, other_came: int, other_of: int) -> Interval:
 _LIFT = """
     WITH asked AS (
         SELECT {coupons} AS spot, k.campaign_id, k.viewer_id, false AS held_out, k.issued_at AS at
-        FROM coupons k JOIN rooms r ON r.id = k.room_id WHERE k.brand_id = :brand
+        FROM coupons k JOIN rooms r ON r.id = k.room_id WHERE k.brand_id = :brand AND {of_coupons}
         UNION ALL
         SELECT {decisions}, d.campaign_id, v.viewer_id, v.outcome = 'held_out', v.at
         FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
-        WHERE r.brand_id = :brand AND v.outcome <> 'issued'
+        WHERE r.brand_id = :brand AND v.outcome <> 'issued' AND {of_decisions}
           AND (v.outcome = 'held_out' OR v.reason IN ('sold_out', 'sold_out_today'))
     ), decided AS (
         SELECT spot, viewer_id, bool_or(held_out) AS held_out, min(at) AS at
@@ -97,9 +98,13 @@ _LIFT = """
 """
 
 
-async def by(session: AsyncSession, brand: str, spot: funnel.By) -> dict[UUID, Lift]:
-    """The lift of each room, store, guide or drop that held somebody out."""
+async def by(
+    session: AsyncSession, brand: str, spot: funnel.By, spots: Sequence[UUID] | None = None
+) -> dict[UUID, Lift]:
+    """The lift of each of ``spots`` (None: of all rooms, stores, guides or drops) that held somebody out."""
+    coupons, decisions = funnel.spot_of_coupons(spot), funnel.spot_of_decisions(spot)
+    of = {"of_coupons": funnel.chosen(coupons), "of_decisions": funnel.chosen(decisions)}
     await session.execute(funnel.MEMORY)
-    asked = _LIFT.format(coupons=funnel.spot_of_coupons(spot), decisions=funnel.spot_of_decisions(spot))
-    rows = await session.execute(text(asked), {"brand": brand})
+    asked = text(_LIFT.format(coupons=coupons, decisions=decisions, **of))
+    rows = await session.execute(asked, {"brand": brand, "spots": spots})
     return {row.spot: Lift(row.offered, row.offered_came, row.held_out, row.held_out_came) for row in rows}

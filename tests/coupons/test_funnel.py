@@ -3,7 +3,7 @@
 from sqlalchemy import insert
 from world import SIGNER_SEED, World
 
-from coupons import closing, codes, drops, funnel, ledger, privacy, redemption, visits, wallet
+from coupons import closing, codes, drops, funnel, ledger, lift, privacy, redemption, visits, wallet
 from coupons.codes import Signer
 from coupons.rules import Limits, held_out
 from guides.tables import Staff
@@ -113,6 +113,10 @@ async def test_figures_are_the_audits_however_they_are_grouped(world: World, sig
         grouped = {by: await funnel.by(session, "acme", by) for by in funnel.SPOTS}
         shops = await funnel.stores(session, "acme", None, 10)
         closed = [await closing.of_day(session, world.clerk(store), None, None, now()) for store in ("S1", "S2")]
+        most = {by: await funnel.by(session, "acme", by, 1) for by in funnel.SPOTS}
+        lifted = await lift.by(session, "acme", "room", [world.room])
+    assert most == {by: rows[:1] for by, rows in grouped.items()}, "the first of a short list is that of the long one"
+    assert lifted == {}, "nobody was held out"
     assert report.findings == []
     issued, redeemed = report.totals["issued"], report.totals["redeemed"]
     assert (issued, redeemed, report.totals["expired"]) == (12, 5, 1)
