@@ -10,12 +10,14 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.tables import Campaign, CampaignStore
+from coupons.cards import DropStock
+from coupons.tables import Campaign, CampaignStore, Drop
 from coupons.terms import terms_of, tiers_of
 from geo.tables import Store
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
+from kernel.outbox import emit_everywhere
 
 MOVES = {"run": ("draft", "paused"), "pause": ("running",), "end": ("draft", "running", "paused")}
 """What can be done to a campaign, and in which states."""
@@ -137,6 +139,8 @@ async def move(session: AsyncSession, who: Principal, campaign: UUID, action: st
 async def change_stock(session: AsyncSession, who: Principal, campaign: UUID, current: int, target: int) -> Campaign:
     """Set the stock to ``target`` if it still is ``current``. Never below what is issued.
 
+    Rooms in which it changes what is left hear of it.
+
     Refusal ``not_found``, ``budget_conflict`` (with what it is now).
     """
     changed = update(Campaign).where(
@@ -149,4 +153,18 @@ async def change_stock(session: AsyncSession, who: Principal, campaign: UUID, cu
     found = await get(session, who.brand, campaign)
     if done is None:
         raise Refusal("budget_conflict", stock=found.stock, issued=found.issued)
+    await _tell_rooms(session, found, current)
     return found
+
+
+async def _tell_rooms(session: AsyncSession, campaign: Campaign, stock_before: int) -> None:
+    # Every grant of the campaign holds its row first, as we do: nobody tells of another number meanwhile.
+    of_campaign = select(Drop.id, Drop.room_id, Drop.stock - Drop.issued)
+    open_drops = await session.execute(of_campaign.where(Drop.campaign_id == campaign.id, Drop.state == "open"))
+    before, left = stock_before - campaign.issued, campaign.stock - campaign.issued
+    told = [
+        (room, "coupons.drop_stock", DropStock(drop, min(left, of_drop)))
+        for drop, room, of_drop in open_drops
+        if min(left, of_drop) != min(before, of_drop)
+    ]
+    await emit_everywhere(session, told)

@@ -4,9 +4,9 @@ A redemption belongs to the day it happened, also when it was told later; a reve
 Customers' names are left out: the sheet leaves the house.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -42,7 +42,8 @@ _LINES = text(
 )
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ClosingLine:
     """Something that happened. Money in fen; ``told_at`` only where the till had no network. ``id`` is the redemption's
     (also for its reversal) or the visit's."""
 
@@ -74,7 +75,7 @@ class Day:
     store_name: str
     day: date
     timezone: str
-    lines: list[Line]
+    lines: list[ClosingLine]
 
     def sum(self, what: What) -> Sum:
         """Over the lines of one sort; a named order counts once."""
@@ -115,7 +116,7 @@ async def of_day(session: AsyncSession, who: Principal, store: str | None, day: 
         raise Refusal("invalid", "There was no till on that day.", field="date")
     begin, end = (datetime.combine(day + timedelta(days=n), time(), place) for n in (0, 1))
     rows = await session.execute(_LINES, {"store": found.id, "begin": begin, "end": end})
-    lines = [Line(*row)._replace(at=row.at.astimezone(place)) for row in rows]
+    lines = [replace(ClosingLine(*row), at=row.at.astimezone(place)) for row in rows]
     return Day(found.code, found.name, day, place.key, lines)
 
 

@@ -1,12 +1,12 @@
 """REST: funnel and lift side by side, as JSON for pages and as CSV for spreadsheets."""
 
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, Self
 
-import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from coupons import funnel, funnel_views, sheet
+from coupons import funnel, sheet
 from coupons import lift as lifts
 from coupons.edge import SIGNED_IN
 from kernel.http import InSession, Ops, Page, refusals
@@ -57,16 +57,16 @@ class LiftView(BaseModel):
         return cls(**counts, **{name: round(100 * end, 1) for name, end in zip(_ENDS, interval, strict=True)})
 
 
-class ConversionRow(funnel_views.FunnelRow):
+@dataclass(frozen=True, kw_only=True)
+class ConversionRow(funnel.FunnelRow):
     """The funnel of one room, store, guide or drop, and its lift where somebody was held out."""
 
     lift: LiftView | None
 
     @classmethod
-    def of_both(cls, row: funnel.Row, found: lifts.Lift | None) -> Self:
+    def of_both(cls, row: funnel.FunnelRow, found: lifts.Lift | None) -> Self:
         """From the use cases' answers."""
-        shown = None if found is None else LiftView.of(found)
-        return cls(id=row.id, name=row.name, lift=shown, **msgspec.structs.asdict(row.stages))
+        return cls(**asdict(row), lift=None if found is None else LiftView.of(found))
 
 
 @router.get(
@@ -83,8 +83,9 @@ async def ops_conversion(
     form: Annotated[Literal["csv", "json"], Query(alias="format")] = "json",
 ) -> Page[ConversionRow] | Response:
     """By room, store, guide or drop: the 200 with the most coupons."""
-    compared = await lifts.by(session, who.brand, by)
-    rows = [ConversionRow.of_both(row, compared.get(row.id)) for row in await funnel.by(session, who.brand, by)]
+    found = await funnel.by(session, who.brand, by)
+    compared = await lifts.by(session, who.brand, by, [row.id for row in found])
+    rows = [ConversionRow.of_both(row, compared.get(row.id)) for row in found]
     if form == "json":
         return Page(items=rows)
     headers = {"Content-Disposition": f'attachment; filename="conversion-{by}.csv"', "Cache-Control": "no-store"}

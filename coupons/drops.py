@@ -119,14 +119,14 @@ async def require_host(session: AsyncSession, who: Principal, room: UUID) -> Row
 
 
 def card_of(drop: Drop, campaign: Campaign) -> DropCard:
-    """``drop`` as its room sees it."""
+    """``drop`` as its room sees it. Another drop, or an edit, may have left its campaign with less than is its own."""
     return DropCard(
         id=drop.id,
         mode=drop.mode,
         title=campaign.title,
         terms=rules.describe(offer_of(campaign)),
         stock=drop.stock,
-        left=drop.stock - drop.issued,
+        left=min(drop.stock - drop.issued, campaign.stock - campaign.issued),
         opens_at=milliseconds(drop.opens_at),
         ends_at=milliseconds(drop.ends_at),
         radius_m=campaign.radius_m,

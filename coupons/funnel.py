@@ -1,22 +1,35 @@
 """From in the room to money in the till: how many came how far, by drop, room, guide or store."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
-import msgspec
+from pydantic import ConfigDict
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 By = Literal["room", "store", "guide", "drop"]
+SPOTS: tuple[By, ...] = get_args(By)
 
 
-class Stages(msgspec.Struct, frozen=True):
+def _example(**figures: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [figures]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Funnel:
     """How many people came how far, each counted once however many coupons they had; money in fen.
 
     ``in_range``: in reach of a store when a drop decided. ``offered``: of those, who could have had a coupon.
     ``held_out``: the comparison group. ``visited``: came to the store of their coupon, to redeem it or just so.
     ``coupons`` and ``coupons_redeemed`` count coupons, as the audit does.
     """
+
+    __pydantic_config__ = _example(
+        in_room=812, in_range=412, offered=380, held_out=20, issued=300, seen=270, visited=61, redeemed=48,
+        amount_fen=201600, discount_fen=38400, coupons=310, coupons_redeemed=49,
+    )  # fmt: skip
 
     in_room: int
     in_range: int
@@ -32,16 +45,30 @@ class Stages(msgspec.Struct, frozen=True):
     coupons_redeemed: int
 
 
-class Row(msgspec.Struct, frozen=True):
-    """The stages of one room, store, guide or drop."""
+@dataclass(frozen=True, kw_only=True)
+class FunnelRow(Funnel):
+    """The funnel of one room, store, guide or drop."""
 
     id: UUID
     name: str
-    stages: Stages
+
+    @property
+    def stages(self) -> Funnel:
+        """Its figures alone."""
+        return Funnel(**{name: getattr(self, name) for name in STAGES})
 
 
-class StoreCoupons(msgspec.Struct, frozen=True):
+STAGES = tuple(field.name for field in fields(Funnel))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreCoupons:
     """A store on the map (canonical frame) and its coupons."""
+
+    __pydantic_config__ = _example(
+        id="019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e10", code="SH001", name="静安寺店", city="上海", lng=121.445, lat=31.223,
+        issued=40, redeemed=9,
+    )  # fmt: skip
 
     id: UUID
     code: str
@@ -53,126 +80,192 @@ class StoreCoupons(msgspec.Struct, frozen=True):
     redeemed: int
 
 
-# ``spot`` is what the figures are grouped by, for each of the three sources.
-_SPOTS: dict[By, tuple[str, str, str, str]] = {
-    "room": ("d.room_id", "k.room_id", "a.room_id", "SELECT id, title AS name FROM rooms WHERE brand_id = :brand"),
-    "drop": (
-        "d.id",
+class _Spot(NamedTuple):
+    """What figures are grouped by: in coupons (``k``, rooms ``r``), in decisions (``v``, drops ``d``, rooms ``r``); who
+    was in the room, counted by it; and what it is called."""
+
+    coupons: str
+    decisions: str
+    presence: str
+    names: str
+
+
+_EVERYTHING = "CAST('00000000-0000-0000-0000-000000000000' AS uuid)"
+
+
+def chosen(spot: str) -> str:
+    """SQL that holds where ``spot`` is one of ``:spots``, or those are null."""
+    return f"(CAST(:spots AS uuid[]) IS NULL OR {spot} IN (SELECT unnest(CAST(:spots AS uuid[]))))"
+
+
+_OURS = "a.room_id IN (SELECT id FROM rooms WHERE brand_id = :brand)"
+
+_SPOTS: dict[str, _Spot] = {
+    "room": _Spot(
+        "k.room_id",
+        "d.room_id",
+        f"""
+        SELECT a.room_id AS spot, count(*) AS in_room FROM attendance a
+        WHERE {_OURS} AND {chosen("a.room_id")} GROUP BY 1
+        """,
+        "SELECT id, title AS name FROM rooms WHERE brand_id = :brand",
+    ),
+    "drop": _Spot(
         "k.drop_id",
-        "dd.id",
+        "v.drop_id",
+        f"""
+        SELECT d.id AS spot, a.n AS in_room
+        FROM drops d JOIN (
+            SELECT a.room_id, count(*) AS n FROM attendance a
+            WHERE {_OURS} AND a.room_id IN (SELECT d.room_id FROM drops d WHERE {chosen("d.id")}) GROUP BY 1
+        ) a USING (room_id)
+        """,
         "SELECT d.id, c.title AS name FROM drops d JOIN campaigns c ON c.id = d.campaign_id WHERE c.brand_id = :brand",
     ),
-    "guide": (
+    "guide": _Spot(
         "r.guide_id",
         "r.guide_id",
-        "r.guide_id",
+        f"""
+        SELECT spot, count(*) AS in_room FROM (
+            SELECT DISTINCT r.guide_id AS spot, a.viewer_id FROM attendance a JOIN rooms r ON r.id = a.room_id
+            WHERE {_OURS}
+        ) AS people GROUP BY 1
+        """,
         "SELECT id, name FROM staff WHERE brand_id = :brand AND role = 'guide'",
     ),
-    "store": ("v.store_id", "k.store_id", "NULL::uuid", "SELECT id, name FROM stores WHERE brand_id = :brand"),
+    # Who stands where is known of those only about whom a drop decided.
+    "store": _Spot(
+        "k.store_id",
+        "v.store_id",
+        "SELECT CAST(NULL AS uuid) AS spot, 0 AS in_room",
+        "SELECT id, name FROM stores WHERE brand_id = :brand",
+    ),
+    "brand": _Spot(
+        _EVERYTHING,
+        _EVERYTHING,
+        f"""
+        SELECT {_EVERYTHING} AS spot, count(*) AS in_room
+        FROM (SELECT DISTINCT a.viewer_id FROM attendance a WHERE {_OURS}) AS people
+        """,
+        f"SELECT {_EVERYTHING} AS id, name FROM brands WHERE id = :brand",
+    ),
 }
 
+# Each table is read once, and each person put together before each spot is: counting distinct people of a thousand
+# rooms sorts everything, and asking of each coupon whether its owner came asks 200,000 times. Whom a drop gave a coupon
+# is told by the coupons, whom it gave none by its decisions.
 _STAGES = """
-    WITH names AS ({names}),
-    presence AS (
-        SELECT {at_attendance} AS spot, count(DISTINCT a.viewer_id) AS in_room
-        FROM attendance a JOIN rooms r ON r.id = a.room_id {join_drops}
-        WHERE r.brand_id = :brand AND (CAST(:room AS uuid) IS NULL OR r.id = :room)
-        GROUP BY 1
-    ), decided AS (
-        SELECT {at_decision} AS spot, count(DISTINCT v.viewer_id) AS in_range,
-               count(DISTINCT v.viewer_id) FILTER (
-                   WHERE v.outcome = 'issued' OR v.reason IN ('sold_out', 'sold_out_today')
-               ) AS offered,
-               count(DISTINCT v.viewer_id) FILTER (WHERE v.outcome = 'held_out') AS held_out
-        FROM decisions v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
-        WHERE r.brand_id = :brand AND (CAST(:room AS uuid) IS NULL OR r.id = :room)
-        GROUP BY 1
-    ), given AS (
-        SELECT {at_coupon} AS spot, count(*) AS coupons, count(DISTINCT k.viewer_id) AS issued,
-               count(*) FILTER (WHERE k.state = 'redeemed') AS coupons_redeemed,
-               count(DISTINCT k.viewer_id) FILTER (WHERE k.state = 'redeemed') AS redeemed,
-               -- Who came to the store has seen it, even if their phone did not say so.
-               count(DISTINCT k.viewer_id) FILTER (WHERE k.seen_at IS NOT NULL OR k.state = 'redeemed' OR w.came)
-                   AS seen,
-               count(DISTINCT k.viewer_id) FILTER (WHERE k.state = 'redeemed' OR w.came) AS visited,
-               coalesce(sum(u.order_fen), 0)::bigint AS amount_fen,
-               coalesce(sum(u.discount_fen), 0)::bigint AS discount_fen
+    WITH names AS ({names}), presence AS ({presence}),
+    arrivals AS (
+        SELECT viewer_id, store_id, max(at) AS at FROM visits WHERE brand_id = :brand GROUP BY 1, 2
+    ), facts AS (
+        SELECT {coupons} AS spot, k.viewer_id, 1 AS coupon, CAST(k.state = 'redeemed' AS int) AS used,
+               CAST(w.at IS NOT NULL AS int) AS came, CAST(k.seen_at IS NOT NULL AS int) AS seen,
+               0 AS held_out, 0 AS too_late, u.order_fen, u.discount_fen
         FROM coupons k JOIN rooms r ON r.id = k.room_id
         LEFT JOIN redemptions u ON u.coupon_id = k.id AND u.reversed_at IS NULL
-        CROSS JOIN LATERAL (
-            SELECT EXISTS (
-                SELECT 1 FROM visits t
-                WHERE t.viewer_id = k.viewer_id AND t.store_id = k.store_id AND t.at >= k.issued_at
-            ) AS came
-        ) w
-        WHERE k.brand_id = :brand AND (CAST(:room AS uuid) IS NULL OR k.room_id = :room)
-        GROUP BY 1
+        LEFT JOIN arrivals w ON w.viewer_id = k.viewer_id AND w.store_id = k.store_id AND w.at >= k.issued_at
+        WHERE k.brand_id = :brand AND {of_coupons}
+        UNION ALL
+        SELECT {decisions}, v.viewer_id, 0, 0, 0, 0, CAST(v.outcome = 'held_out' AS int),
+               CAST(coalesce(v.reason, '') IN ('sold_out', 'sold_out_today') AS int), NULL, NULL
+        FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
+        WHERE v.outcome <> 'issued' AND r.brand_id = :brand AND {of_decisions}
+    ), people AS (
+        SELECT spot, sum(coupon) AS coupons, sum(used) AS used, max(came) AS came, max(seen) AS seen,
+               max(held_out) AS held_out, max(too_late) AS too_late,
+               CAST(sum(order_fen) AS bigint) AS order_fen, CAST(sum(discount_fen) AS bigint) AS discount_fen
+        FROM facts GROUP BY spot, viewer_id
+    ), stages AS (
+        SELECT spot, count(*) AS in_range, count(*) FILTER (WHERE coupons > 0 OR too_late > 0) AS offered,
+               count(*) FILTER (WHERE held_out > 0) AS held_out, count(*) FILTER (WHERE coupons > 0) AS issued,
+               -- Who came to the store has seen it, even if their phone did not say so.
+               count(*) FILTER (WHERE seen > 0 OR came > 0 OR used > 0) AS seen,
+               count(*) FILTER (WHERE came > 0 OR used > 0) AS visited, count(*) FILTER (WHERE used > 0) AS redeemed,
+               CAST(sum(order_fen) AS bigint) AS amount_fen, CAST(sum(discount_fen) AS bigint) AS discount_fen,
+               CAST(sum(coupons) AS bigint) AS coupons, CAST(sum(used) AS bigint) AS coupons_redeemed
+        FROM people GROUP BY spot
     )
-    SELECT n.id, n.name, coalesce(p.in_room, 0) AS in_room, coalesce(d.in_range, 0) AS in_range,
-           coalesce(d.offered, 0) AS offered, coalesce(d.held_out, 0) AS held_out, coalesce(g.issued, 0) AS issued,
-           coalesce(g.seen, 0) AS seen, coalesce(g.visited, 0) AS visited, coalesce(g.redeemed, 0) AS redeemed,
-           coalesce(g.amount_fen, 0) AS amount_fen, coalesce(g.discount_fen, 0) AS discount_fen,
-           coalesce(g.coupons, 0) AS coupons, coalesce(g.coupons_redeemed, 0) AS coupons_redeemed
-    FROM names n
-    LEFT JOIN presence p ON p.spot = n.id
-    LEFT JOIN decided d ON d.spot = n.id
-    LEFT JOIN given g ON g.spot = n.id
-    WHERE {which}
-    ORDER BY coalesce(g.coupons, 0) DESC, n.id
+    SELECT n.id, n.name, coalesce(p.in_room, 0) AS in_room, {stages}
+    FROM names n LEFT JOIN presence p ON p.spot = n.id LEFT JOIN stages s ON s.spot = n.id
+    WHERE {of_names} AND coalesce(p.in_room, s.in_range) IS NOT NULL
+    ORDER BY coalesce(s.coupons, 0) DESC, n.id
     LIMIT :limit
 """
+_MOST = """
+    SELECT {coupons} FROM coupons k JOIN rooms r ON r.id = k.room_id WHERE k.brand_id = :brand
+    GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT :limit
+"""
+MEMORY = text("SET LOCAL work_mem = '64MB'")
+"""For people of thousands of rooms to be put together without a disk; the transaction is the request's own."""
 
+# What a store gave is counted beside its quota, which the audit proves; what was used there has an index by store.
 _STORES = text(
     """
+    WITH page AS (
+        SELECT id, code, name, city, position FROM stores
+        WHERE brand_id = :brand AND (CAST(:after AS text) IS NULL OR code > :after)
+        ORDER BY code LIMIT :limit
+    ), given AS (
+        SELECT store_id, CAST(sum(issued) AS bigint) AS n FROM campaign_stores
+        WHERE store_id IN (SELECT id FROM page) GROUP BY 1
+    ), used AS (
+        SELECT store_id, count(*) AS n FROM redemptions
+        WHERE reversed_at IS NULL AND store_id IN (SELECT id FROM page) GROUP BY 1
+    )
     SELECT s.id, s.code, s.name, s.city, ST_X(s.position::geometry) AS lng, ST_Y(s.position::geometry) AS lat,
-           coalesce(k.issued, 0) AS issued, coalesce(k.redeemed, 0) AS redeemed
-    FROM stores s
-    LEFT JOIN (
-        SELECT store_id, count(*) AS issued, count(*) FILTER (WHERE state = 'redeemed') AS redeemed
-        FROM coupons WHERE brand_id = :brand GROUP BY store_id
-    ) k ON k.store_id = s.id
-    WHERE s.brand_id = :brand AND (CAST(:after AS text) IS NULL OR s.code > :after)
+           coalesce(g.n, 0) AS issued, coalesce(u.n, 0) AS redeemed
+    FROM page s LEFT JOIN given g ON g.store_id = s.id LEFT JOIN used u ON u.store_id = s.id
     ORDER BY s.code
-    LIMIT :limit
     """
 )
 
 
-def _statement(by: By, which: str) -> Any:
-    at_decision, at_coupon, at_attendance, names = _SPOTS[by]
-    return text(
-        _STAGES.format(
-            names=names,
-            at_decision=at_decision,
-            at_coupon=at_coupon,
-            at_attendance=at_attendance,
-            join_drops="JOIN drops dd ON dd.room_id = a.room_id" if by == "drop" else "",
-            which=which,
-        )
-    )
+def _statement(spot: str) -> Any:
+    where = _SPOTS[spot]._asdict()
+    stages = ", ".join(f"coalesce(s.{name}, 0) AS {name}" for name in STAGES if name != "in_room")
+    of = {f"of_{name}": chosen(where[name]) for name in ("coupons", "decisions")} | {"of_names": chosen("n.id")}
+    return text(_STAGES.format(**where, **of, stages=stages))
 
 
-def spot_of_decision(by: By) -> str:
-    """What the decisions of drops (``decisions v``, ``drops d``, ``rooms r``) are grouped by, as SQL."""
-    return _SPOTS[by][0]
+def spot_of_coupons(by: By) -> str:
+    """What coupons (``coupons k``, ``rooms r``) are grouped by, as SQL."""
+    return _SPOTS[by].coupons
 
 
-def _row(row: Any) -> Row:
-    return Row(row.id, row.name, Stages(**{name: getattr(row, name) for name in Stages.__struct_fields__}))
+def spot_of_decisions(by: By) -> str:
+    """What the decisions of drops (``drop_viewers v``, ``drops d``, ``rooms r``) are grouped by, as SQL."""
+    return _SPOTS[by].decisions
 
 
-async def of_room(session: AsyncSession, brand: str, room: UUID) -> Stages:
-    """The stages of one room, whose existence is the caller's to check."""
-    values = {"brand": brand, "room": room, "limit": 1}
-    row = (await session.execute(_statement("room", "n.id = :room"), values)).one_or_none()
-    return _row(row).stages if row is not None else Stages(*[0] * len(Stages.__struct_fields__))
+async def _rows(
+    session: AsyncSession, spot: str, brand: str, spots: Sequence[UUID] | None = None, limit: int = 1
+) -> list[FunnelRow]:
+    await session.execute(MEMORY)
+    rows = await session.execute(_statement(spot), {"brand": brand, "spots": spots, "limit": limit})
+    return [FunnelRow(**row._mapping) for row in rows]
 
 
-async def by(session: AsyncSession, brand: str, spot: By, limit: int = 200) -> list[Row]:
-    """The stages by room, store, guide or drop where anything happened, most coupons first."""
-    which = "coalesce(p.in_room, d.in_range, g.issued) IS NOT NULL"
-    rows = await session.execute(_statement(spot, which), {"brand": brand, "room": None, "limit": limit})
-    return [_row(row) for row in rows]
+async def of_room(session: AsyncSession, brand: str, room: UUID) -> Funnel:
+    """The funnel of one room, whose existence is the caller's to check."""
+    return _only(await _rows(session, "room", brand, [room]))
+
+
+async def of_brand(session: AsyncSession, brand: str) -> Funnel:
+    """The funnel of all rooms together: who was in several counts once."""
+    return _only(await _rows(session, "brand", brand))
+
+
+def _only(rows: Sequence[FunnelRow]) -> Funnel:
+    return rows[0].stages if rows else Funnel(**dict.fromkeys(STAGES, 0))
+
+
+async def by(session: AsyncSession, brand: str, spot: By, limit: int = 200) -> list[FunnelRow]:
+    """The funnels by room, store, guide or drop where anything happened, most coupons first."""
+    # Which they are is told by counting coupons, which is quick; only of those people are put together.
+    asked = text(_MOST.format(coupons=_SPOTS[spot].coupons))
+    most = (await session.scalars(asked, {"brand": brand, "limit": limit})).all()
+    return await _rows(session, spot, brand, most if len(most) == limit else None, limit)
 
 
 async def stores(session: AsyncSession, brand: str, after: str | None, limit: int) -> list[StoreCoupons]:

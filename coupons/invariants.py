@@ -253,6 +253,12 @@ INVARIANTS = (
         "SELECT r.id FROM redemptions r JOIN coupons k ON k.id = r.coupon_id WHERE r.store_id <> k.store_id",
     ),
     Invariant(
+        "ownerless",
+        "No coupon of somebody who was erased can still be used.",
+        "coupons",
+        "SELECT id FROM coupons WHERE ownerless AND state = 'issued' AND valid_until > now()",
+    ),
+    Invariant(
         "redemption_discount",
         "No redemption took off more than its order came to.",
         "redemptions",

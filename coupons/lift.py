@@ -5,6 +5,7 @@ offer. Who was offered one and found it sold out stays among the offered: they w
 anybody. Whoever was offered two campaigns counts twice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
@@ -65,35 +66,45 @@ def difference(came: int, of: int, other_came: int, other_of: int) -> Interval:
     return Interval(lift, low, high)
 
 
+# Whom a drop gave a coupon is told by the coupons, whom it gave none by its decisions. Whoever came, came last at some
+# time: so nobody is looked up one by one.
 _LIFT = """
-    WITH decided AS (
-        SELECT {spot} AS spot, d.campaign_id, v.viewer_id, bool_or(v.outcome = 'held_out') AS held_out, min(v.at) AS at
-        FROM decisions v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
-        WHERE r.brand_id = :brand
-          AND (v.outcome IN ('issued', 'held_out') OR v.reason IN ('sold_out', 'sold_out_today'))
-        GROUP BY 1, 2, 3
-    ), compared AS (
-        SELECT spot FROM decided GROUP BY spot HAVING bool_or(held_out)
+    WITH asked AS (
+        SELECT {coupons} AS spot, k.campaign_id, k.viewer_id, false AS held_out, k.issued_at AS at
+        FROM coupons k JOIN rooms r ON r.id = k.room_id WHERE k.brand_id = :brand AND {of_coupons}
+        UNION ALL
+        SELECT {decisions}, d.campaign_id, v.viewer_id, v.outcome = 'held_out', v.at
+        FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
+        WHERE r.brand_id = :brand AND v.outcome <> 'issued' AND {of_decisions}
+          AND (v.outcome = 'held_out' OR v.reason IN ('sold_out', 'sold_out_today'))
+    ), decided AS (
+        SELECT spot, viewer_id, bool_or(held_out) AS held_out, min(at) AS at
+        FROM asked GROUP BY spot, campaign_id, viewer_id
+    ), arrivals AS (
+        -- The same question for both groups: to any store of the brand, with a coupon of any campaign or with none.
+        SELECT viewer_id, max(at) AS at FROM (
+            SELECT viewer_id, at FROM visits WHERE brand_id = :brand
+            UNION ALL
+            SELECT k.viewer_id, u.at FROM redemptions u JOIN coupons k ON k.id = u.coupon_id
+            WHERE u.reversed_at IS NULL AND k.brand_id = :brand
+        ) AS came GROUP BY 1
     )
     SELECT e.spot, count(*) FILTER (WHERE NOT e.held_out) AS offered,
-           count(*) FILTER (WHERE NOT e.held_out AND w.came) AS offered_came,
+           count(*) FILTER (WHERE NOT e.held_out AND w.at >= e.at) AS offered_came,
            count(*) FILTER (WHERE e.held_out) AS held_out,
-           count(*) FILTER (WHERE e.held_out AND w.came) AS held_out_came
-    FROM decided e JOIN compared USING (spot)
-    CROSS JOIN LATERAL (
-        -- The same question for both groups: to any store of the brand, with a coupon of any campaign or with none.
-        SELECT EXISTS (
-            SELECT 1 FROM visits t WHERE t.viewer_id = e.viewer_id AND t.brand_id = :brand AND t.at >= e.at
-        ) OR EXISTS (
-            SELECT 1 FROM coupons k JOIN redemptions u ON u.coupon_id = k.id AND u.reversed_at IS NULL
-            WHERE k.viewer_id = e.viewer_id AND k.brand_id = :brand AND u.at >= e.at
-        ) AS came
-    ) w
-    GROUP BY e.spot
+           count(*) FILTER (WHERE e.held_out AND w.at >= e.at) AS held_out_came
+    FROM decided e LEFT JOIN arrivals w USING (viewer_id)
+    GROUP BY e.spot HAVING bool_or(e.held_out)
 """
 
 
-async def by(session: AsyncSession, brand: str, spot: funnel.By) -> dict[UUID, Lift]:
-    """The lift of each room, store, guide or drop that held somebody out."""
-    rows = await session.execute(text(_LIFT.format(spot=funnel.spot_of_decision(spot))), {"brand": brand})
+async def by(
+    session: AsyncSession, brand: str, spot: funnel.By, spots: Sequence[UUID] | None = None
+) -> dict[UUID, Lift]:
+    """The lift of each of ``spots`` (None: of all rooms, stores, guides or drops) that held somebody out."""
+    coupons, decisions = funnel.spot_of_coupons(spot), funnel.spot_of_decisions(spot)
+    of = {"of_coupons": funnel.chosen(coupons), "of_decisions": funnel.chosen(decisions)}
+    await session.execute(funnel.MEMORY)
+    asked = text(_LIFT.format(coupons=coupons, decisions=decisions, **of))
+    rows = await session.execute(asked, {"brand": brand, "spots": spots})
     return {row.spot: Lift(row.offered, row.offered_came, row.held_out, row.held_out_came) for row in rows}

@@ -12,7 +12,8 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from coupons import codes
-from coupons.redemption import Presented, Sale, Used, use_up
+from coupons.receipts import Used
+from coupons.redemption import Presented, Sale, use_up
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction

@@ -45,18 +45,19 @@ EXPORTED = {
 """Subject → what is kept of a member about it, one row an entry."""
 
 # What was not used ends now. The sweep that expires coupons then does the rest, as with any other: its ledger line, and
-# what goes back into the stock, once no till without a network can tell any more that it was used before.
+# what goes back into the stock, once no till without a network can tell any more that it was used before. What was used
+# ends as well, so that a till which takes that back does not revive it.
 _COUPONS = text(
     """
-    UPDATE coupons SET viewer_id = :pseudonym, claim_key = NULL,
-        valid_until = CASE WHEN state = 'issued' THEN least(valid_until, :at) ELSE valid_until END
+    UPDATE coupons SET viewer_id = :pseudonym, claim_key = NULL, ownerless = true,
+        valid_until = least(valid_until, :at)
     WHERE viewer_id = :member
     """
 )
 
 
 async def erase(session: AsyncSession, member: UUID, pseudonym: UUID, at: datetime) -> None:
-    """Take the name off what is kept; coupons that were not used end at ``at``. ``nearcast audit`` still holds."""
+    """Take the name off what is kept; coupons end at ``at``. ``nearcast audit`` still holds."""
     values = {"member": member}
     await session.execute(text("DELETE FROM reviews WHERE viewer_id = :member"), values)
     await session.execute(

@@ -10,19 +10,17 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, func, insert, select, text, tuple_, update
+from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, rules, stacking
-from coupons.tables import Campaign, Coupon, LedgerLine, Redemption
+from coupons.receipts import COUPON, USED, Used, store_of, used
+from coupons.tables import Coupon, LedgerLine, Redemption
 from coupons.terms import terms_of as _terms
-from geo.tables import Store
-from guides.tables import Member
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
-from kernel.tables import Brand
 
 
 class Presented(NamedTuple):
@@ -48,27 +46,6 @@ class Sale:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """A redemption as the till shows it."""
-
-    id: UUID
-    title: str
-    terms: str
-    code: str
-    viewer_name: str | None
-    store_code: str
-    store_name: str
-    order: str | None
-    order_fen: int | None
-    discount_fen: int
-    at: datetime
-    told_at: datetime | None
-    reversible_until: datetime
-    replayed: bool
-    reversed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class Looked:
     """A usable coupon as the till sees it before using it. ``discount_fen`` is None where the order is too small."""
 
@@ -85,78 +62,11 @@ class Looked:
     discount_fen: int | None
 
 
-_COUPON: Select[*tuple[Any, ...]] = (
-    select(
-        Coupon.id,
-        Coupon.code,
-        Coupon.state,
-        Coupon.store_id,
-        Coupon.valid_from,
-        Coupon.valid_until,
-        Campaign.title,
-        Campaign.kind,
-        func.coalesce(Coupon.amount_fen, Campaign.amount_fen).label("amount_fen"),
-        Campaign.threshold_fen,
-        Campaign.percent_off,
-        Campaign.gift,
-        Campaign.usable_from,
-        Campaign.usable_until,
-        Brand.timezone,
-        Store.code.label("store_code"),
-        Store.name.label("store_name"),
-        Member.name.label("viewer_name"),
-    )
-    .join(Campaign, Campaign.id == Coupon.campaign_id)
-    .join(Store, Store.id == Coupon.store_id)
-    .join(Brand, Brand.id == Coupon.brand_id)
-    .outerjoin(Member, Member.id == Coupon.viewer_id)
-)
-_USED = (
-    _COUPON.add_columns(
-        Redemption.id.label("redemption_id"),
-        Redemption.order_ref,
-        Redemption.order_fen,
-        Redemption.discount_fen,
-        Redemption.at,
-        Redemption.told_at,
-        Redemption.reversed_at,
-        Redemption.key,
-    )
-    .join(Redemption, Redemption.coupon_id == Coupon.id)
-    .execution_options(populate_existing=True)
-)
 _STANDING = text("SELECT at FROM redemptions WHERE coupon_id = :coupon AND reversed_at IS NULL")
-
-
-def store_of(who: Principal) -> UUID:
-    """The store at whose till ``who`` stands. Refusal ``forbidden``."""
-    if who.store is None:
-        raise Refusal("forbidden", "Only a clerk at a store's till may do this.")
-    return who.store
 
 
 def _in_hours(coupon: Row[Any], at: datetime) -> bool:
     return rules.usable_at(_terms(coupon), at.astimezone(ZoneInfo(coupon.timezone)).time())
-
-
-def _used(row: Row[Any], *, replayed: bool) -> Used:
-    return Used(
-        id=row.redemption_id,
-        title=row.title,
-        terms=rules.describe(_terms(row)),
-        code=codes.display(row.code),
-        viewer_name=row.viewer_name,
-        store_code=row.store_code,
-        store_name=row.store_name,
-        order=row.order_ref,
-        order_fen=row.order_fen,
-        discount_fen=row.discount_fen,
-        at=row.at,
-        told_at=row.told_at,
-        reversible_until=row.at + rules.REVERSIBLE,
-        replayed=replayed,
-        reversed_at=row.reversed_at,
-    )
 
 
 def _read(presented: Presented, signer: codes.Signer) -> tuple[str, codes.Shown | None]:
@@ -171,7 +81,7 @@ def _read(presented: Presented, signer: codes.Signer) -> tuple[str, codes.Shown 
 
 async def _coupon(session: AsyncSession, who: Principal, code: str) -> Row[Any]:
     row: Row[Any] | None = (
-        await session.execute(_COUPON.where(Coupon.code == code, Coupon.brand_id == who.brand))
+        await session.execute(COUPON.where(Coupon.code == code, Coupon.brand_id == who.brand))
     ).one_or_none()
     if row is None:
         raise Refusal("code_unknown")
@@ -180,13 +90,13 @@ async def _coupon(session: AsyncSession, who: Principal, code: str) -> Row[Any]:
 
 async def _former(session: AsyncSession, store: UUID, code: str, sale: Sale) -> Used | None:
     """The redemption that this key made before. Refusal ``idempotency_mismatch`` if it was of something else."""
-    of_key = _USED.where(Redemption.store_id == store, Redemption.key == sale.key)
+    of_key = USED.where(Redemption.store_id == store, Redemption.key == sale.key)
     row = (await session.execute(of_key)).one_or_none()
     if row is None:
         return None
     if (row.code, row.order_fen, row.order_ref) != (code, sale.order_fen, sale.order):
         raise Refusal("idempotency_mismatch")
-    return _used(row, replayed=True)
+    return used(row, replayed=True)
 
 
 async def former(
@@ -252,8 +162,8 @@ async def use_up(session: AsyncSession, who: Principal, presented: Presented, sa
         # Otherwise the row as the winner left it says why; if it is free again, it was reversed just now.
         raise await _why_not(session, await _coupon(session, who, code), store, sale, otherwise="busy")
     await _record(session, who, coupon.id, store, sale, off)
-    row = (await session.execute(_USED.where(Redemption.store_id == store, Redemption.key == sale.key))).one()
-    return _used(row, replayed=False)
+    row = (await session.execute(USED.where(Redemption.store_id == store, Redemption.key == sale.key))).one()
+    return used(row, replayed=False)
 
 
 async def _off(session: AsyncSession, who: Principal, coupon: Row[Any], store: UUID, sale: Sale) -> int:
@@ -380,6 +290,8 @@ async def look(
 async def reverse(session: AsyncSession, who: Principal, redemption: UUID, now: datetime) -> Used:
     """Take a redemption of this store back within an hour; the coupon can be used again while it is valid.
 
+    It no longer is if it has expired since, or its owner was erased: ``coupon_now`` says so.
+
     Reversing it again answers the same. Raises Refusal: ``not_found``, ``wrong_store``, ``reversal_too_late``.
     """
     store = store_of(who)
@@ -406,19 +318,4 @@ async def reverse(session: AsyncSession, who: Principal, redemption: UUID, now: 
                 coupon_id=coupon.id, transition="reverse", at=now, actor=who.subject, redemption_id=redemption
             )
         )
-    return _used((await session.execute(_USED.where(Redemption.id == redemption))).one(), replayed=False)
-
-
-async def newest(
-    session: AsyncSession,
-    who: Principal,
-    since: datetime,
-    limit: int,
-    before: tuple[datetime, UUID] | None = None,
-) -> list[Used]:
-    """Redemptions at the clerk's store since ``since``, newest first, older than ``before`` (time and id)."""
-    query = _USED.where(Redemption.store_id == store_of(who), Redemption.at >= since)
-    if before is not None:
-        query = query.where(tuple_(Redemption.at, Redemption.id) < before)
-    rows = await session.execute(query.order_by(Redemption.at.desc(), Redemption.id.desc()).limit(limit))
-    return [_used(row, replayed=False) for row in rows]
+    return used((await session.execute(USED.where(Redemption.id == redemption))).one(), replayed=False)

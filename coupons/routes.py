@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-import msgspec
 from fastapi import APIRouter, Query
 from sqlalchemy import text
 
@@ -13,13 +12,14 @@ from coupons import (
     conversion_routes,
     drops,
     funnel,
-    funnel_views,
     import_views,
     limit_routes,
     review_routes,
     rules,
     till_routes,
+    till_views,
     views,
+    voiding,
     wallet,
 )
 from coupons.campaign_file import Line
@@ -251,6 +251,19 @@ async def claim(
     return views.CouponView.of(await issuer.claim(who, found.room_id, drop, claim_id))
 
 
+@router.post(
+    "/ops/coupons/void",
+    tags=["campaigns"],
+    summary="Withdraw a coupon",
+    responses=refusals(
+        *SIGNED_IN, "invalid", "bad_request", "code_mistyped", "code_unknown", "already_redeemed", "coupon_expired"
+    ),
+)
+async def void_coupon(body: till_views.Void, session: InSession, who: Ops) -> till_views.VoidedView:
+    """By its code, before it is used. Nothing goes back into the stock; repeating it changes nothing."""
+    return till_views.VoidedView(**(await voiding.void(session, who, body.code, now()))._asdict())
+
+
 # ---- the viewer's wallet -------------------------------------------------------------------------------------------
 
 
@@ -295,18 +308,24 @@ async def my_qr(who: Viewer, signer: InSigner) -> views.QrView:
 
 
 @router.get("/rooms/{room}/funnel", tags=["figures"], summary="Funnel of a room", responses=refusals(*ASKED))
-async def room_funnel(room: UUID, session: InSession, who: GuideOrOps) -> funnel_views.Funnel:
+async def room_funnel(room: UUID, session: InSession, who: GuideOrOps) -> funnel.Funnel:
     """From in the room to redeemed, for the room's guide and for ops."""
     await drops.require_host(session, who, room)
-    return funnel_views.Funnel.of(await funnel.of_room(session, who.brand, room))
+    return await funnel.of_room(session, who.brand, room)
 
 
 @router.get("/ops/funnel", tags=["figures"], summary="Funnels", responses=refusals(*SIGNED_IN, "invalid"))
 async def ops_funnel(
     session: InSession, who: Ops, by: Annotated[funnel.By, Query()] = "room"
-) -> Page[funnel_views.FunnelRow]:
+) -> Page[funnel.FunnelRow]:
     """By room, store, guide or drop: the 200 with the most coupons."""
-    return Page(items=[funnel_views.FunnelRow.of_row(row) for row in await funnel.by(session, who.brand, by)])
+    return Page(items=await funnel.by(session, who.brand, by))
+
+
+@router.get("/ops/funnel/all", tags=["figures"], summary="Funnel of all rooms", responses=refusals(*SIGNED_IN))
+async def ops_funnel_all(session: InSession, who: Ops) -> funnel.Funnel:
+    """All rooms together: who was in several of them counts once."""
+    return await funnel.of_brand(session, who.brand)
 
 
 @router.get(
@@ -314,11 +333,10 @@ async def ops_funnel(
 )
 async def ops_stores(
     session: InSession, who: Ops, cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=5000)] = 1000
-) -> Page[funnel_views.StoreCoupons]:
+) -> Page[funnel.StoreCoupons]:
     """For the map, in the order of their codes."""
     after = None if cursor is None else decode_cursor(cursor, tuple[str])[0]
     if after is not None and "\0" in after:
         raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
     found = await funnel.stores(session, who.brand, after, limit)
-    last = encode_cursor(found[-1].code) if len(found) == limit else None
-    return Page(items=[funnel_views.StoreCoupons(**msgspec.structs.asdict(store)) for store in found], next=last)
+    return Page(items=found, next=encode_cursor(found[-1].code) if len(found) == limit else None)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    false,
     func,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -153,8 +154,8 @@ class Drop(Table):
 class DropViewer(Table):
     """Why a drop gave a viewer in range none.
 
-    Who got one is in ``coupons``. The view ``decisions`` shows both, a row for a viewer of a drop: the base of the
-    funnel and of the holdout's comparison. Without foreign keys, as ``Coupon``.
+    Who got one is in ``coupons``: both together are the base of the funnel and of the holdout's comparison, and the view
+    ``decisions`` shows them as a row for a viewer of a drop. Without foreign keys, as ``Coupon``.
     """
 
     __tablename__ = "drop_viewers"
@@ -245,6 +246,9 @@ class Coupon(Table):
     issued_at: Mapped[datetime]
     seen_at: Mapped[datetime | None]
     redeemed_at: Mapped[datetime | None]
+    ownerless: Mapped[bool] = mapped_column(
+        server_default=false(), comment="its owner was erased: whatever becomes of it, nobody uses it again"
+    )
 
 
 class Redemption(Table):

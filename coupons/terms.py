@@ -5,7 +5,22 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import func
+
 from coupons import rules
+from coupons.tables import Campaign, Coupon
+
+PROMISED = (
+    Campaign.title,
+    Campaign.kind,
+    func.coalesce(Coupon.amount_fen, Campaign.amount_fen).label("amount_fen"),
+    Campaign.threshold_fen,
+    Campaign.percent_off,
+    Campaign.gift,
+    Campaign.usable_from,
+    Campaign.usable_until,
+)
+"""What a coupon takes off and when, as ``terms_of`` wants it, and how it is called."""
 
 
 def terms_of(row: Any, amount_fen: int | None = None) -> rules.Terms:

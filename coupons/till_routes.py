@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import REGISTRY, Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import closing, codes, guessing, offline, redemption, stacking, till_views, views, visits
+from coupons import closing, codes, guessing, offline, receipts, redemption, stacking, till_views, views, visits
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InSigner, Key, Limit, behind, required
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -88,7 +88,7 @@ async def _redeem(
     who: Principal,
     signer: codes.Signer,
     sale: redemption.Sale,
-) -> redemption.Used:
+) -> receipts.Used:
     try:
         async with guessing.watched(kernel.redis, who, typed=body.code is not None):
             return await redemption.use_up(session, who, body.presented(), sale, signer)
@@ -119,7 +119,8 @@ async def check(
     responses=refusals(*ASKED, "wrong_store", "reversal_too_late"),
 )
 async def reverse(redemption_id: UUID, session: InSession, who: Clerk) -> till_views.RedemptionView:
-    """Within an hour and at the same store; the coupon can be used again. Repeating it changes nothing."""
+    """Within an hour and at the same store. `coupon_now` says whether the coupon can be used again: not if it has
+    expired since, or its owner was erased. Repeating it changes nothing."""
     return till_views.RedemptionView.of(await redemption.reverse(session, who, redemption_id, now()))
 
 
@@ -129,7 +130,7 @@ async def redemptions(
 ) -> Page[till_views.RedemptionView]:
     """Redemptions of the clerk's store since the brand's midnight, newest first."""
     midnight = now().astimezone(await closing.zone(session, who)).replace(hour=0, minute=0, second=0, microsecond=0)
-    found = await redemption.newest(session, who, midnight, limit, behind(cursor))
+    found = await receipts.newest(session, who, midnight, limit, behind(cursor))
     last = encode_cursor(found[-1].at, found[-1].id) if len(found) == limit else None
     return Page(items=[till_views.RedemptionView.of(used) for used in found], next=last)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from coupons import closing, codes, offline, redemption, rules, stacking
+from coupons import closing, codes, offline, receipts, redemption, rules, stacking
 from coupons.views import Fen, Moment
 from kernel.http import PLAIN
 
@@ -72,9 +72,12 @@ class RedemptionView(BaseModel):
     reversible_until: datetime
     replayed: bool
     reversed_at: datetime | None
+    coupon_now: receipts.CouponNow = Field(
+        description="After a reversal only a `usable` coupon can be used again; `ownerless`: its owner was erased"
+    )
 
     @classmethod
-    def of(cls, used: redemption.Used) -> Self:
+    def of(cls, used: receipts.Used) -> Self:
         """From the use case's answer."""
         return cls(
             id=used.id,
@@ -88,6 +91,7 @@ class RedemptionView(BaseModel):
             reversible_until=used.reversible_until,
             replayed=used.replayed,
             reversed_at=used.reversed_at,
+            coupon_now=used.coupon_now,
         )
 
 
@@ -125,6 +129,23 @@ class CheckView(BaseModel):
             threshold_fen=looked.threshold_fen,
             discount_fen=looked.discount_fen,
         )
+
+
+class Void(BaseModel):
+    """The code as it was typed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "7ZQ4-M0KD-X9T2-5RHC-8"}]})
+
+    code: Typed
+
+
+class VoidedView(BaseModel):
+    """A coupon that was withdrawn."""
+
+    id: UUID
+    code: str
+    title: str
+    state: Literal["voided"] = "voided"
 
 
 class NewVisit(BaseModel):
@@ -237,20 +258,6 @@ class ClosingSum(BaseModel):
     discount_fen: int
 
 
-class ClosingLine(BaseModel):
-    """Something that happened that day."""
-
-    what: closing.What
-    at: datetime
-    told_at: datetime | None
-    id: UUID
-    title: str | None
-    clerk: str | None
-    order: str | None
-    order_fen: int | None
-    discount_fen: int | None
-
-
 class ClosingView(BaseModel):
     """A store's day."""
 
@@ -261,7 +268,7 @@ class ClosingView(BaseModel):
     reversals: ClosingSum
     visits: int
     told_late: int = Field(description="Redemptions made without a network")
-    lines: list[ClosingLine]
+    lines: list[closing.ClosingLine]
 
     @classmethod
     def of(cls, day: closing.Day) -> Self:
@@ -279,5 +286,5 @@ class ClosingView(BaseModel):
             reversals=total("reversal"),
             visits=day.sum("visit").count,
             told_late=day.told_late,
-            lines=[ClosingLine(**line._asdict()) for line in day.lines],
+            lines=day.lines,
         )

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes
-from coupons.redemption import store_of
+from coupons.receipts import store_of
 from coupons.tables import Visit
 from guides.tables import Member
 from kernel.errors import Refusal

@@ -16,7 +16,7 @@ from coupons import codes, rules
 from coupons.cards import CouponCard
 from coupons.directions import Directions, to_store
 from coupons.tables import Campaign, Coupon, CouponReminder, LedgerLine, Redemption
-from coupons.terms import terms_of
+from coupons.terms import PROMISED, terms_of
 from coupons.wechat_card import Cards, WeChatCard
 from geo.tables import Store
 from kernel.clock import milliseconds
@@ -45,14 +45,7 @@ def _cards(now: datetime) -> Select[Any]:
             Coupon.valid_until,
             Coupon.distance_band_m,
             Coupon.drop_id,
-            Campaign.title,
-            Campaign.kind,
-            func.coalesce(Coupon.amount_fen, Campaign.amount_fen).label("amount_fen"),
-            Campaign.threshold_fen,
-            Campaign.percent_off,
-            Campaign.gift,
-            Campaign.usable_from,
-            Campaign.usable_until,
+            *PROMISED,
             Store.code.label("store"),
             Store.name.label("store_name"),
             Store.address.label("store_address"),

@@ -60,10 +60,6 @@ async def _coupons(stack: Stack) -> tuple[list[tuple[str, UUID]], list[str]]:
                     coupon, campaign, viewer, drop, room, store, code,
                 )  # fmt: skip
                 await connection.execute("INSERT INTO ledger (coupon_id, transition) VALUES ($1, 'issue')", coupon)
-                await connection.execute(
-                    "INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome) VALUES ($1, $2, $3, 'issued')",
-                    drop, viewer, store,
-                )  # fmt: skip
     finally:
         await connection.close()
     return stores, made

@@ -7,7 +7,10 @@ from crms import Crm, listening
 from tills import Tills, open_tills
 from world import SIGNER_SEED, World, make_world
 
+from coupons import ledger
 from coupons.codes import Signer
+from coupons.issuing import Issuer
+from geo.catchments import Catchments
 from kernel.process import Kernel
 
 
@@ -31,3 +34,11 @@ async def tills(world: World, signer: Signer) -> AsyncIterator[Tills]:
 async def crm() -> AsyncIterator[Crm]:
     async with listening() as running:
         yield running
+
+
+@pytest.fixture
+async def issuer(world: World) -> AsyncIterator[Issuer]:
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
+        yield issuer
+    async with world.kernel.sessions() as session:
+        assert (await ledger.audit(session)).findings == []

@@ -130,6 +130,7 @@ LIES: dict[str, list[Lie]] = {
     "redeemed_store": [
         lie("UPDATE coupons SET store_id = :store", "UPDATE campaign_stores SET store_id = :store"),
     ],
+    "ownerless": [lie(f"UPDATE coupons SET ownerless = true WHERE id = {_ONE}")],
     "redemption_discount": [
         lie("UPDATE redemptions SET discount_fen = order_fen + 1"),
         lie("UPDATE redemptions SET discount_fen = -1"),

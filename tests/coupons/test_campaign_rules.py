@@ -1,7 +1,6 @@
 """The rules of brands and campaigns in claims, push drops, previews and at the till, against a real database."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -23,14 +22,6 @@ from kernel.ids import new_id
 from kernel.postgres import transaction
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
-
-
-@pytest.fixture
-async def issuer(world: World) -> AsyncIterator[Issuer]:
-    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
-        yield issuer
-    async with world.kernel.sessions() as session:
-        assert (await ledger.audit(session)).findings == []
 
 
 async def _claim(issuer: Issuer, world: World, drop: UUID, viewer: Principal) -> str:

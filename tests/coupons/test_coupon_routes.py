@@ -6,16 +6,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient, Response
+from tills import Caller, serving
 from world import World
 
-from coupons import drops, ledger
+from coupons import drops
 from coupons.codes import Signer
 from coupons.issuing import Issuer
-from coupons.routes import router
-from geo.catchments import Catchments
-from kernel.http import install_error_handlers
 from kernel.identity import Principal
 from kernel.ids import new_id
 
@@ -29,49 +25,20 @@ TERMS = {
 }
 
 
-class Caller:
-    """The API as somebody sees it."""
-
-    def __init__(self, world: World, client: AsyncClient) -> None:
-        self.world, self.client = world, client
-
-    async def __call__(
-        self, who: Principal | None, method: str, path: str, body: Any = None, *, key: str | None = None
-    ) -> Response:
-        headers = {} if key is None else {"Idempotency-Key": key}
-        if who is not None:
-            headers["Authorization"] = f"Bearer {self.world.kernel.keyring.issue(who)}"
-        return await self.client.request(method, f"/v1{path}", json=body, headers=headers)
-
-    async def ok(self, who: Principal | None, method: str, path: str, body: Any = None, **more: Any) -> Any:
-        answer = await self(who, method, path, body, **more)
-        assert answer.status_code in (200, 201), answer.text
-        return answer.json()
+class Api(Caller):
+    """Refusals are their codes."""
 
     async def refused(self, who: Principal | None, method: str, path: str, body: Any = None, **more: Any) -> str:
-        answer = await self(who, method, path, body, **more)
-        assert answer.headers["Content-Type"] == "application/problem+json", answer.text
-        assert answer.status_code >= 400 and answer.status_code != 500
-        return str(answer.json()["code"])
+        return str((await super().refused(who, method, path, body, **more))["code"])
 
 
 @pytest.fixture
-async def api(world: World) -> AsyncIterator[Caller]:
-    app = FastAPI()
-    app.state.kernel = world.kernel
-    app.state.signer = Signer.from_settings(world.kernel.settings)
-    app.include_router(router)
-    install_error_handlers(app)
-    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
-        app.state.issuer = issuer
-        transport = ASGITransport(app, raise_app_exceptions=False)
-        async with AsyncClient(transport=transport, base_url="http://api") as client:
-            yield Caller(world, client)
-    async with world.kernel.sessions() as session:
-        assert (await ledger.audit(session)).findings == []
+async def api(world: World, issuer: Issuer) -> AsyncIterator[Api]:
+    async with serving(world.kernel, signer=Signer.from_settings(world.kernel.settings), issuer=issuer) as client:
+        yield Api(world, client)
 
 
-async def _running(api: Caller, **changes: Any) -> dict[str, Any]:
+async def _running(api: Api, **changes: Any) -> dict[str, Any]:
     made = await api.ok(api.world.ops, "POST", "/campaigns", TERMS | changes)
     running: dict[str, Any] = await api.ok(api.world.ops, "POST", f"/campaigns/{made['id']}/run")
     return running
@@ -80,7 +47,7 @@ async def _running(api: Caller, **changes: Any) -> dict[str, Any]:
 # ---- campaigns -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_campaign_goes_from_draft_to_ended(api: Caller, world: World) -> None:
+async def test_a_campaign_goes_from_draft_to_ended(api: Api, world: World) -> None:
     made = await api.ok(world.ops, "POST", "/campaigns", TERMS)
     assert (made["state"], made["terms"], made["issued"], made["store_codes"]) == ("draft", "满30减8", 0, None)
     path = f"/campaigns/{made['id']}"
@@ -94,7 +61,7 @@ async def test_a_campaign_goes_from_draft_to_ended(api: Caller, world: World) ->
     assert await api.refused(world.ops, "GET", f"/campaigns/{new_id()}") == "not_found"
 
 
-async def test_a_repeated_request_makes_one_campaign(api: Caller, world: World) -> None:
+async def test_a_repeated_request_makes_one_campaign(api: Api, world: World) -> None:
     twice = [await api.ok(world.ops, "POST", "/campaigns", TERMS, key="k") for _ in range(2)]
     assert twice[0] == twice[1]
     assert await world.scalar("SELECT count(*) FROM campaigns") == 1
@@ -123,12 +90,12 @@ async def test_a_repeated_request_makes_one_campaign(api: Caller, world: World) 
         {"valid_until": "2027-01-01T00:00:00"},
     ],
 )
-async def test_terms_that_make_no_sense_are_refused(api: Caller, world: World, change: dict[str, Any]) -> None:
+async def test_terms_that_make_no_sense_are_refused(api: Api, world: World, change: dict[str, Any]) -> None:
     assert await api.refused(world.ops, "POST", "/campaigns", TERMS | change) == "invalid"
     assert await world.scalar("SELECT count(*) FROM campaigns") == 0
 
 
-async def test_campaigns_are_listed_newest_first_in_pages(api: Caller, world: World) -> None:
+async def test_campaigns_are_listed_newest_first_in_pages(api: Api, world: World) -> None:
     made = [await api.ok(world.ops, "POST", "/campaigns", TERMS | {"store_codes": ["S1"]}) for _ in range(3)]
     first = await api.ok(world.guide, "GET", "/campaigns?limit=2")
     rest = await api.ok(world.guide, "GET", f"/campaigns?limit=2&cursor={first['next']}")
@@ -139,7 +106,7 @@ async def test_campaigns_are_listed_newest_first_in_pages(api: Caller, world: Wo
         assert await api.refused(world.guide, "GET", f"/campaigns?cursor={cursor}") == "invalid"
 
 
-async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Caller, world: World) -> None:
+async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Api, world: World) -> None:
     campaign = await _running(api)
     path = f"/campaigns/{campaign['id']}/stock"
     assert (await api.ok(world.ops, "PATCH", path, {"current": 50, "target": 80}))["stock"] == 80
@@ -152,7 +119,7 @@ async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Caller, world: 
     assert (await api.ok(world.ops, "PATCH", path, {"current": 80, "target": 3}))["issued"] == 3
 
 
-async def test_a_campaign_keeps_its_rules(api: Caller, world: World) -> None:
+async def test_a_campaign_keeps_its_rules(api: Api, world: World) -> None:
     chosen = {
         "per_day": 20,
         "per_minute": 5,
@@ -169,7 +136,7 @@ async def test_a_campaign_keeps_its_rules(api: Caller, world: World) -> None:
     assert await api.ok(world.guide, "GET", f"/campaigns/{made['id']}") == made
 
 
-async def test_rules_that_cannot_be_carried_out_are_refused(api: Caller, world: World) -> None:
+async def test_rules_that_cannot_be_carried_out_are_refused(api: Api, world: World) -> None:
     wrong: list[dict[str, Any]] = [
         {"usable_from": "22:00"},
         {"usable_from": "22:00", "usable_until": "22:00"},
@@ -188,7 +155,7 @@ async def test_rules_that_cannot_be_carried_out_are_refused(api: Caller, world: 
         assert await api.refused(world.ops, "POST", "/campaigns", TERMS | change) == "invalid", change
 
 
-async def test_ops_read_and_set_the_brands_limits(api: Caller, world: World) -> None:
+async def test_ops_read_and_set_the_brands_limits(api: Api, world: World) -> None:
     none = {
         "cap_coupons": None,
         "cap_days": None,
@@ -218,7 +185,7 @@ async def test_ops_read_and_set_the_brands_limits(api: Caller, world: World) -> 
 # ---- drops and claims ----------------------------------------------------------------------------------------------
 
 
-async def test_a_guide_previews_opens_lists_and_stops_a_drop(api: Caller, world: World) -> None:
+async def test_a_guide_previews_opens_lists_and_stops_a_drop(api: Api, world: World) -> None:
     campaign = await _running(api)
     await world.viewers(2)
     body = {"campaign": campaign["id"]}
@@ -233,7 +200,7 @@ async def test_a_guide_previews_opens_lists_and_stops_a_drop(api: Caller, world:
     assert (await api.ok(world.guide, "POST", f"/drops/{twice[0]['id']}/end"))["end_reason"] == "stopped"
 
 
-async def test_a_claim_needs_its_id_and_the_room(api: Caller, world: World) -> None:
+async def test_a_claim_needs_its_id_and_the_room(api: Api, world: World) -> None:
     drop = await world.drop(await world.campaign())
     (viewer,) = await world.viewers(1)
     path = f"/drops/{drop}/claims"
@@ -249,7 +216,7 @@ async def test_a_claim_needs_its_id_and_the_room(api: Caller, world: World) -> N
 
 @pytest.mark.parametrize(("table", "column"), [("bans", "room_id"), ("brand_bans", "brand_id")])
 async def test_who_is_banned_claims_nothing_for_having_been_there(
-    api: Caller, world: World, table: str, column: str
+    api: Api, world: World, table: str, column: str
 ) -> None:
     drop = await world.drop(await world.campaign())
     banned, other = await world.viewers(2)
@@ -267,7 +234,7 @@ async def test_who_is_banned_claims_nothing_for_having_been_there(
 # ---- wallet and till -----------------------------------------------------------------------------------------------
 
 
-async def test_from_the_wallet_to_the_till_and_back(api: Caller, world: World) -> None:
+async def test_from_the_wallet_to_the_till_and_back(api: Api, world: World) -> None:
     (viewer,) = await world.viewers(1)
     clerk = world.clerk()
     card = await api.ok(viewer, "POST", f"/drops/{await world.drop(await world.campaign())}/claims", key="c")
@@ -303,7 +270,7 @@ async def test_from_the_wallet_to_the_till_and_back(api: Caller, world: World) -
     assert (store["code"], store["issued"]) == ("S1", 1)
 
 
-async def test_the_wallet_is_the_viewers_own_near_expiry_first(api: Caller, world: World) -> None:
+async def test_the_wallet_is_the_viewers_own_near_expiry_first(api: Api, world: World) -> None:
     one, two = await world.viewers(2)
     for days in (9, 3, 6):
         drop = await world.drop(await world.campaign(valid_days=days))
@@ -323,7 +290,7 @@ async def test_the_wallet_is_the_viewers_own_near_expiry_first(api: Caller, worl
     assert await api.refused(one, "GET", f"/me/coupons/{page['items'][0]['id']}/qr") == "coupon_expired"
 
 
-async def test_anybody_can_check_qr_codes_with_the_public_key(api: Caller, world: World) -> None:
+async def test_anybody_can_check_qr_codes_with_the_public_key(api: Api, world: World) -> None:
     key = await api.ok(None, "GET", "/coupon-key")
     assert base64.b64decode(key["key"]) == Signer.from_settings(world.kernel.settings).public_key
     assert (key["algorithm"], key["step_seconds"]) == ("Ed25519", 30)
@@ -341,11 +308,11 @@ async def test_anybody_can_check_qr_codes_with_the_public_key(api: Caller, world
         {"code": "0", "order_fen": 2**63},
     ],
 )
-async def test_what_no_till_would_send_is_invalid(api: Caller, world: World, body: dict[str, Any]) -> None:
+async def test_what_no_till_would_send_is_invalid(api: Api, world: World, body: dict[str, Any]) -> None:
     assert await api.refused(world.clerk(), "POST", "/redemptions", body, key=str(uuid4())) == "invalid"
 
 
-async def test_tills_are_for_clerks_and_figures_for_their_own(api: Caller, world: World) -> None:
+async def test_tills_are_for_clerks_and_figures_for_their_own(api: Api, world: World) -> None:
     (viewer,) = await world.viewers(1)
     for who in (viewer, world.guide, world.ops):
         assert await api.refused(who, "POST", "/redemptions", {"code": "0"}, key="k") == "forbidden"
@@ -355,7 +322,7 @@ async def test_tills_are_for_clerks_and_figures_for_their_own(api: Caller, world
     assert await api.refused(world.guide, "GET", f"/rooms/{new_id()}/funnel") == "not_found"
 
 
-async def test_ops_import_campaigns_and_hear_what_is_wrong_with_which(api: Caller, world: World) -> None:
+async def test_ops_import_campaigns_and_hear_what_is_wrong_with_which(api: Api, world: World) -> None:
     june = TERMS | {"key": "june"}
     body = {"campaigns": [june, TERMS, june | {"key": "july", "stock": 0}]}
     assert await api.refused(world.guide, "POST", "/campaigns/import", body) == "forbidden"
@@ -369,7 +336,7 @@ async def test_ops_import_campaigns_and_hear_what_is_wrong_with_which(api: Calle
     assert await api.refused(world.ops, "POST", "/campaigns", june) == "invalid"
 
 
-async def test_ops_see_decide_and_page_through_what_is_under_review(api: Caller, world: World) -> None:
+async def test_ops_see_decide_and_page_through_what_is_under_review(api: Api, world: World) -> None:
     campaign = (await api.ok(world.ops, "POST", "/campaigns", TERMS | {"doubt": "review"}))["id"]
     await api.ok(world.ops, "POST", f"/campaigns/{campaign}/run")
     drop = await world.drop(UUID(campaign))

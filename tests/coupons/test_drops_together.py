@@ -1,27 +1,18 @@
 """Several drops at once in one room, a pause between batches, and a budget that is edited while it is claimed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from itertools import pairwise
 from uuid import UUID
 
-import pytest
+import msgspec
 from world import World
 
-from coupons import campaigns, drops, ledger
+from coupons import campaigns, drops
 from coupons.cards import CouponCard
 from coupons.issuing import Issuer
-from geo.catchments import Catchments
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.postgres import transaction
-
-
-@pytest.fixture
-async def issuer(world: World) -> AsyncIterator[Issuer]:
-    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
-        yield issuer
-    async with world.kernel.sessions() as session:
-        assert (await ledger.audit(session)).findings == []
 
 
 async def _claim(issuer: Issuer, world: World, drop: UUID, viewer: Principal) -> CouponCard | str:
@@ -107,3 +98,31 @@ async def test_of_two_who_lower_a_budget_under_claims_one_does_and_no_coupon_is_
         granted == await world.scalar("SELECT stock FROM campaigns") == await world.scalar("SELECT issued FROM drops")
     )
     assert set(more) & {"sold_out"}
+
+
+async def test_what_is_said_to_be_left_is_what_drop_and_campaign_have_left(world: World, issuer: Issuer) -> None:
+    viewers = await world.viewers(3)
+    campaign = await world.campaign(stock=40)
+    wide, narrow = await world.drop(campaign, stock=40), await world.drop(campaign, stock=5)
+    for viewer in viewers:
+        await _claim(issuer, world, wide, viewer)
+
+    async def left() -> dict[UUID, int]:
+        async with world.kernel.sessions() as session:
+            return {drop.id: drop.left for drop in await drops.list_drops(session, world.guide, world.room)}
+
+    async def told(*edits: int) -> list[tuple[UUID, int]]:
+        await world.execute("DELETE FROM outbox")
+        for current, target in pairwise(edits):
+            async with transaction(world.kernel.sessions) as session:
+                await campaigns.change_stock(session, world.ops, campaign, current, target)
+        rows = await world.execute("SELECT convert_from(payload, 'UTF8') FROM outbox ORDER BY id")
+        events = [msgspec.json.decode(row[0]) for row in rows]
+        return [(UUID(event["drop"]), event["left"]) for event in events]
+
+    assert await left() == {wide: 37, narrow: 5}
+    assert await told(40, 10, 9) == [(wide, 7), (wide, 6)], "the other drop has as many as before"
+    assert await left() == {wide: 6, narrow: 5}
+    assert sorted(await told(9, 5)) == sorted([(wide, 2), (narrow, 2)])
+    assert await left() == {wide: 2, narrow: 2}
+    assert sorted(await told(5, 50)) == sorted([(wide, 37), (narrow, 5)])

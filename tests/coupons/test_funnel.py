@@ -1,12 +1,16 @@
 """Figures from the room to the till."""
 
+from sqlalchemy import insert
 from world import SIGNER_SEED, World
 
-from coupons import drops, funnel, redemption, visits, wallet
+from coupons import closing, codes, drops, funnel, ledger, lift, privacy, redemption, visits, wallet
 from coupons.codes import Signer
 from coupons.rules import Limits, held_out
+from guides.tables import Staff
 from kernel.clock import now
+from kernel.ids import new_id
 from kernel.postgres import transaction
+from live.tables import Attendance, Room
 
 
 async def test_each_stage_counts_people_and_the_till_counts_money(world: World) -> None:
@@ -27,7 +31,7 @@ async def test_each_stage_counts_people_and_the_till_counts_money(world: World) 
         card = await wallet.coupon_of(session, served[0], coupons[served[0].subject], now())
         await redemption.redeem(session, clerk, redemption.Presented(card.code, None), 12_000, "k", signer, now())
         await visits.record(session, clerk, signer.show_member(served[1].subject, now().timestamp()), signer, now())
-    expected = funnel.Stages(
+    expected = funnel.Funnel(
         in_room=21, in_range=14, offered=len(served), held_out=12 - len(served), issued=len(served), seen=3, visited=2,
         redeemed=1, amount_fen=12_000, discount_fen=2_000, coupons=len(served), coupons_redeemed=1,
     )  # fmt: skip
@@ -61,3 +65,69 @@ async def test_the_map_lists_every_store_with_its_coupons(world: World) -> None:
         rest = await funnel.stores(session, "acme", first[-1].code, 10)
     assert [(s.code, s.issued, s.redeemed) for s in [*first, *rest]] == [("S1", 2, 0), ("S2", 0, 0)]
     assert abs(first[0].lat - 31.23) < 1e-9 and abs(first[0].lng - 121.47) < 1e-9
+
+
+async def _two_evenings(world: World, signer: Signer) -> None:
+    """Two rooms of two guides, two stores, three drops: coupons that are open, seen, used, taken back, expired, and of
+    somebody who was erased; one viewer was in both rooms."""
+    await world.store("S2", north_m=9_000)
+    here, there = await world.viewers(3), await world.viewers(2, north_m=9_000)
+    first, second = await world.campaign(per_viewer=2), await world.campaign(return_expired=True)
+    for campaign in (first, second):
+        await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push"))
+    room, world.room = world.room, new_id()
+    async with transaction(world.kernel.sessions) as session:
+        other = Staff(id=new_id(), brand_id="acme", account="b", name="阿Bo", role="guide")
+        session.add(other)
+        await session.flush()
+        values = {"id": world.room, "brand_id": "acme", "guide_id": other.id, "title": "夜场", "state": "live"}
+        await session.execute(insert(Room).values(values))
+        both = {"room_id": world.room, "viewer_id": here[0].subject, "first_at": now(), "last_at": now()}
+        await session.execute(insert(Attendance).values(both))
+    await world.viewers(1, north_m=9_000)
+    await world.locate(here[0], 0)
+    await drops.run_push(world.kernel.sessions, await world.drop(first, "push"))
+    coupons = await world.execute(
+        "SELECT k.id, k.code, s.code AS store, k.viewer_id FROM coupons k JOIN stores s ON s.id = k.store_id"
+        " WHERE k.room_id = :room ORDER BY k.campaign_id, k.viewer_id",
+        room=room,
+    )
+    async with transaction(world.kernel.sessions) as session:
+        for place, coupon in enumerate(coupons[:6]):
+            presented, clerk = redemption.Presented(codes.display(coupon.code), None), world.clerk(coupon.store)
+            used = await redemption.redeem(session, clerk, presented, 12_000, f"k{place}", signer, now())
+            if place == 0:
+                await redemption.reverse(session, clerk, used.id, now())
+        await privacy.erase(session, coupons[1].viewer_id, new_id(), now())
+        await visits.record(session, world.clerk("S2"), signer.show_member(there[0].subject, now().timestamp()), signer,
+                            now())  # fmt: skip
+    await world.execute("UPDATE coupons SET valid_until = now() WHERE id = :id", id=coupons[0].id)
+    assert await ledger.expire_due(world.kernel.sessions, now())
+
+
+async def test_figures_are_the_audits_however_they_are_grouped(world: World, signer: Signer) -> None:
+    await _two_evenings(world, signer)
+    async with world.kernel.sessions() as session:
+        report = await ledger.audit(session)
+        whole = await funnel.of_brand(session, "acme")
+        grouped = {by: await funnel.by(session, "acme", by) for by in funnel.SPOTS}
+        shops = await funnel.stores(session, "acme", None, 10)
+        closed = [await closing.of_day(session, world.clerk(store), None, None, now()) for store in ("S1", "S2")]
+        most = {by: await funnel.by(session, "acme", by, 1) for by in funnel.SPOTS}
+        lifted = await lift.by(session, "acme", "room", [world.room])
+    assert most == {by: rows[:1] for by, rows in grouped.items()}, "the first of a short list is that of the long one"
+    assert lifted == {}, "nobody was held out"
+    assert report.findings == []
+    issued, redeemed = report.totals["issued"], report.totals["redeemed"]
+    assert (issued, redeemed, report.totals["expired"]) == (12, 5, 1)
+    till = sum(day.sum("redemption").order_fen - day.sum("reversal").order_fen for day in closed)
+    assert {by: len(rows) for by, rows in grouped.items()} == {"room": 2, "store": 2, "guide": 2, "drop": 3}
+    for rows in ([whole], *grouped.values()):
+        assert sum(row.coupons for row in rows) == issued
+        assert sum(row.coupons_redeemed for row in rows) == redeemed
+        assert sum(row.amount_fen for row in rows) == 5 * 12_000 == till
+        assert sum(row.discount_fen for row in rows) == 5 * 2_000
+    assert (sum(shop.issued for shop in shops), sum(shop.redeemed for shop in shops)) == (issued, redeemed)
+    # People, on the other hand, are one each, also if they were in both rooms.
+    assert (whole.in_room, whole.in_range, whole.offered, whole.issued) == (6, 6, 6, 6)
+    assert sum(row.in_room for row in grouped["room"]) == 7

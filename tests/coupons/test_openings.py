@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,19 +14,12 @@ from coupons import drops, rules
 from coupons.cards import CouponCard, DropOpened
 from coupons.codes import Signer, opening_is_ours
 from coupons.issuing import Issuer
-from geo.catchments import Catchments
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
 from kernel.ids import new_id
 from kernel.postgres import transaction
 
 DROP, VIEWER = UUID("019c2f6e-1a2b-7c3d-8e4f-000000000007"), UUID("019c2f6e-1a2b-7c3d-8e4f-000000000003")
-
-
-@pytest.fixture
-async def issuer(world: World) -> AsyncIterator[Issuer]:
-    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
-        yield issuer
 
 
 def test_turns_are_bounded_spread_and_always_the_same() -> None:

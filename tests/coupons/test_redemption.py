@@ -3,21 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 from world import World
 
-from coupons import codes, ledger, redemption, visits
+from coupons import codes, ledger, privacy, receipts, redemption, visits, voiding
 from coupons.cards import CouponCard
 from coupons.codes import Signer
 from coupons.issuing import Issuer
-from coupons.redemption import Presented, Used
+from coupons.receipts import Used
+from coupons.redemption import Presented
 from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
+from kernel.ids import BrandId
 from kernel.postgres import transaction
 
 
@@ -71,6 +75,13 @@ async def coupon(world: World, viewer: Principal) -> CouponCard:
     drop = await world.drop(await world.campaign())
     async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
         return await issuer.claim(viewer, world.room, drop, "one")
+
+
+async def _another(world: World) -> str:
+    """A coupon of somebody else, by its code."""
+    drop, (viewer,) = await world.drop(await world.campaign()), await world.viewers(1)
+    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
+        return (await issuer.claim(viewer, world.room, drop, "one")).code
 
 
 @pytest.fixture
@@ -186,6 +197,50 @@ async def test_a_reversed_coupon_can_be_used_again(till: Till, coupon: CouponCar
     assert (await till.redeem(coupon.code, key="b")).id != first.id
     lines = await till.world.execute("SELECT transition FROM ledger ORDER BY id")
     assert lines == [("issue",), ("redeem",), ("reverse",), ("redeem",)]
+    now_is = [(await till.reverse(first.id)).coupon_now, back.coupon_now]
+    assert now_is == ["redeemed", "usable"], "asked again, the till hears what the coupon is by now"
+
+
+async def _erase(world: World, who: Principal) -> None:
+    async with transaction(world.kernel.sessions) as session:
+        await privacy.erase(session, who.subject, uuid4(), now())
+
+
+async def test_a_coupon_taken_back_after_its_owners_erasure_or_its_time_is_over(
+    till: Till, coupon: CouponCard, viewer: Principal, world: World
+) -> None:
+    used = await till.redeem(coupon.code)
+    await _erase(world, viewer)
+    assert (await till.reverse(used.id)).coupon_now == "ownerless"
+    async with till.refused("coupon_expired"):
+        await till.redeem(coupon.code)
+    assert await ledger.expire_due(world.kernel.sessions, now()) == 1
+    assert (await till.reverse(used.id)).coupon_now == "ownerless"
+    lines = await world.execute("SELECT transition FROM ledger ORDER BY id")
+    assert lines == [("issue",), ("redeem",), ("reverse",), ("expire",)]
+    # Used on its last minute, taken back when that was over.
+    late = await till.redeem(await _another(world))
+    await world.execute("UPDATE coupons SET valid_until = now() WHERE state = 'redeemed'")
+    assert (await till.reverse(late.id)).coupon_now == "expired"
+
+
+@pytest.mark.parametrize("erased_first", [True, False])
+async def test_an_owner_is_erased_while_their_coupon_is_taken_back(
+    till: Till, coupon: CouponCard, viewer: Principal, world: World, erased_first: bool
+) -> None:
+    used = await till.redeem(coupon.code)
+    both = [_erase(world, viewer), till.reverse(used.id)]
+    async with transaction(world.kernel.sessions) as session:
+        # Whoever asks first for the row that is held here gets it first.
+        await session.execute(text("SELECT 1 FROM coupons FOR UPDATE"))
+        tasks = []
+        for waiting, work in enumerate(both if erased_first else reversed(both), start=1):
+            tasks.append(asyncio.ensure_future(work))
+            await world.somebody_waits(waiting)
+    await asyncio.gather(*tasks)
+    async with till.refused("coupon_expired"):
+        await till.redeem(coupon.code)
+    assert await world.execute("SELECT state, ownerless FROM coupons") == [("issued", True)]
 
 
 async def test_reversal_ends_after_an_hour_and_is_the_stores_own(
@@ -224,10 +279,10 @@ async def test_looking_changes_nothing_and_refuses_as_redeeming_would(
 async def test_todays_redemptions_are_listed_for_the_store(till: Till, coupon: CouponCard) -> None:
     used = await till.redeem(coupon.code)
     async with till.world.kernel.sessions() as session:
-        listed = await redemption.newest(session, till.clerk, now() - timedelta(hours=1), 10)
+        listed = await receipts.newest(session, till.clerk, now() - timedelta(hours=1), 10)
         assert [one.id for one in listed] == [used.id]
-        assert await redemption.newest(session, till.clerk, now() - timedelta(hours=1), 10, (used.at, used.id)) == []
-        assert await redemption.newest(session, till.clerk, now() + timedelta(hours=1), 10) == []
+        assert await receipts.newest(session, till.clerk, now() - timedelta(hours=1), 10, (used.at, used.id)) == []
+        assert await receipts.newest(session, till.clerk, now() + timedelta(hours=1), 10) == []
 
 
 async def test_a_members_code_records_a_visit(till: Till, viewer: Principal, signer: Signer) -> None:
@@ -247,3 +302,40 @@ async def test_a_members_code_records_a_visit(till: Till, viewer: Principal, sig
     ):
         async with till.refused(code):
             await visit(qr)
+
+
+async def test_what_ops_withdraw_nobody_uses(till: Till, coupon: CouponCard, world: World) -> None:
+    async def void(code: str, who: Principal = world.ops) -> voiding.Voided:
+        async with transaction(world.kernel.sessions) as session:
+            return await voiding.void(session, who, code, now())
+
+    used = await till.redeem(coupon.code)
+    async with till.refused("already_redeemed"):
+        await void(coupon.code)
+    await till.reverse(used.id)
+    async with till.refused("code_unknown"):
+        await void(coupon.code, replace(world.ops, brand=BrandId("other")))
+    # Many who withdraw it, and many tills, at one moment: one of them gets it, and the ledger tells of one.
+    done = await asyncio.gather(
+        *(void(coupon.code) for _ in range(3)), till.redeem(coupon.code), return_exceptions=True
+    )
+    won = [one for one in done if not isinstance(one, Refusal)]
+    assert len(won) in (1, 3), done
+    state, refusal = ("redeemed", "already_redeemed") if isinstance(won[0], Used) else ("voided", "coupon_voided")
+    assert await world.scalar("SELECT state FROM coupons") == state
+    async with till.refused(refusal):
+        await till.redeem(coupon.code)
+    # Another one, surely withdrawn; the stock that it took stays taken.
+    other = await _another(world)
+    assert (await void(other)).code == other and await void(other) == await void(other)
+    async with till.refused("coupon_voided"):
+        await till.redeem(other)
+    lines = await world.execute("SELECT actor FROM ledger WHERE transition = 'void'")
+    assert lines == [(world.ops.subject,)] * (1 + (state == "voided"))
+    async with world.kernel.sessions() as session:
+        report = await ledger.audit(session)
+    assert (report.findings, report.totals["voided"], report.totals["issued"]) == ([], len(lines), 2)
+    third = await _another(world)
+    await world.execute("UPDATE coupons SET valid_until = now() WHERE state = 'issued'")
+    async with till.refused("coupon_expired"):
+        await void(third)

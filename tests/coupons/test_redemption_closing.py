@@ -94,7 +94,7 @@ async def test_clerks_close_their_own_store_and_ops_any(tills: Tills, world: Wor
 
 async def test_no_cell_is_a_formula(tills: Tills, world: World) -> None:
     evil = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", '=HYPERLINK("http://x","a,b")']
-    lines = [closing.Line("redemption", now(), None, new_id(), title, title, title, 1, 1) for title in evil]
+    lines = [closing.ClosingLine("redemption", now(), None, new_id(), title, title, title, 1, 1) for title in evil]
     day = closing.Day("=1", "-1", now().date(), "Asia/Shanghai", lines)
     cells = [cell for row in rows_of(closing.as_csv(day)) for cell in row]
     assert not [cell for cell in cells if cell.strip(" ").startswith(("=", "+", "-", "@", "\t"))]

@@ -1,7 +1,6 @@
 """Coupons under review: filed for doubtful viewers, decided by ops, expired by the worker; never one too many."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,20 +12,11 @@ from world import World
 from coupons import drops, ledger, reviews, rules
 from coupons.cards import CouponCard
 from coupons.issuing import Issuer
-from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import BrandId, new_id
 from kernel.postgres import transaction
-
-
-@pytest.fixture
-async def issuer(world: World) -> AsyncIterator[Issuer]:
-    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
-        yield issuer
-    async with world.kernel.sessions() as session:
-        assert (await ledger.audit(session)).findings == []
 
 
 async def _claim(issuer: Issuer, world: World, drop: UUID, viewer: Principal, key: str = "k") -> CouponCard | str:

@@ -6,26 +6,21 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
-from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient
+from httpx import AsyncClient
+from tills import serving
 from world import SIGNER_SEED, World
 
 from coupons import codes, directions, redemption, wallet_routes
 from coupons.push import run_push
 from geo.datum import convert
 from kernel.clock import now
-from kernel.http import install_error_handlers
 from kernel.identity import Principal
 from kernel.postgres import transaction
 
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[AsyncClient]:
-    app = FastAPI()
-    app.state.kernel = world.kernel
-    install_error_handlers(app)
-    app.include_router(wallet_routes.router)
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://api/v1/me") as client:
+    async with serving(world.kernel, wallet_routes.router, "http://api/v1/me") as client:
         yield client
 
 

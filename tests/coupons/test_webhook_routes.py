@@ -8,13 +8,12 @@ from uuid import UUID
 import httpx
 import pytest
 from crms import HERE, Crm, failing, hook, lines, push, until, working
-from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient
+from httpx import AsyncClient
+from tills import serving
 from world import World, principal
 
 from coupons import callback, webhook_routes, webhooks
 from kernel.errors import Refusal
-from kernel.http import install_error_handlers
 from kernel.identity import Role
 
 # ---- where it may go -----------------------------------------------------------------------------------------------
@@ -62,13 +61,7 @@ async def test_a_name_that_leads_inside_is_not_called(crm: Crm, monkeypatch: pyt
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[AsyncClient]:
-    app = FastAPI()
-    app.state.kernel = world.kernel
-    install_error_handlers(app)
-    app.include_router(webhook_routes.router)
-    token = world.kernel.keyring.issue(world.ops)
-    headers = {"Authorization": f"Bearer {token}"}
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://api/v1/ops", headers=headers) as client:
+    async with serving(world.kernel, webhook_routes.router, "http://api/v1/ops", world.ops) as client:
         yield client
 
 

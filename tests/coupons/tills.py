@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 from world import World
 
@@ -18,12 +18,11 @@ from kernel.http import Kernel, install_error_handlers
 from kernel.identity import Principal
 
 
-class Tills:
-    """Everybody's till."""
+class Caller:
+    """The API as somebody sees it."""
 
-    def __init__(self, world: World, client: AsyncClient, issuer: Issuer, signer: Signer) -> None:
-        self.world, self.client, self.signer = world, client, signer
-        self._issuer = issuer
+    def __init__(self, world: World, client: AsyncClient) -> None:
+        self.world, self.client = world, client
 
     async def __call__(
         self, who: Principal | None, method: str, path: str, body: Any = None, *, key: str | None = None
@@ -42,7 +41,16 @@ class Tills:
         """The problem that the answer is."""
         answer = await self(who, method, path, body, **more)
         assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+        assert answer.status_code >= 400 and answer.status_code != 500
         return answer.json()
+
+
+class Tills(Caller):
+    """Everybody's till."""
+
+    def __init__(self, world: World, client: AsyncClient, issuer: Issuer, signer: Signer) -> None:
+        super().__init__(world, client)
+        self.signer, self._issuer = signer, issuer
 
     async def coupon(self, viewer: Principal | None = None, **terms: Any) -> str:
         """A new coupon's code as people read it."""
@@ -55,21 +63,28 @@ class Tills:
         return self.signer.show_coupon(codes.parse(code), now().timestamp() - ago_s)
 
 
-def application(kernel: Kernel, signer: Signer, issuer: Issuer) -> FastAPI:
-    """The coupons' routes alone."""
+def serving(
+    kernel: Kernel, routes: APIRouter = router, base_url: str = "http://api", who: Principal | None = None, **state: Any
+) -> AsyncClient:
+    """Calls ``routes`` alone, as ``who`` if that is given; ``state`` is what they find in their application."""
     app = FastAPI()
-    app.state.kernel, app.state.signer, app.state.issuer = kernel, signer, issuer
-    app.include_router(router)
+    app.state.kernel = kernel
+    for name, found in state.items():
+        setattr(app.state, name, found)
+    app.include_router(routes)
     install_error_handlers(app)
-    return app
+    transport = ASGITransport(app, raise_app_exceptions=False)
+    headers = {} if who is None else {"Authorization": f"Bearer {kernel.keyring.issue(who)}"}
+    return AsyncClient(transport=transport, base_url=base_url, headers=headers)
 
 
 @asynccontextmanager
 async def open_tills(world: World, signer: Signer) -> AsyncIterator[Tills]:
     """Tills on an API without a network; whatever was done there, the ledger must agree."""
-    async with Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer:
-        transport = ASGITransport(application(world.kernel, signer, issuer), raise_app_exceptions=False)
-        async with AsyncClient(transport=transport, base_url="http://api") as client:
-            yield Tills(world, client, issuer, signer)
+    async with (
+        Issuer(world.kernel.sessions, Catchments(world.kernel.sessions)) as issuer,
+        serving(world.kernel, signer=signer, issuer=issuer) as client,
+    ):
+        yield Tills(world, client, issuer, signer)
     async with world.kernel.sessions() as session:
         assert (await ledger.audit(session)).findings == []

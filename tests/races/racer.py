@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from coupons import campaigns, drops, ledger, push, redemption
 from coupons.codes import Signer
 from coupons.issuing import Issuer
+from coupons.tables import Campaign
 from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -28,7 +29,10 @@ def _who(role: Role, subject: str, store: str | None = None) -> Principal:
 
 
 async def claim(sessions: Sessions, task: dict[str, Any]) -> list[str]:
-    """Each viewer claims once, all at the same time: the coupon's id, or the refusal's code."""
+    """Each viewer claims once, all at the same time: the coupon's id, or the refusal's code.
+
+    With ``below`` only half of them: the others as soon as the campaign's stock is below that.
+    """
 
     async def one(viewer: str) -> str:
         try:
@@ -39,7 +43,13 @@ async def claim(sessions: Sessions, task: dict[str, Any]) -> list[str]:
 
     async with Issuer(sessions, Catchments(sessions)) as issuer:
         await _start()
-        return list(await asyncio.gather(*map(one, task["viewers"])))
+        viewers, below = task["viewers"], task.get("below")
+        if below is None:
+            return list(await asyncio.gather(*map(one, viewers)))
+        first = await asyncio.gather(*map(one, viewers[::2]))
+        while (await _campaign(sessions, task)).stock >= below:
+            await asyncio.sleep(0.001)
+        return first + await asyncio.gather(*map(one, viewers[1::2]))
 
 
 async def redeem(sessions: Sessions, task: dict[str, Any]) -> list[str]:
@@ -90,18 +100,25 @@ async def expire(sessions: Sessions, task: dict[str, Any]) -> list[str]:
 
 
 async def lower_budget(sessions: Sessions, task: dict[str, Any]) -> list[str]:
-    """Lower a campaign's stock by a few again and again, until it is all given: the stock it was left with."""
+    """Lower a campaign's stock by a few again and again, from when ``given`` coupons are given until all are: the stock
+    it was left with."""
     ops = _who(Role.OPS, str(uuid4()))
     campaign = UUID(task["campaign"])
     await _start()
+    while (await _campaign(sessions, task)).issued < task["given"]:
+        await asyncio.sleep(0.001)
     while True:
-        async with sessions() as session:
-            seen = await campaigns.get(session, ops.brand, campaign)
+        seen = await _campaign(sessions, task)
         if seen.issued >= seen.stock or seen.stock <= task["least"]:
             return [str(seen.stock)]
         with suppress(Refusal):  # claims were faster
             async with transaction(sessions) as session:
                 await campaigns.change_stock(session, ops, campaign, seen.stock, seen.stock - task["step"])
+
+
+async def _campaign(sessions: Sessions, task: dict[str, Any]) -> Campaign:
+    async with sessions() as session:
+        return await campaigns.get(session, "acme", UUID(task["campaign"]))
 
 
 async def run_push(sessions: Sessions, task: dict[str, Any]) -> list[str]:

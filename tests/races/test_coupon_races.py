@@ -108,8 +108,9 @@ async def test_a_budget_lowered_while_coupons_are_claimed_is_never_exceeded(
     viewers = [viewer.subject for viewer in await world.viewers(callers)]
     for place in range(processes):
         mine = viewers[place::processes]
-        await race.enter({"do": "claim", "room": world.room, "drop": drop, "viewers": mine, "key": "c"})
-    await race.enter({"do": "budget", "campaign": campaign, "least": stock // 3, "step": 3})
+        task = {"do": "claim", "room": world.room, "drop": drop, "viewers": mine, "key": "c"}
+        await race.enter(task | {"campaign": campaign, "below": stock})
+    await race.enter({"do": "budget", "campaign": campaign, "given": callers // 4, "least": stock // 3, "step": 3})
     *claims, [left] = await race.go()
     answers = [answer for process in claims for answer in process]
     promised = {answer for answer in answers if answer != "sold_out"}

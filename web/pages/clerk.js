@@ -19,6 +19,8 @@ const MEMBER = 'NM1.';
 const COUPON = 'NC1.';
 const PLACE = 'nearcast.till.place';
 const KEYS_EVERY_MS = 600_000;
+/** What a coupon is once its redemption was taken back. */
+const AFTER_REVERSAL = {usable: 'reversedUsable', expired: 'reversedExpired', ownerless: 'reversedOwnerless'};
 
 adopt();
 hangIcons();
@@ -251,8 +253,8 @@ function done(one) {
   const late = Date.parse(one.reversible_until) < Date.now();
   const back = h('button', {class: 'button no', type: 'button', 'data-reverse': one.id}, icon('undo'), h('span', {'data-label': '', t: 'reverse'}));
   askTwice(back, 'reverseSure', () => during(back, async () => {
-    await session.call('POST', `/v1/redemptions/${one.id}/reverse`, {key: newId()});
-    toast(t('reversedDone'), 'yes');
+    const {coupon_now: now} = await session.call('POST', `/v1/redemptions/${one.id}/reverse`, {key: newId()});
+    toast(t(AFTER_REVERSAL[now] ?? 'reversed'), now === 'usable' ? 'yes' : 'no');
     await today();
   }).catch(complain));
   const {coupon} = one;

@@ -12,9 +12,11 @@ import {StoreMap} from './ops-map.js';
 import {Reports} from './ops-reports.js';
 import {Reviews} from './ops-reviews.js';
 import {showRooms} from './ops-rooms.js';
+import {offerVoid} from './ops-void.js';
 import {Words} from './ops-words.js';
 
 const EVERY_MS = 3000;
+const FIGURES_EVERY_MS = 10_000; // sums over all rooms there ever were are not what one watches second by second
 const SLOW_MS = 250; // the budget of a certain event's p99
 
 adopt();
@@ -29,7 +31,10 @@ const held = [new Held(session, MUTES, titles), new Held(session, BANS, titles)]
 const reviews = new Reviews(session);
 const words = new Words(session);
 const compare = new Compare(session);
+offerVoid(session);
 const eyes = new Eyes(session);
+const everything = seldom(() => session.call('GET', '/v1/ops/funnel/all'));
+const allStores = seldom(() => all(session.call, '/v1/ops/stores?limit=500', 30_000));
 by('desk').hidden = false;
 for (const tab of ['tabOverview', 'tabSafety']) by(tab).addEventListener('click', () => turnTo(tab));
 session.call('GET', `/v1/brands/${brand}`).then((found) => { by('brand').textContent = found.name; }, () => {});
@@ -107,24 +112,26 @@ async function choose(room) {
   await funnel().catch(() => {});
 }
 
+/** What was asked for last, as long as that is new enough. */
+function seldom(ask) {
+  let at = -Infinity;
+  let found;
+  return async () => {
+    if (performance.now() - at > FIGURES_EVERY_MS) [found, at] = [await ask(), performance.now()];
+    return found;
+  };
+}
+
 async function funnel() {
   const asked = chosen;
-  const whole = total(await all(session.call, '/v1/ops/funnel?by=room', 500));
+  const whole = await everything();
   const shown = asked ? await session.call('GET', `/v1/rooms/${asked.id}/funnel`) : whole;
   by('kTurnover').textContent = yuan(whole.amount_fen);
   if (asked === chosen) by('funnel').replaceChildren(funnelBars(shown), h('p', {class: 'small faint', t: ['heldOut', {n: count(shown.held_out ?? 0)}]}), funnelSums(shown));
 }
 
-function total(items) {
-  const sum = {amount_fen: 0};
-  for (const item of items) {
-    for (const [name, value] of Object.entries(item.funnel ?? item)) if (typeof value === 'number') sum[name] = (sum[name] ?? 0) + value;
-  }
-  return sum;
-}
-
 async function shops() {
-  stores = await all(session.call, '/v1/ops/stores?limit=500', 30_000);
+  stores = await allStores();
   by('kIssued').textContent = count(stores.reduce((sum, {issued}) => sum + issued, 0));
   by('kRedeemed').textContent = count(stores.reduce((sum, {redeemed}) => sum + redeemed, 0));
   const cities = [...new Set(stores.map(({city}) => city))].sort();
