@@ -154,7 +154,7 @@ class Drop(Table):
 class DropViewer(Table):
     """Why a drop gave a viewer in range none.
 
-    Who got one is in ``coupons``: both together are the base of the funnel and of the holdout's comparison, and the view
+    Who got one is in ``coupons``: both are the base of the funnel and of the holdout's comparison, and the view
     ``decisions`` shows them as a row for a viewer of a drop. Without foreign keys, as ``Coupon``.
     """
 
