@@ -23,7 +23,7 @@ from loadtest.swarm.plan import Histogram, Plan, Tick, encoder, plans, ticks
 from loadtest.users import coupons
 from loadtest.users.line import config_of
 
-KINDS = {"certain": "EVENT", "latest": "EVENT", "lossy": "EVENT"}
+KINDS = dict.fromkeys(("certain", "missed", "latest", "lossy"), "EVENT")
 MOST_ERRORS = 1000
 """Failures of one kind in one second that are told to Locust one by one."""
 
@@ -31,7 +31,7 @@ MOST_ERRORS = 1000
 class SwarmUser(User):
     """Holds ``--viewers`` viewers (its part of them, where there are several swarms) and plays ``--shape`` with them.
 
-    All it sees becomes Locust's: ``EVENT certain``, ``latest``, ``lossy`` (delays from the sender's stamp),
+    All it sees becomes Locust's: ``EVENT certain``, ``latest``, ``lossy`` (delays from the sender's stamp), ``missed``,
     ``WS join``, ``resume``, ``comment``, ``claim``, …; what must not happen are failures.
     """
 

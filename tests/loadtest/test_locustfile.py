@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from app import demo
 from app.processes import open_kernel
 from app.up import Stack
+from loadtest.watch import descendants
 
 ROOT = Path(demo.__file__).parent.parent
 BUSY = """
@@ -163,6 +165,35 @@ async def test_a_drop_at_a_deployment_ends_in_a_report_and_fails_where_one_budge
     assert json.loads((out / "result.json").read_text())["held"] is False
     assert (out / "locust_stats.csv").exists()
     assert not (out / "plan.json").exists(), "tokens were left behind"
+
+
+@pytest.mark.deep
+async def test_ctrl_c_ends_everything_and_leaves_a_report_that_says_so(stack: Stack, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtest.run", "--shape", "soak", "--viewers", "10", "--seconds", "600"),
+        *("--url", stack.api, "--brand", "demo", "--out", str(tmp_path)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    printed = ""
+    async with asyncio.timeout(300):
+        while "deliveries/s" not in printed:
+            line = await process.stdout.readline()
+            assert line, printed
+            printed += line.decode()
+        children = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        printed += (await process.stdout.read()).decode()
+        assert await process.wait() == 130, printed
+    assert len(children) >= 2, "Locust and its swarm"
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    assert "Traceback" not in printed
+    assert "中断" in (tmp_path / "report.html").read_text()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["held"], result["cut_short"]) == (False, True)
+    assert not (tmp_path / "plan.json").exists(), "tokens were left behind"
 
 
 async def test_what_cannot_be_played_is_said_in_a_sentence(tmp_path: Path) -> None:
