@@ -15,7 +15,7 @@ from locust.exception import StopUser
 from locust.runners import LocalRunner
 from locust.stats import RequestStats, StatsEntry
 
-from loadtest.bench.machine import ROOT
+from loadtest.bench.machine import ROOT, bound
 from loadtest.config import Config
 from loadtest.shapes import SHAPES
 from loadtest.stage import Deployment
@@ -43,7 +43,7 @@ class SwarmUser(User):
         with tempfile.NamedTemporaryFile("wb", suffix=".json", prefix="nearcast-plan-", delete=False) as file:
             file.write(encoder.encode(self.plan(options, config_of(self))))
         self._file = Path(file.name)
-        command = [sys.executable, "-m", "loadtest.swarm", str(self._file)]
+        command = bound([sys.executable, "-m", "loadtest.swarm", str(self._file)])
         self.child = patient.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         self._timeline = Path(options.timeline).open("a") if options.timeline else None  # noqa: SIM115
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app import demo
@@ -125,6 +126,39 @@ async def test_two_workers_share_the_viewers_and_the_master_has_all_figures(
     assert sum(failures for _, failures in told.values()) == 0, printed
 
 
+@pytest.mark.deep
+async def test_the_web_page_starts_a_test_and_shows_its_figures(stack: Stack, free_port: int) -> None:
+    page = f"http://127.0.0.1:{free_port}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "-H", stack.api),
+        *("--web-host", "127.0.0.1", "--web-port", str(free_port)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    room = await first_room(stack)
+    seen: Figures = {}
+    form = {"user_count": "8", "spawn_rate": "8", "host": stack.api, "viewers": "10", "seconds": "90", "room": room}
+    wanted = {("WS", "join"), ("WS", "announce"), ("EVENT", "certain"), ("EVENT", "lossy")}
+    try:
+        async with asyncio.timeout(180), httpx.AsyncClient(base_url=page, timeout=60) as browser:
+            while True:
+                try:
+                    started = (await browser.post("/swarm", data=form)).json()
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.2)  # not listening yet
+            assert started["success"], started
+            while not wanted <= {name for name, (many, _) in seen.items() if many}:
+                await asyncio.sleep(0.5)
+                told = (await browser.get("/stats/requests")).json()["stats"]
+                seen = {(row["method"], row["name"]): (row["num_requests"], row["num_failures"]) for row in told}
+    finally:
+        process.terminate()
+        await process.wait()
+    assert sum(failures for _, failures in seen.values()) == 0, seen
+
+
 # ---- make loadtest ---------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +222,9 @@ async def test_ctrl_c_ends_everything_and_leaves_a_report_that_says_so(stack: St
         printed += (await process.stdout.read()).decode()
         assert await process.wait() == 130, printed
     assert len(children) >= 2, "Locust and its swarm"
-    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    async with asyncio.timeout(60):  # whose parent is gone is waited for by the system
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            await asyncio.sleep(0.1)
     assert "Traceback" not in printed
     assert "中断" in (tmp_path / "report.html").read_text()
     result = json.loads((tmp_path / "result.json").read_text())
