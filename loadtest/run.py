@@ -159,8 +159,8 @@ def play(plan: Plan, scene: Scene, out: Path, settings_file: Path | None) -> Hea
             follow(timeline, child, plan, scene, heard.ticks)
             child.wait(timeout=LOCUST_GRACE)
     except KeyboardInterrupt:
-        if not heard.played:
-            raise
+        if not any(tick.phase == "play" for tick in heard.ticks):
+            raise  # nobody came in yet
         say("  broken off; what was seen until now is written down")
         heard.cut_short = True
         return heard
