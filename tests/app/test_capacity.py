@@ -280,7 +280,7 @@ def test_it_measures_real_viewers_at_three_sizes_and_prints_how_wrong_it_was(tmp
     assert {(check["what"], check["viewers"]) for check in found} == {
         (what, size) for what in ("gateway CPU", "frames", "bytes", "Redis CPU") for size in sizes
     }
-    # How near it comes is for quiet machines (docs/performance.md): on one with other work gateways tell less often, and
+    # How near it comes is for quiet machines (docs/performance.md): on others gateways tell less often, and
     # leave out more. Here it has to own up to it.
     for check in found:
         assert check["measured"] > 0, check
