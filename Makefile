@@ -79,6 +79,7 @@ SHAPE ?= peak
 SECONDS ?= 60
 LOADTEST = --shape $(SHAPE) --viewers $(VIEWERS) --seconds $(SECONDS) $(if $(URL),--url "$(URL)") \
   $(if $(BRAND),--brand "$(BRAND)") $(if $(ROOM),--room "$(ROOM)") $(if $(TOKENS),--tokens "$(TOKENS)") \
+  $(if $(GUIDE_TOKEN),--guide-token "$(GUIDE_TOKEN)") \
   $(if $(CONFIG),--config "$(CONFIG)") $(if $(BUDGETS),--budgets "$(BUDGETS)") $(if $(OUT),--out "$(OUT)")
 
 loadtest: install-test ## an evening's load: SHAPE=peak VIEWERS=5000 SECONDS=60 [URL=…]; a report, a verdict, an exit code

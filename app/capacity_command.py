@@ -71,6 +71,9 @@ def capacity(
         Path | None, typer.Option(dir_okay=False, help="Costs measured before, here or elsewhere.")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure the costs anew.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Draw everybody's return into this SVG file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")] = False,
 ) -> None:
     """Say what an evening needs, from costs measured on this machine, and which part gives out first.
@@ -90,6 +93,7 @@ def capacity(
         raise typer.BadParameter("a file is not measured anew", param_hint="--again")
     # Here, because these bring numpy and the room service, which most other commands do not need.
     from app.capacity import model, report
+    from app.capacity import picture as pictures
     from app.capacity.costs import BadCalibration, checks, fit
 
     evening = model.Evening(viewers, comments, drops, rooms, largest, display_rate, near, postgres_cores, egress_gbit)
@@ -109,10 +113,28 @@ def capacity(
     taken = model.needs(costs, evening, gateways)
     parts = model.parts(costs, evening, gateways)
     outcomes = report.storms(taken, viewers)
+    if picture is not None:
+        _draw(picture, pictures.svg(outcomes, f"Who is back, of {viewers:,} viewers on {taken.gateways:,} gateways"))
     if as_json:
         typer.echo(json.dumps(report.document(evening, costs, taken, parts, outcomes, found)))
     else:
-        typer.echo(
-            report.words(evening, taken, parts, outcomes, found, str(measured.get("machine", "an unknown machine")))
-        )
+        machine, plain = str(measured.get("machine", "an unknown machine")), not _blocks()
+        typer.echo(report.words(evening, taken, parts, outcomes, found, machine, plain=plain))
     raise typer.Exit(int(any(part.used > 1 for part in parts)))
+
+
+def _draw(path: Path, document: str) -> None:
+    try:
+        path.write_text(document)
+    except OSError as problem:
+        typer.echo(f"{path}: {problem.strerror}", err=True)
+        raise typer.Exit(2) from problem
+
+
+def _blocks() -> bool:
+    """Whether standard output can show block characters."""
+    try:
+        "█▁".encode(sys.stdout.encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True

@@ -44,6 +44,8 @@ from live.word_lists import WordLists
 SAME_VIEWER = 4
 """Sockets one viewer may hold open in one room of one gateway; one more closes the oldest."""
 COMMANDS_AT_ONCE = 2000
+STAFF_SPARE = 500
+"""More of them for guides and ops: viewers who wait by the thousand must not silence the guide."""
 COMMANDS_EACH = 4
 CHORES_AT_ONCE = 100_000
 JOURNAL_SECONDS = 0.4
@@ -351,7 +353,9 @@ class Gateway:
         room, session = connection.room, connection.session
         if room is None or session is None or session.who is None:
             return
-        if not self._errands.start(self._carry_out(connection, session, room.id, command), session.who.subject):
+        who = session.who
+        spare = 0 if who.role is Role.VIEWER else STAFF_SPARE
+        if not self._errands.start(self._carry_out(connection, session, room.id, command), who.subject, spare):
             self._answer(session, connection, command, refused(command.id or "", Refusal("busy", retry_after=1)))
 
     async def _carry_out(

@@ -25,9 +25,9 @@ class Errands:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, work: Coroutine[Any, Any, None], owner: Hashable = None) -> bool:
-        """Run ``work``; False, and it is not run, when there is too much already."""
-        if len(self._tasks) >= self._limit or (owner is not None and self._owners[owner] >= self._each):
+    def start(self, work: Coroutine[Any, Any, None], owner: Hashable = None, spare: int = 0) -> bool:
+        """Run ``work``; False, and it is not run, when there is too much already: more than ``limit`` and ``spare``."""
+        if len(self._tasks) >= self._limit + spare or (owner is not None and self._owners[owner] >= self._each):
             work.close()
             return False
         task = asyncio.get_running_loop().create_task(work)

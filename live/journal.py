@@ -112,11 +112,13 @@ class Journal:
 
     async def written(self, room: UUID, viewer: UUID) -> None:
         """Return once the database knows that ``viewer`` is in ``room``. Raises what it raises."""
-        if (room, viewer) in self._attended:
-            await self._write_attendance()
-        elif self._writing.locked():  # it may be in the batch that is being written
-            async with self._writing:
-                return
+        if (room, viewer) not in self._attended and not self._writing.locked():
+            return
+        # It may be in the batch that is being written. And whoever waited with this one may have written it along:
+        # if each wrote for itself then, a room that fills would wait for a transaction a viewer, one after the other.
+        async with self._writing:
+            if (room, viewer) in self._attended:
+                await self._write_attended()
 
     async def flush(self) -> None:
         """Write what is waiting. What cannot be written now waits for the next time."""
@@ -134,18 +136,22 @@ class Journal:
 
     async def _write_attendance(self) -> None:
         async with self._writing:
-            batch, self._attended = self._attended, {}
-            if not batch:
-                return
-            try:
-                async with transaction(self._sessions) as session:
-                    await attendance.attend(session, list(batch.values()))
-            except BaseException:
-                for key, row in batch.items():
-                    newer = self._attended.get(key, row)
-                    joins = row.joins if newer is row else row.joins + newer.joins
-                    self._attended[key] = Attended(*key, row.first_at, newer.last_at, joins)
-                raise
+            await self._write_attended()
+
+    async def _write_attended(self) -> None:
+        """Write everybody's, holding ``_writing``."""
+        batch, self._attended = self._attended, {}
+        if not batch:
+            return
+        try:
+            async with transaction(self._sessions) as session:
+                await attendance.attend(session, list(batch.values()))
+        except BaseException:
+            for key, row in batch.items():
+                newer = self._attended.get(key, row)
+                joins = row.joins if newer is row else row.joins + newer.joins
+                self._attended[key] = Attended(*key, row.first_at, newer.last_at, joins)
+            raise
 
     async def _write_taps(self) -> None:
         batch, self._taps = self._taps, {}

@@ -8,6 +8,8 @@ from loadtest.bench.picture import nice
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 24
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400)
+"""Seconds between two moments that are written below a chart."""
 COLOURS = ("#047857", "#b45309", "#1d4ed8", "#be185d", "#6d28d9", "#0e7490", "#4d7c0f", "#475569")
 
 
@@ -52,9 +54,9 @@ def chart(series: Sequence[Series], marks: Sequence[float] = ()) -> str:
         value = top * part / 4
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y(value):.1f}" x2="{WIDTH - RIGHT}" y2="{y(value):.1f}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end">{_short(value)}</text>')
-    for part in range(5):
-        at = end * part / 4
-        parts.append(f'<text x="{x(at):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{at:.0f} s</text>')
+    for at in _seconds(end):
+        anchor = "end" if at > end * 0.97 else "middle"
+        parts.append(f'<text x="{x(at):.1f}" y="{HEIGHT - 7}" text-anchor="{anchor}">{_clock(at)}</text>')
     parts += [
         f'<line class="mark" x1="{x(at):.1f}" y1="{TOP}" x2="{x(at):.1f}" y2="{HEIGHT - BOTTOM}"/>' for at in marks
     ]
@@ -70,6 +72,16 @@ def chart(series: Sequence[Series], marks: Sequence[float] = ()) -> str:
         for number, line in enumerate(shown)
     )
     return "".join(parts) + f'<p class="keys">{keys}</p>'
+
+
+def _seconds(end: float) -> list[float]:
+    """Where the time is written below a chart: round moments, six at most."""
+    step = next((step for step in STEPS if end / step < 6), STEPS[-1])
+    return [step * place for place in range(int(end / step) + 1)]
+
+
+def _clock(at: float) -> str:
+    return f"{at:g} s" if at < 120 else f"{at / 60:g} min"
 
 
 def _swatch(colour: str, dashes: str) -> str:

@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
+from typing import NamedTuple
 
 from loadtest.swarm.plan import Histogram, Tick, add, percentile
+from loadtest.watch import Sample
 
 FIGURES = {
     "certain_p50_ms": "delay of certain events, median",
     "certain_p95_ms": "delay of certain events, 95 of 100",
     "certain_p99_ms": "delay of certain events, 99 of 100",
+    "missed_p99_ms": "from a certain event to who was away when it was told, 99 of 100",
     "latest_p99_ms": "delay of counts (likes), 99 of 100",
     "lossy_p50_ms": "delay of comments, median",
     "lossy_p99_ms": "delay of comments, 99 of 100",
@@ -30,8 +33,19 @@ FIGURES = {
 GENERATOR_SHARE = 0.85
 GENERATOR_LAG = 0.1
 """Above this share of its core, or with timers this late (s), the generator measured itself."""
+SERVERS_SHARE = 0.9
+"""Above this share of a core, or of all that they have, the servers had no more to give."""
+NAMED_SHARE = 0.05
+"""Processes with less than this share of a core are not named."""
 WINDOW = 10
 CERTAIN = {"certain lost": "certain_lost", "certain out of order": "certain_disordered"}
+
+
+class Said(NamedTuple):
+    """A text in both languages."""
+
+    zh: str
+    en: str
 
 
 class Totals:
@@ -66,7 +80,7 @@ def of(ticks: Sequence[Tick], memory: Sequence[float] = ()) -> dict[str, float |
     """
     totals = Totals(ticks)
     found: dict[str, float | None] = dict.fromkeys(FIGURES)
-    for kind in ("certain", "latest", "lossy"):
+    for kind in ("certain", "missed", "latest", "lossy"):
         histogram = totals.delays.get(kind)
         for part in (50, 95, 99):
             if histogram and f"{kind}_p{part}_ms" in FIGURES:
@@ -95,18 +109,46 @@ def of(ticks: Sequence[Tick], memory: Sequence[float] = ()) -> dict[str, float |
     return found
 
 
-def limited_by_generator(ticks: Sequence[Tick]) -> str:
-    """Why the generator, not the server, was the limit; empty where it was not."""
+def limited_by_generator(ticks: Sequence[Tick]) -> Said | None:
+    """Why the generator, not the server, was the limit; None where it was not."""
     playing = [tick for tick in ticks if tick.phase == "play" and tick.viewers]
     if not playing:
-        return ""
+        return None
     # The busiest tenth of the time decides: a peak of joins that the generator could not follow is one, too.
     worst = max(1, len(playing) // 10)
     share = sorted(tick.cpu for tick in playing)[-worst]
     lag = sorted(tick.lag for tick in playing)[-worst]
-    reasons = []
+    zh, en = [], []
     if share > GENERATOR_SHARE:
-        reasons.append(f"it used {share:.0%} of its core")
+        zh.append(f"用了它那个核的 {share:.0%}")
+        en.append(f"it used {share:.0%} of its core")
     if lag > GENERATOR_LAG:
-        reasons.append(f"its own timers were {lag * 1000:.0f} ms late")
-    return " and ".join(reasons)
+        zh.append(f"自己的定时器晚了 {lag * 1000:.0f} 毫秒")
+        en.append(f"its own timers were {lag * 1000:.0f} ms late")
+    return Said("，".join(zh), " and ".join(en)) if en else None
+
+
+def full_servers(samples: Sequence[Sample], cores: int) -> Said | None:
+    """What of the servers' CPU was full over half of the time, and who used it; None where there was more to be had.
+
+    ``cores`` are all that the servers have; 0 where that is not known, then only single processes are looked at.
+    """
+    looked = [sample for sample in samples if sample.cpu]
+    if not looked:
+        return None
+    names = {name for sample in looked for name in sample.cpu}
+    used = {name: median(sample.cpu.get(name, 0.0) for sample in looked) for name in names}
+    whole = median(sum(sample.cpu.values()) for sample in looked)
+    most = sorted(used.items(), key=lambda pair: -pair[1])
+    told = ", ".join(f"{name} {share:.0%}" for name, share in most if share > NAMED_SHARE)
+    if cores and whole > SERVERS_SHARE * cores:
+        en = "the servers' core was" if cores == 1 else f"all {cores} cores of the servers were"
+        return Said(
+            f"服务器的 {cores} 个核用了 {whole / cores:.0%} ({told})", f"{en} {whole / cores:.0%} used ({told})"
+        )
+    # PostgreSQL is many processes; each of the others has one thread that does the work.
+    full = [(name, share) for name, share in most if share > SERVERS_SHARE and name != "postgres"]
+    if not full:
+        return None
+    told = ", ".join(f"{name} {share:.0%}" for name, share in full)
+    return Said(f"占满一个核的进程：{told}", f"these processes filled a core: {told}")

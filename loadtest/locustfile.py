@@ -7,7 +7,8 @@
 Needs an API with ``NEARCAST_DEV_LOGIN=true``. A SwarmUser makes rooms of its own (or joins ``--room``); the others
 watch ``--room``, or the newest live room of ``--brand``. Besides HTTP it reports ``WS join``, ``resume``, ``comment``,
 ``claim``, … (asked to answered) and ``EVENT certain``, ``latest``, ``lossy``: from the sender's stamp to this viewer,
-so both clocks must agree. A certain event that is lost or out of order is a failure.
+so both clocks must agree; ``missed`` are certain events that came with a resume. A certain event that is lost or out of
+order is a failure.
 """
 
 import logging

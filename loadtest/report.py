@@ -7,13 +7,14 @@ from pathlib import Path
 
 from loadtest.budgets import Line
 from loadtest.charts import Series, chart, words
-from loadtest.figures import FIGURES, Totals
+from loadtest.figures import FIGURES, Said, Totals
 from loadtest.swarm.plan import Histogram, Tick, percentile
 from loadtest.watch import Sample
 
 NAMES = {
     "certain": words("必达", "certain"), "latest": words("最新值", "latest"), "lossy": words("评论", "comments"),
     "certain_p50_ms": "必达延迟 中位", "certain_p95_ms": "必达延迟 p95", "certain_p99_ms": "必达延迟 p99",
+    "missed_p99_ms": "离开期间的必达，补到为止 p99",
     "latest_p99_ms": "计数延迟 p99", "lossy_p50_ms": "评论延迟 中位", "lossy_p99_ms": "评论延迟 p99",
     "certain_lost": "必达丢失", "certain_disordered": "必达乱序", "join_p99_ms": "进房 p99",
     "return_p99_ms": "断线到回房 p99", "comment_ack_p99_ms": "评论应答 p99", "claim_p99_ms": "抢券应答 p99",
@@ -38,26 +39,42 @@ class Story:
     samples: Sequence[Sample]
     lines: Sequence[Line]
     figures: dict[str, float | None]
-    generator: str = ""
-    """Why the generator was the limit; empty where it was not."""
+    generator: Said | None = None
+    """Why the generator was the limit; None where it was not."""
+    servers: Said | None = None
+    """What of the servers was full; None where nothing was."""
+    cut_short: bool = False
+    """It was broken off, so that what would have come later is not in it."""
     notes: Sequence[str] = field(default_factory=list)
 
     @property
     def held(self) -> bool:
-        """Whether every budget was held."""
-        return all(line.held for line in self.lines)
+        """Whether it was played to its end, and every budget was held."""
+        return not self.cut_short and all(line.held for line in self.lines)
+
+    def warnings(self) -> list[Said]:
+        """What to know before one reads on."""
+        found = []
+        if self.generator is not None:
+            zh, en = self.generator
+            found.append(Said(f"瓶颈是压测机，不是服务器：{zh}", f"The generator, not the server, was the limit: {en}"))
+        if self.servers is not None and not self.held:
+            zh, en = self.servers
+            found.append(Said(f"先用满的是：{zh}", f"What gave out: {en}"))
+        if self.cut_short:
+            zh = "测试被中断：预算只按到那时为止的数字来判，不能算通过"
+            found.append(
+                Said(zh, "It was broken off: budgets are judged by what was seen until then, and it is no PASS")
+            )
+        return found
 
 
 def page(story: Story) -> str:
     """The HTML document."""
     verdict = words("通过", "PASS") if story.held else words("未通过", "FAIL")
-    warn = ""
-    if story.generator:
-        text = words(
-            f"瓶颈是压测机，不是服务器：{story.generator}",
-            f"The generator, not the server, was the limit: {story.generator}",
-        )
-        warn = f'<p class="verdict warn">{text}</p>'
+    if story.cut_short:
+        verdict = words("中断", "CUT SHORT")
+    warn = "".join(f'<p class="verdict warn">{words(*said)}</p>' for said in story.warnings())
     body = [
         f"<label for=en>{words('English', '中文')}</label>",
         f"<h1>{words('压测报告', 'Load test')}: {escape(story.shape)}</h1>",
@@ -85,15 +102,18 @@ def _name(figure: str) -> str:
     return words(NAMES.get(figure, figure), FIGURES.get(figure, figure))
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+def _number(value: float | None, figure: str) -> str:
+    if value is None:
+        return "–"
+    said = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+    return f"{said} ms" if figure.endswith("_ms") else said
 
 
 def _budgets(lines: Sequence[Line]) -> str:
     rows = "".join(
         f'<tr><td><b class="{"pass" if line.held else "fail"}">{"PASS" if line.held else "FAIL"}</b></td>'
         f'<td>{_name(line.budget.figure)}</td><td class="n">{escape(line.budget.says())}</td>'
-        f'<td class="n">{_number(line.seen)}</td></tr>'
+        f'<td class="n">{_number(line.seen, line.budget.figure)}</td></tr>'
         for line in lines
     )
     head = f"<tr><th></th><th></th><th>{words('预算', 'budget')}</th><th>{words('实测', 'seen')}</th></tr>"
@@ -101,7 +121,9 @@ def _budgets(lines: Sequence[Line]) -> str:
 
 
 def _figures(figures: dict[str, float | None]) -> str:
-    rows = (f'<tr><td>{_name(name)}</td><td class="n">{_number(value)}</td></tr>' for name, value in figures.items())
+    rows = (
+        f'<tr><td>{_name(name)}</td><td class="n">{_number(value, name)}</td></tr>' for name, value in figures.items()
+    )
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -132,7 +154,9 @@ def _pictures(story: Story) -> list[str]:
             return percentile(delays, part) if delays else None
 
         line = over(f"{NAMES[kind]} p{part * 100:.0f}", at, colour)
-        return replace(line, faint=part < 0.9)
+        # Announcements are seconds apart: without a gap for each they are a line.
+        known = [point for point in line.points if point[1] is not None]
+        return replace(line, points=known, faint=part < 0.9)
 
     def process(values: Callable[[Sample], dict[str, float]], times: float = 1.0) -> list[Series]:
         names = sorted({name for sample in story.samples for name in values(sample)})

@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 from loadtest import budgets, config, figures, report
-from loadtest.bench.machine import ROOT, CannotMeasure, describe, process, python
+from loadtest.bench.machine import ROOT, CannotMeasure, describe, on_core, process, python
 from loadtest.charts import words
 from loadtest.config import BadConfig, Config
 from loadtest.shapes import SHAPES, Shape
@@ -123,8 +123,23 @@ def plan_of(scene: Scene, shape: Shape, seconds: float, settings: Config) -> Pla
     )
 
 
-def play(plan: Plan, scene: Scene, out: Path, settings_file: Path | None) -> tuple[list[Tick], list[Sample]]:
-    """Let Locust play it; what was told, second by second. Raises CannotMeasure."""
+@dataclasses.dataclass
+class Heard:
+    """What was told while it was played, second by second."""
+
+    ticks: list[Tick] = dataclasses.field(default_factory=list)
+    samples: list[Sample] = dataclasses.field(default_factory=list)
+    cut_short: bool = False
+
+    @property
+    def played(self) -> list[Sample]:
+        """The samples of the time in which people came and talked."""
+        playing = [tick.at for tick in self.ticks if tick.phase == "play"]
+        return [sample for sample in self.samples if playing and playing[0] <= sample.at <= playing[-1]]
+
+
+def play(plan: Plan, scene: Scene, out: Path, settings_file: Path | None) -> Heard:
+    """Let Locust play it, to its end or until Ctrl-C. Raises CannotMeasure."""
     (out / "plan.json").write_bytes(encoder.encode(plan))
     timeline = out / "timeline.jsonl"
     command = python(
@@ -134,22 +149,31 @@ def play(plan: Plan, scene: Scene, out: Path, settings_file: Path | None) -> tup
         "--csv", str(out / "locust"), "--html", str(out / "locust.html"), "SwarmUser", "ClerkUser",
         *(("--evening", str(settings_file)) if settings_file else ()),
     )  # fmt: skip
-    with (
-        watching(scene, out) as samples,
-        process(command, cores_for()[1], log=out / "locust.log", environment=dict(os.environ)) as child,
-    ):
-        heard = follow(timeline, child, plan, scene)
-        child.wait(timeout=LOCUST_GRACE)
-        (out / "plan.json").unlink()  # it holds everybody's tokens
-    if not any(tick.phase == "end" for tick in heard):
+    heard = Heard()
+    try:
+        with (
+            on_core(cores_for()[1]),  # looking at the servers must not cost them
+            watching(scene, out, heard.samples),
+            process(command, cores_for()[1], log=out / "locust.log", environment=dict(os.environ)) as child,
+        ):
+            follow(timeline, child, plan, scene, heard.ticks)
+            child.wait(timeout=LOCUST_GRACE)
+    except KeyboardInterrupt:
+        if not any(tick.phase == "play" for tick in heard.ticks):
+            raise  # nobody came in yet
+        say("  broken off; what was seen until now is written down")
+        heard.cut_short = True
+        return heard
+    finally:
+        (out / "plan.json").unlink(missing_ok=True)  # it holds everybody's tokens
+    if not any(tick.phase == "end" for tick in heard.ticks):
         tail = (out / "locust.log").read_text(errors="replace").splitlines()[-12:]
         raise CannotMeasure("\n".join(["the generator ended before the test did; its log ends:", *tail]))
-    return heard, samples
+    return heard
 
 
-def follow(timeline: Path, child: "subprocess.Popen[bytes]", plan: Plan, scene: Scene) -> list[Tick]:
-    """Read what the swarm tells as it comes, say how it stands, and strike when it is time. Until its end."""
-    heard: list[Tick] = []
+def follow(timeline: Path, child: "subprocess.Popen[bytes]", plan: Plan, scene: Scene, heard: list[Tick]) -> None:
+    """Add to ``heard`` what the swarm tells as it comes, say how it stands, strike when it is time; until its end."""
     ends = time.monotonic() + plan.seconds + LOCUST_GRACE + 240
     place, said = 0, -5.0
     while time.monotonic() < ends:
@@ -172,7 +196,6 @@ def follow(timeline: Path, child: "subprocess.Popen[bytes]", plan: Plan, scene: 
         if over or (heard and heard[-1].phase == "end"):
             break
         time.sleep(0.1)
-    return heard
 
 
 def strike(stack: Stack) -> None:
@@ -184,9 +207,8 @@ def strike(stack: Stack) -> None:
 
 
 @contextmanager
-def watching(scene: Scene, out: Path) -> Iterator[list[Sample]]:
-    """Look at the processes once a second, in a thread."""
-    samples: list[Sample] = []
+def watching(scene: Scene, out: Path, samples: list[Sample]) -> Iterator[None]:
+    """Look at the processes once a second, in a thread, and add what is seen to ``samples``."""
     stopping = Event()
     metrics = Metrics(scene.sockets)
 
@@ -199,7 +221,7 @@ def watching(scene: Scene, out: Path) -> Iterator[list[Sample]]:
     thread = Thread(target=look)
     thread.start()
     try:
-        yield samples
+        yield
     finally:
         stopping.set()
         thread.join()
@@ -208,14 +230,10 @@ def watching(scene: Scene, out: Path) -> Iterator[list[Sample]]:
             lines.writelines(json.dumps(dataclasses.asdict(sample)) + "\n" for sample in samples)
 
 
-def conclude(
-    chosen: argparse.Namespace, shape: Shape, scene: Scene, heard: list[Tick], samples: list[Sample], out: Path
-) -> report.Story:
+def conclude(chosen: argparse.Namespace, shape: Shape, scene: Scene, heard: Heard, out: Path) -> report.Story:
     """Judge, and write ``report.html`` and ``result.json``."""
-    playing = [tick for tick in heard if tick.phase == "play"]
-    first, last = (playing[0].at, playing[-1].at) if playing else (0.0, 0.0)
-    memory = [sum(sample.memory.values()) for sample in samples if first <= sample.at <= last]
-    found = figures.of(heard, memory)
+    first = next((tick.at for tick in heard.ticks if tick.phase == "play"), 0.0)
+    found = figures.of(heard.ticks, [sum(sample.memory.values()) for sample in heard.played])
     story = report.Story(
         shape=shape.name,
         says=words(
@@ -225,16 +243,19 @@ def conclude(
         where=words(scene.url, scene.url) if chosen.url else PRIVATE,
         machine=describe(),
         began=datetime.fromtimestamp(first).astimezone().strftime("%Y-%m-%d %H:%M"),
-        ticks=heard,
-        samples=samples,
+        ticks=heard.ticks,
+        samples=heard.samples,
         lines=budgets.verdict(budgets.load(shape.name, chosen.budgets), found),
         figures=found,
-        generator=figures.limited_by_generator(heard),
-        notes=notes(scene, samples),
+        generator=figures.limited_by_generator(heard.ticks),
+        servers=figures.full_servers(heard.played, len(cores_for()[0]) if scene.stack is not None else 0),
+        cut_short=heard.cut_short,
+        notes=notes(scene, heard.samples),
     )
     (out / "report.html").write_text(report.page(story))
     result: dict[str, Any] = {"shape": shape.name, "viewers": chosen.viewers, "seconds": chosen.seconds,
-                              "held": story.held, "figures": found, "generator_limit": story.generator}  # fmt: skip
+                              "held": story.held, "cut_short": story.cut_short, "figures": found,
+                              "warnings": [said.en for said in story.warnings()]}  # fmt: skip
     (out / "result.json").write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return story
 
@@ -266,7 +287,7 @@ def notes(scene: Scene, samples: list[Sample]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 if every budget was held, 1 if one was not, 2 if the test could not be made."""
+    """Exit code 0 if every budget was held, 1 if one was not, 2 if the test could not be made, 130 after Ctrl-C."""
     chosen = options(arguments)
     shape = SHAPES[chosen.shape]
     try:
@@ -278,17 +299,17 @@ def main(arguments: list[str] | None = None) -> int:
             say("starting …" if not chosen.url else f"{chosen.url}: letting people sign in …")
             scene = (deployed if chosen.url else private)(chosen, shape, settings, exits)
             say(f"{shape.name}: {len(scene.rooms)} rooms, {chosen.viewers:,} viewers, {chosen.seconds:g} s")
-            heard, samples = play(plan_of(scene, shape, chosen.seconds, settings), scene, out, chosen.config)
+            heard = play(plan_of(scene, shape, chosen.seconds, settings), scene, out, chosen.config)
     except (BadConfig, CannotMeasure) as reason:
         sys.stderr.write(f"{reason}\n")
         return 2
-    story = conclude(chosen, shape, scene, heard, samples, out)
+    story = conclude(chosen, shape, scene, heard, out)
     for line in story.lines:
         say(str(line))
-    if story.generator:
-        say(f"NOTE  the generator, not the server, was the limit: {story.generator}")
-    say(f"{'PASS' if story.held else 'FAIL'}  {out / 'report.html'}")
-    return 0 if story.held else 1
+    for warning in story.warnings():
+        say(f"NOTE  {warning.en}")
+    say(f"{'CUT' if story.cut_short else 'PASS' if story.held else 'FAIL'}  {out / 'report.html'}")
+    return 130 if story.cut_short else int(not story.held)
 
 
 if __name__ == "__main__":

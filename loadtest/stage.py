@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -120,8 +121,9 @@ class Deployment:
         self._client.close()
 
 
+@cache
 def cores_for() -> tuple[frozenset[int], frozenset[int]]:
-    """Cores of the servers, and the generator's own; the same one where there is only one."""
+    """Cores of the servers, and the generator's own; the same one where there is only one. Found once, as ``cores``."""
     allowed = sorted(os.sched_getaffinity(0))
     return frozenset(allowed[:-1] or allowed), frozenset(allowed[-1:])
 

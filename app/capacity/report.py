@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from app.capacity import model, storm
+from app.capacity import model, picture, storm
 from app.capacity.costs import Check, Costs
 
 SEED = 1
@@ -83,8 +83,10 @@ def words(
     outcomes: Sequence[tuple[str, storm.Outcome]],
     found: Sequence[Check],
     machine: str,
+    *,
+    plain: bool = False,
 ) -> str:
-    """Everything, as an operator reads it."""
+    """Everything, as an operator reads it; ``plain`` for a terminal that has no block characters."""
     lines = [
         f"{evening.viewers:,} viewers in {evening.rooms:,} room{'s'[: evening.rooms - 1]}, {evening.comments:g}"
         f" comments/s, {evening.drops} claim and push drops at once; costs of {machine}.",
@@ -140,6 +142,9 @@ def words(
             ]
         ),
         "  Tries and joins: at one gateway, in its fullest second.",
+        "",
+        "Who is back, second by second; a full block is everybody:",
+        *picture.bars(outcomes, plain=plain),
         "",
         "How wrong the model is, at sizes it was not fitted to:",
         *_table(

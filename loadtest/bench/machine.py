@@ -81,6 +81,12 @@ def describe() -> str:
     return f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}"
 
 
+def bound(command: Sequence[str]) -> list[str]:
+    """``command``, made to end when we are killed (Linux)."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig=TERM", *command] if setpriv else list(command)
+
+
 @contextmanager
 def process(
     command: Sequence[str],
@@ -95,8 +101,6 @@ def process(
 
     Its own session, so that a Ctrl-C reaches it through us, in order; it also ends when we are killed (Linux).
     """
-    setpriv = shutil.which("setpriv")
-    bound = [setpriv, "--pdeathsig=TERM", *command] if setpriv else list(command)
     output: IO[bytes] | int = subprocess.DEVNULL
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +108,7 @@ def process(
     try:
         with on_core(core):
             child = subprocess.Popen(  # noqa: S603 - our own commands
-                bound, cwd=ROOT, env=environment, stdin=stdin, stdout=output if stdout is None else stdout,
+                bound(command), cwd=ROOT, env=environment, stdin=stdin, stdout=output if stdout is None else stdout,
                 stderr=output, start_new_session=True,
             )  # fmt: skip
     finally:

@@ -57,13 +57,15 @@ class Tick(Struct, omit_defaults=True):
     """``play``, then ``quiet`` (nobody talks; what is under way arrives), then ``end``."""
     viewers: int = 0
     wanted: int = 0
+    """How many the shape wants in by now."""
     comments: int = 0
     frames: int = 0
     deliveries: int = 0
     received: int = 0
     """Bytes."""
     delays: dict[str, Histogram] = {}
-    """``certain``, ``latest``, ``lossy``: from the sender's stamp to each viewer."""
+    """``certain``, ``latest``, ``lossy``: from the sender's stamp to each viewer; ``missed``: certain ones that came
+    with a resume, so that the time away is in them."""
     answers: dict[str, Histogram] = {}
     """``join``, ``resume``, ``return``, ``comment``, ``claim``, ``locate``, …: how long until the answer."""
     outcomes: dict[str, dict[str, int]] = {}

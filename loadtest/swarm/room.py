@@ -40,12 +40,14 @@ class Told:
     """A frame that many viewers got."""
 
     __slots__ = ("at", "certain", "certain_stamps", "events", "known", "latest_at", "latest_stamp", "likes",
-                 "lossy_stamps", "seq", "since", "size")  # fmt: skip
+                 "lossy_stamps", "missed_at", "seq", "since", "size")  # fmt: skip
 
     def __init__(self, batch: wire.Batch, size: int, now: float) -> None:
         self.size, self.since = size, now
         self.at, self.latest_at = array("d"), array("d")
         """When each viewer had it, seconds since 1970; those to whom its count of likes was news."""
+        self.missed_at = array("d")
+        """The same of those who had been away, and were told on coming back."""
         self.events, self.seq = len(batch.e), batch.seq
         self.certain = 0
         self.known = False
@@ -162,8 +164,11 @@ class Room(Crowd):
             told = self._understand(viewer, bytes(buffer[start:stop]), now)  # type: ignore[arg-type]
             if told is None:
                 return
-        told.at.append(now)
-        if told.seq is not None:
+        if told.seq is None:
+            told.at.append(now)
+        else:
+            behind = viewer.seq < viewer.replaying  # type: ignore[attr-defined]
+            (told.missed_at if behind else told.at).append(now)
             self._moved(viewer, told, now)  # type: ignore[arg-type]
         if told.likes > viewer.likes:  # type: ignore[attr-defined]
             viewer.likes = told.likes  # type: ignore[attr-defined]
@@ -319,19 +324,22 @@ class Room(Crowd):
     def harvest(self, now: float) -> tuple[int, int, int, dict[str, Histogram]]:
         """Frames, events and bytes delivered since the last call, and delays by class; judges what is old enough."""
         arrivals = deliveries = received = 0
-        delays: dict[str, Histogram] = {"certain": {}, "latest": {}, "lossy": {}}
+        delays: dict[str, Histogram] = {"certain": {}, "latest": {}, "lossy": {}, "missed": {}}
         for told in self._told:
-            if not told.at:
+            heard = len(told.at) + len(told.missed_at)
+            if not heard:
                 continue
-            arrivals += len(told.at)
-            deliveries += told.events * len(told.at)
-            received += told.size * len(told.at)
+            arrivals += heard
+            deliveries += told.events * heard
+            received += told.size * heard
+            for sent in told.certain_stamps:
+                _late(delays["missed"], told.missed_at, sent)
             for kind, stamps in (("certain", told.certain_stamps), ("lossy", told.lossy_stamps)):
                 for sent in stamps:
                     _late(delays[kind], told.at, sent)
             if told.latest_stamp:
                 _late(delays["latest"], told.latest_at, told.latest_stamp)
-            told.at, told.latest_at = array("d"), array("d")
+            told.at, told.latest_at, told.missed_at = array("d"), array("d"), array("d")
         if self._told and now - self._told[0].since > REMEMBERED_SECONDS:
             self._told = [told for told in self._told if now - told.since <= REMEMBERED_SECONDS]
             kept = set(map(id, self._told))

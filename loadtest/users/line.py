@@ -196,13 +196,16 @@ class RoomUser(FastHttpUser):
     def told(self, batch: wire.Batch) -> None:
         """Report how late each class was, and check that nothing certain is missing."""
         certain, now = 0, int(time.time() * 1000)
+        away = self.position is not None and self.position.seq < self.replaying
         for raw in batch.e:
             event = wire.room_events.decode(raw)
             certain += event.kind is wire.Kind.CERTAIN
             if isinstance(event, wire.Commented | wire.Announced):
                 sent = comments.stamped_at(event.text, now)
                 if sent is not None:
-                    self.fire("EVENT", event.kind.value, max(0, now - sent), length=len(raw))
+                    # What was missed and comes with a resume is as late as we were away.
+                    kind = "missed" if away and event.kind is wire.Kind.CERTAIN else event.kind.value
+                    self.fire("EVENT", kind, max(0, now - sent), length=len(raw))
             elif isinstance(event, wire.Pinned):
                 self.pinned = event.product.id
             elif isinstance(event, wire.DropOpened):

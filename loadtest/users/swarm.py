@@ -15,7 +15,7 @@ from locust.exception import StopUser
 from locust.runners import LocalRunner
 from locust.stats import RequestStats, StatsEntry
 
-from loadtest.bench.machine import ROOT
+from loadtest.bench.machine import ROOT, bound
 from loadtest.config import Config
 from loadtest.shapes import SHAPES
 from loadtest.stage import Deployment
@@ -23,7 +23,7 @@ from loadtest.swarm.plan import Histogram, Plan, Tick, encoder, plans, ticks
 from loadtest.users import coupons
 from loadtest.users.line import config_of
 
-KINDS = {"certain": "EVENT", "latest": "EVENT", "lossy": "EVENT"}
+KINDS = dict.fromkeys(("certain", "missed", "latest", "lossy"), "EVENT")
 MOST_ERRORS = 1000
 """Failures of one kind in one second that are told to Locust one by one."""
 
@@ -31,7 +31,7 @@ MOST_ERRORS = 1000
 class SwarmUser(User):
     """Holds ``--viewers`` viewers (its part of them, where there are several swarms) and plays ``--shape`` with them.
 
-    All it sees becomes Locust's: ``EVENT certain``, ``latest``, ``lossy`` (delays from the sender's stamp),
+    All it sees becomes Locust's: ``EVENT certain``, ``latest``, ``lossy`` (delays from the sender's stamp), ``missed``,
     ``WS join``, ``resume``, ``comment``, ``claim``, …; what must not happen are failures.
     """
 
@@ -43,7 +43,7 @@ class SwarmUser(User):
         with tempfile.NamedTemporaryFile("wb", suffix=".json", prefix="nearcast-plan-", delete=False) as file:
             file.write(encoder.encode(self.plan(options, config_of(self))))
         self._file = Path(file.name)
-        command = [sys.executable, "-m", "loadtest.swarm", str(self._file)]
+        command = bound([sys.executable, "-m", "loadtest.swarm", str(self._file)])
         self.child = patient.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         self._timeline = Path(options.timeline).open("a") if options.timeline else None  # noqa: SIM115
 

@@ -53,18 +53,35 @@ def test_every_alert_has_a_runbook_of_its_own() -> None:
         assert alert["labels"]["severity"] in ("page", "warn")
 
 
-def test_the_page_lists_every_metric_with_its_labels_and_no_other() -> None:
+def exist() -> dict[str, list[str]]:
+    """Every metric of ours, with its labels."""
     gateway = Exposition(Tally(), lambda: dict.fromkeys([*GAUGES, *COUNTERS], 0))
-    exist: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for family in [*gateway.collect(), *REGISTRY.collect()]:
         if family.name.startswith("nearcast_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            exist[name] = LABELS.get(
+            found[name] = LABELS.get(
                 family.name, sorted({label for one in family.samples for label in one.labels} - {"le"})
             )
+    return found
+
+
+def test_the_page_lists_every_metric_with_its_labels_and_no_other() -> None:
     page = (ROOT / "docs/operations.md").read_text().partition("<!-- metrics -->")[2].partition("<!-- /metrics -->")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE)
-    assert {name: sorted(re.findall(r"\w+", labels)) for name, labels in rows} == exist
+    assert {name: sorted(re.findall(r"\w+", labels)) for name, labels in rows} == exist()
+
+
+def test_alerts_and_dashboards_ask_for_nothing_that_is_not_told() -> None:
+    """Whether the answers are not empty either, a real Prometheus says in ``test_eyes.py``."""
+    asked = [alert["expr"] for alert in alerts()]
+    for page in DASHBOARDS:
+        asked += [target["expr"] for panel in json.loads(page.read_text())["panels"] for target in panel["targets"]]
+    told = set(exist())
+    for query in asked:
+        for name in re.findall(r"\bnearcast_\w+", re.sub(r'"[^"]*"', "", query)):
+            assert {name, re.sub(r"_(bucket|sum|count)$", "", name)} & told, f"{name} of {query}"
+    assert len(asked) > 60
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)

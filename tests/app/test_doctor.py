@@ -4,10 +4,13 @@ import base64
 import json
 import resource
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from redis.asyncio import RedisCluster
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from typer.testing import CliRunner
 
 from app import doctor
@@ -76,6 +79,38 @@ async def test_a_database_that_may_lose_what_it_committed_is_found(settings: Set
             await session.execute(text(f"ALTER DATABASE {database} RESET synchronous_commit"))
     assert finding.state == "fail"
     assert "fsync, full_page_writes, synchronous_commit off" in finding.said
+
+
+async def test_too_few_connections_no_autovacuum_and_no_postgis_are_found(kernel: Kernel) -> None:
+    async with kernel.engine.connect() as connection:
+
+        class Unswept:
+            """The server, but for what is set for all of it."""
+
+            async def scalar(self, asked: TextClause) -> object:
+                return "off" if str(asked) == "SHOW autovacuum" else await connection.scalar(asked)
+
+        await connection.execute(text("UPDATE pg_extension SET extname = 'gone' WHERE extname = 'postgis'"))
+        findings = [finding async for finding in doctor._postgres(cast(AsyncConnection, Unswept()), pool=1000)]
+        await connection.rollback()
+    assert told(findings, "connections").state == told(findings, "autovacuum").state == "warn"
+    assert "enough for 0 processes" in told(findings, "connections").said
+    assert told(findings, "postgis").state == "fail"
+    assert findings[-1].check == "postgis", "without it there is no schema to compare"
+
+
+@pytest.mark.parametrize(("info", "state"), [
+    ({"cluster_state": "ok"}, "ok"),
+    ({"cluster_state": b"fail"}, "fail"),
+    ({"127.0.0.1:7000": {"cluster_state": "fail"}}, "fail"),
+])  # fmt: skip
+async def test_a_cluster_with_a_gap_is_found(info: dict[str, object], state: str) -> None:
+    class Client:
+        async def cluster_info(self, target_nodes: object) -> dict[str, object]:
+            assert target_nodes is RedisCluster.RANDOM
+            return info
+
+    assert told([await doctor._cluster(cast(RedisCluster, Client()))], "redis cluster").state == state
 
 
 async def test_servers_that_do_not_answer_are_findings_and_not_an_error(settings: Settings, free_port: int) -> None:

@@ -162,9 +162,12 @@ def test_every_query_of_dashboards_and_alerts_finds_series(prometheus: httpx.Cli
     def ask() -> bool:
         for name, query in list(left.items()):
             try:
-                answer = prometheus.get("/query", params={"query": query}).json()
+                asked = prometheus.get("/query", params={"query": query})
             except httpx.HTTPError:
                 return False  # not listening yet
+            if asked.status_code == 503:
+                return False  # listening, and not ready: it says so in plain text
+            answer = asked.json()
             assert answer["status"] == "success", f"{name}: {answer}"
             if answer["data"]["result"]:
                 del left[name]

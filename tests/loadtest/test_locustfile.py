@@ -3,15 +3,18 @@
 import asyncio
 import json
 import re
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app import demo
 from app.processes import open_kernel
 from app.up import Stack
+from loadtest.watch import descendants
 
 ROOT = Path(demo.__file__).parent.parent
 BUSY = """
@@ -123,6 +126,39 @@ async def test_two_workers_share_the_viewers_and_the_master_has_all_figures(
     assert sum(failures for _, failures in told.values()) == 0, printed
 
 
+@pytest.mark.deep
+async def test_the_web_page_starts_a_test_and_shows_its_figures(stack: Stack, free_port: int) -> None:
+    page = f"http://127.0.0.1:{free_port}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "-H", stack.api),
+        *("--web-host", "127.0.0.1", "--web-port", str(free_port)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    room = await first_room(stack)
+    seen: Figures = {}
+    form = {"user_count": "8", "spawn_rate": "8", "host": stack.api, "viewers": "10", "seconds": "90", "room": room}
+    wanted = {("WS", "join"), ("WS", "announce"), ("EVENT", "certain"), ("EVENT", "lossy")}
+    try:
+        async with asyncio.timeout(180), httpx.AsyncClient(base_url=page, timeout=60) as browser:
+            while True:
+                try:
+                    started = (await browser.post("/swarm", data=form)).json()
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.2)  # not listening yet
+            assert started["success"], started
+            while not wanted <= {name for name, (many, _) in seen.items() if many}:
+                await asyncio.sleep(0.5)
+                told = (await browser.get("/stats/requests")).json()["stats"]
+                seen = {(row["method"], row["name"]): (row["num_requests"], row["num_failures"]) for row in told}
+    finally:
+        process.terminate()
+        await process.wait()
+    assert sum(failures for _, failures in seen.values()) == 0, seen
+
+
 # ---- make loadtest ---------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +199,37 @@ async def test_a_drop_at_a_deployment_ends_in_a_report_and_fails_where_one_budge
     assert json.loads((out / "result.json").read_text())["held"] is False
     assert (out / "locust_stats.csv").exists()
     assert not (out / "plan.json").exists(), "tokens were left behind"
+
+
+@pytest.mark.deep
+async def test_ctrl_c_ends_everything_and_leaves_a_report_that_says_so(stack: Stack, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtest.run", "--shape", "soak", "--viewers", "10", "--seconds", "600"),
+        *("--url", stack.api, "--brand", "demo", "--out", str(tmp_path)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    printed = ""
+    async with asyncio.timeout(300):
+        while "deliveries/s" not in printed:
+            line = await process.stdout.readline()
+            assert line, printed
+            printed += line.decode()
+        children = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        printed += (await process.stdout.read()).decode()
+        assert await process.wait() == 130, printed
+    assert len(children) >= 2, "Locust and its swarm"
+    async with asyncio.timeout(60):  # whose parent is gone is waited for by the system
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            await asyncio.sleep(0.1)
+    assert "Traceback" not in printed
+    assert "中断" in (tmp_path / "report.html").read_text()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["held"], result["cut_short"]) == (False, True)
+    assert not (tmp_path / "plan.json").exists(), "tokens were left behind"
 
 
 async def test_what_cannot_be_played_is_said_in_a_sentence(tmp_path: Path) -> None:

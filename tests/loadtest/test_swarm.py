@@ -125,5 +125,7 @@ def test_what_a_gateway_leaves_out_repeats_or_forgets_over_a_resume_is_counted_f
     assert (found["recovered"], found["let_in"]) == (1.0, 1.0)
     assert totals.total("recovered") == 2 * each
     assert totals.outcomes["comment"]["ok"] == sum(totals.answers["comment"].values()) > 0
-    assert totals.delays["certain"]
+    # Who came back was told one batch of what they had missed, the forgetful gateway half of it.
+    assert sum(totals.delays["missed"].values()) == each * (1 + 2)
+    assert sum(totals.delays["certain"].values()) == each * (4 + 3 + 5 + 2 + 2)
     assert ticks[-1].phase == "end"

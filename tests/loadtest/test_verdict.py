@@ -11,7 +11,7 @@ from loadtest.shapes import SHAPES
 from loadtest.swarm.plan import Tick, percentile, rounded
 from loadtest.watch import Sample
 
-FINE = {"certain": {10: 98, 200: 2}, "latest": {900: 10}, "lossy": {50: 100}}
+FINE = {"certain": {10: 98, 200: 2}, "missed": {1400: 3}, "latest": {900: 10}, "lossy": {50: 100}}
 
 
 def evening(**last: object) -> list[Tick]:
@@ -83,14 +83,30 @@ def test_a_wrong_budget_file_is_refused_with_line_and_reason(tmp_path: Path, tex
 
 
 def test_the_generator_is_named_when_it_was_the_limit() -> None:
-    assert figures.limited_by_generator(evening()) == ""
+    assert figures.limited_by_generator(evening()) is None
     busy, late = evening(), evening()
     for tick in busy[10:13]:
         tick.cpu = 0.97
     for tick in late[10:13]:
         tick.lag = 0.4
-    assert figures.limited_by_generator(busy) == "it used 97% of its core"
-    assert figures.limited_by_generator(late) == "its own timers were 400 ms late"
+    assert figures.limited_by_generator(busy) == ("用了它那个核的 97%", "it used 97% of its core")
+    assert figures.limited_by_generator(late) == ("自己的定时器晚了 400 毫秒", "its own timers were 400 ms late")
+
+
+def test_of_servers_that_were_full_those_are_named_who_used_them() -> None:
+    def samples(**cpu: float) -> list[Sample]:
+        return [Sample(1000.0 + t, {name.replace("_", " "): share for name, share in cpu.items()}) for t in range(20)]
+
+    shared = samples(gateway_1=0.41, gateway_2=0.4, postgres=0.13, worker=0.04)
+    full = figures.full_servers(shared, cores=1)
+    assert full is not None
+    assert full.en == "the servers' core was 98% used (gateway 1 41%, gateway 2 40%, postgres 13%)"
+    assert figures.full_servers(shared, cores=2) is None
+    assert figures.full_servers(samples(postgres=1.6, api=0.1), cores=4) is None
+    alone = figures.full_servers(samples(gateway_1=0.97, api=0.1), cores=0)
+    assert alone is not None
+    assert alone.en == "these processes filled a core: gateway 1 97%"
+    assert figures.full_servers([Sample(1000.0)], cores=1) is None
 
 
 def test_percentiles_are_of_all_and_rounding_is_locusts() -> None:
@@ -124,7 +140,8 @@ def test_the_report_stands_alone_and_shows_verdict_pictures_and_warnings() -> No
     found = figures.of(ticks)
     story = report.Story(
         "peak", "one room", "here", "2 <b>cores", "2026-11-22", ticks, samples,
-        budgets.verdict(budgets.load("peak"), found), found, generator="it used 97% of its core", notes=["a note"],
+        budgets.verdict(budgets.load("peak"), found), found, generator=figures.Said("用了 97%", "it used 97%"),
+        servers=figures.Said("服务器的核用满", "the servers' core was full"), notes=["a note"],
     )  # fmt: skip
     html = report.page(story)
     page = Reading()
@@ -134,5 +151,17 @@ def test_the_report_stands_alone_and_shows_verdict_pictures_and_warnings() -> No
     assert "2 &lt;b&gt;cores" in html
     # Delays of three classes twice, viewers, deliveries, joins twice each, shed, CPU of three, memory of two.
     assert page.lines == 6 + 2 + 2 + 2 + 1 + 3 + 2
-    for said in ("FAIL", "未通过", "瓶颈是压测机", "The generator, not the server", "certain lost 1", "a note"):
+    for said in ("FAIL", "未通过", "瓶颈是压测机", "The generator, not the server", "What gave out: the servers'",
+                 "certain lost 1", "a note"):  # fmt: skip
         assert said in page.text
+
+
+def test_a_test_that_was_broken_off_is_no_pass_whatever_it_saw() -> None:
+    ticks = evening()
+    lines = budgets.verdict(budgets.load("peak"), figures.of(ticks))
+    story = report.Story("peak", "", "", "", "", ticks, [], lines, {}, servers=figures.Said("满", "full"))
+    assert story.held
+    assert story.warnings() == [], "what was full is of interest where something gave way"
+    story.cut_short = True
+    assert not story.held
+    assert "中断" in report.page(story)
