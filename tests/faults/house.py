@@ -14,7 +14,8 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from app.embedded import home_of
 from app.processes import bound
 from app.up import Stack
 from coupons import ledger
+from kernel.clock import now
 from kernel.identity import Principal
 from live import wire
 
@@ -88,6 +90,11 @@ class Listener:
     """Those without an answer, by command."""
     task: asyncio.Task[None] | None = None
 
+    @property
+    def url(self) -> str:
+        """The gateway of this visit."""
+        return self.house.sockets[self.place % len(self.house.sockets)]
+
     async def watch(self) -> None:
         while True:
             with suppress(OSError, InvalidHandshake, WebSocketException, TimeoutError):
@@ -96,11 +103,9 @@ class Listener:
             await asyncio.sleep(0.2)
 
     async def _visit(self) -> None:
-        url = self.house.sockets[self.place % len(self.house.sockets)]
-        room = self.house.world.room
         async with connect(
-            f"{url}/v1/rooms/{room}/live", open_timeout=5, close_timeout=0.2, ping_interval=3, ping_timeout=4,
-            compression=None, max_queue=None,
+            f"{self.url}/v1/rooms/{self.house.world.room}/live",
+            open_timeout=5, close_timeout=0.2, ping_interval=3, ping_timeout=4, compression=None, max_queue=None,
         ) as gateway:  # fmt: skip
             hello = wire.Hello(self.house.world.kernel.keyring.issue(self.who), self.position)
             await gateway.send(wire.encoder.encode(hello).decode())
@@ -178,7 +183,9 @@ class House:
     @asynccontextmanager
     async def evening(self) -> AsyncIterator[None]:
         """Viewers who watch and claim, a guide who announces, pins and drops, until the block ends."""
-        viewers = await self.world.viewers(VIEWERS)
+        # Longer than a clock is set forward.
+        until_then = now() + timedelta(hours=3)
+        viewers = [replace(who, expires_at=until_then) for who in await self.world.viewers(VIEWERS)]
         self.listeners = [Listener(self, who, place) for place, who in enumerate(viewers)]
         for listener in self.listeners:
             listener.task = asyncio.ensure_future(listener.watch())
@@ -208,7 +215,7 @@ class House:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _guide(self) -> None:
-        campaign = await persistently(lambda: self.world.campaign(stock=10_000))
+        campaign = await persistently(lambda: self.world.campaign(stock=10_000, per_viewer=100))
         for turn in range(10_000):
             await self.announce()
             if turn % 8 == 3:
@@ -345,6 +352,16 @@ class House:
             found[child.name] = len(list((home / "fd").iterdir())), pages * os.sysconf("SC_PAGESIZE")
         return found
 
+    async def metric(self, name: str) -> float:
+        """The sum of ``nearcast_gateway_{name}`` over the gateways."""
+        found = 0.0
+        for url in self.stack.gateways:
+            for line in (await self.client.get(f"{url}/metrics")).text.splitlines():
+                said, _, value = line.rpartition(" ")
+                if said == f"nearcast_gateway_{name}":
+                    found += float(value)
+        return found
+
     async def _small_again(self) -> bool:
         now = self.resources()
         return all(
@@ -352,27 +369,70 @@ class House:
             for name, (descriptors, memory) in self._before.items()
         )
 
+    # ---- how a fault is felt ---------------------------------------------------------------------------------------
+
+    async def nobody_hears_for(self, seconds: float, among: list[Listener] | None = None) -> None:
+        """Fails unless the fault of this moment silences all of ``among``. What was on its way may still arrive."""
+        among = self.listeners if among is None else among
+        assert among
+        await asyncio.sleep(seconds / 3)
+        heard = [len(listener.told) for listener in among]
+        await asyncio.sleep(seconds * 2 / 3)
+        assert [len(listener.told) for listener in among] == heard, "the fault silenced nobody"
+
+    def at(self, gateway: int) -> list[Listener]:
+        """Who watches through this gateway, the first being 0."""
+        return [listener for listener in self.listeners if listener.url == self.sockets[gateway]]
+
+    async def refused(self, times: int = 3) -> None:
+        """Return when the guide was told ``503`` so many times more."""
+        before = self.answers.get("503", 0)
+
+        async def more() -> bool:
+            self._guide_is_well()
+            return self.answers.get("503", 0) >= before + times
+
+        await until(more, "the guide being refused")
+
+    async def is_gone(self, name: str, pid: int) -> None:
+        """Return when our process ``name`` was started again in place of ``pid``."""
+
+        async def another() -> bool:
+            process = self.stack.children[name].process
+            return process is not None and process.pid != pid
+
+        await until(another, f"{name} being started again")
+
     # ---- what can be done to it ------------------------------------------------------------------------------------
 
     @property
     def _children(self) -> list[Any]:
         return list(self.stack.children.values())
 
-    def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+    def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Returns whom the signal was sent to."""
+        pid = self.pid(name)
+        os.kill(pid, number)
+        return pid
+
+    def pid(self, name: str) -> int:
         process = self.stack.children[name].process
         assert process is not None
-        os.kill(process.pid, number)
+        return process.pid
 
     async def heard_more(self, things: int = 3) -> None:
         """Return when the guide was told yes so many times more."""
         before = self._said
 
         async def more() -> bool:
-            if self._guiding is not None and self._guiding.done():
-                self._guiding.result()
+            self._guide_is_well()
             return self._said >= before + things
 
         await until(more, "the guide going on")
+
+    def _guide_is_well(self) -> None:
+        if self._guiding is not None and self._guiding.done():
+            self._guiding.result()
 
     def redis(self) -> "Redis":
         assert self.stack.settings.redis_url
@@ -390,26 +450,42 @@ class House:
         """The same server on the same data, after it was killed."""
         return self._start(["redis-server", str(self.redis_data / "redis.conf")], self.redis_data)
 
-    def start_postgres(self) -> subprocess.Popen[bytes]:
+    def start_postgres(self, command: list[str] | None = None) -> subprocess.Popen[bytes]:
         """Likewise."""
-        return self._start(shlex.split((self.postgres_data / "postmaster.opts").read_text()), self.postgres_data)
+        command = command or shlex.split((self.postgres_data / "postmaster.opts").read_text())
+        return self._start(command, self.postgres_data)
+
+    async def use(self, variable: str, value: str, only: str = "") -> None:
+        """Start our processes anew with another environment, or those whose name begins with ``only``."""
+        for name, child in self.stack.children.items():
+            if name.startswith(only):
+                child.environment[variable] = value
+                await self.is_gone(name, self.signal(name))
+        await until(self.is_ready, "all being ready again")
 
     def _start(self, command: list[str], data: Path) -> subprocess.Popen[bytes]:
         user = pwd.getpwuid(data.stat().st_uid) if os.geteuid() == 0 else None
         quiet = subprocess.DEVNULL
         return subprocess.Popen(bound(command, "QUIT", user), stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
 
-    def raw(self, place: int = 0, greeting: bool = True) -> socket.socket:
-        """A socket at a gateway by hand, its handshake sent unless told otherwise."""
+    def raw(self, place: int = 0, *, greeting: bool = True, window: int | None = None) -> socket.socket:
+        """A socket at a gateway by hand, its handshake sent unless told otherwise; unread wait ``window`` bytes."""
         host, _, port = self.stack.gateways[place].rpartition("/")[2].partition(":")
-        plain = socket.create_connection((host, int(port)), timeout=30)
+        plain = socket.socket()
+        plain.settimeout(30)
+        if window is not None:  # decided with the connection
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        plain.connect((host, int(port)))
         if greeting:
-            plain.sendall(
-                f"GET /v1/rooms/{self.world.room}/live HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
-                "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-                "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-            )
+            plain.sendall(self.greeting())
         return plain
+
+    def greeting(self) -> bytes:
+        """A handshake for the room."""
+        return (
+            f"GET /v1/rooms/{self.world.room}/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        ).encode()
 
 
 def _number(text: str) -> int:
