@@ -17,7 +17,7 @@ FAULTS = {
     "test_the_disk_of_the_database_is_full": "PostgreSQL's disk is full",
     "test_the_database_has_no_connection_left": "all of PostgreSQL's connections are taken, and ours ended",
     "test_the_cable_to_the_database_is_pulled": "the cable to PostgreSQL is pulled for 20 s",
-    "test_all_connections_to_the_database_are_gone_without_a_word": "all connections to PostgreSQL are gone without a word",
+    "test_all_connections_to_the_database_are_gone_without_a_word": "PostgreSQL's connections are gone without a word",
     "test_a_gateway_stands_still_for_twenty_seconds": "a gateway stands still for 20 s",
     "test_the_network_between_gateways_and_redis_breaks": "the network between gateways and Redis",
     "test_hundreds_never_read": "500 viewers who never read",
