@@ -28,10 +28,17 @@ ACME = {"acme": "acme"}
 
 
 @pytest.fixture
-async def house(stack: Stack) -> AsyncIterator[House]:
+async def acme(stack: Stack) -> AsyncIterator[World]:
+    """A brand in the running stack, with a room that no other test of the module uses."""
+    async with open_kernel(stack.settings) as kernel:
+        yield await _world(kernel)
+
+
+@pytest.fixture
+async def house(stack: Stack, acme: World) -> AsyncIterator[House]:
     """A room of its own in the running stack."""
-    async with open_kernel(stack.settings) as kernel, httpx.AsyncClient(timeout=20) as client:
-        yield House(stack, await _world(kernel), client)
+    async with httpx.AsyncClient(timeout=20) as client:
+        yield House(stack, acme, client)
 
 
 @pytest.fixture
