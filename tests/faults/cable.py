@@ -24,6 +24,7 @@ class Cable:
         self.here, self.there = f"{network}.1", f"{network}.2"
         self.port = 0
         self._relay: asyncio.subprocess.Process | None = None
+        self._outside = f"nco{os.getpid()}"
 
     async def lead_to(self, port: int) -> None:
         """Carry to what listens at ``here`` and ``port``, by a process at the other end."""
@@ -40,33 +41,49 @@ class Cable:
         _ip("netns", "exec", self.name, "ip", "route", "del", "blackhole", f"{self.here}/32")
 
     async def lose_power(self) -> None:
-        """Who carries is gone, with all connections. Pull first: else the kernel says farewell for it."""
-        assert self._relay is not None
-        if self._relay.returncode is None:
+        """The other end is gone with all its connections, and there again with none. Pull first: else the kernel says
+        farewell; and it goes on trying to for a process that is gone, as long as there is a namespace to do so from."""
+        await self.leave()
+        self.take_up()
+        self.lay()
+
+    async def leave(self) -> None:
+        """Nobody carries any more."""
+        if self._relay is not None and self._relay.returncode is None:
             self._relay.kill()
             await self._relay.wait()
+
+    def lay(self) -> None:
+        """Make the namespace and the way there."""
+        inside = f"nci{os.getpid()}"
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self._outside, "type", "veth", "peer", "name", inside, "netns", self.name)
+        _ip("address", "add", f"{self.here}/30", "dev", self._outside)
+        _ip("link", "set", self._outside, "up")
+        for arguments in (("address", "add", f"{self.there}/30", "dev", inside), ("link", "set", inside, "up")):
+            _ip("-n", self.name, *arguments)
+
+    def take_up(self) -> None:
+        """Undo ``lay``."""
+        _ip("link", "delete", self._outside)  # first: a namespace goes in its own time
+        _ip("netns", "delete", self.name)
 
 
 @asynccontextmanager
 async def cable() -> AsyncIterator[Cable]:
     """Skips where this user may not make network namespaces."""
-    number = os.getpid() % 250
-    made = Cable(f"nearcast-{os.getpid()}", f"10.213.{number}")
-    inside, outside = f"nci{os.getpid()}", f"nco{os.getpid()}"
+    made = Cable(f"nearcast-{os.getpid()}", f"10.213.{os.getpid() % 250}")
     try:
         _ip("netns", "add", made.name)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"a cable needs the right to make network namespaces: {error}")
+    _ip("netns", "delete", made.name)
+    made.lay()
     try:
-        _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", made.name)
-        _ip("address", "add", f"{made.here}/30", "dev", outside)
-        _ip("link", "set", outside, "up")
-        for arguments in (("address", "add", f"{made.there}/30", "dev", inside), ("link", "set", inside, "up")):
-            _ip("-n", made.name, *arguments)
         yield made
-        await made.lose_power()
+        await made.leave()
     finally:
-        _ip("netns", "delete", made.name)
+        made.take_up()
 
 
 def _ip(*arguments: str) -> None:

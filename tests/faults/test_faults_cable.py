@@ -46,7 +46,6 @@ async def test_all_connections_to_the_database_are_gone_without_a_word(
                 await measured.nobody_hears_for(LONG)
                 await way.lose_power()
                 await way.lead_to(_port(measured))
-                way.plug()
                 await measured.recovers()
                 with pytest.raises(DBAPIError):
                     await asyncio.wait_for(asking, PATIENCE)
