@@ -42,6 +42,13 @@ async def test_all_connections_to_the_database_are_gone_without_a_word(
             asking = asyncio.ensure_future(one.execute(text("SELECT pg_sleep(3600)")))
             try:
                 await other.execute(text("SELECT lane FROM outbox_lanes FOR UPDATE"))
+
+                async def asked() -> bool:
+                    sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query ~ '3600'"
+                    return bool(await measured.world.scalar(sleeps))
+
+                await until(asked, "PostgreSQL being asked")
+                await asyncio.sleep(1)  # all is acknowledged: nobody has a reason to send anything again
                 way.pull()
                 await measured.nobody_hears_for(LONG)
                 await way.lose_power()
