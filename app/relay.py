@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel import tracing
 from kernel.outbox import CHANNEL
-from kernel.postgres import Sessions, transaction
+from kernel.postgres import Sessions, transaction, watch
 from kernel.settings import Settings
 from kernel.tables import OutboxEvent, OutboxLane
 from live import wire
@@ -214,6 +214,7 @@ async def notifications(settings: Settings) -> AsyncIterator[asyncio.Event]:
     assert settings.database_url is not None
     woken = asyncio.Event()
     connection = await asyncpg.connect(settings.database_url)
+    watch(connection)
     # A lost connection must wake the waiter too, so that it notices and connects again.
     connection.add_termination_listener(lambda *_: woken.set())
     await connection.add_listener(CHANNEL, lambda *_: woken.set())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import httpx
 import structlog
@@ -24,6 +25,8 @@ START_SECONDS = 90
 STOP_SECONDS = 30
 """How long a process may take to end after SIGTERM before it is killed: longer than a gateway may drain."""
 GATEWAYS = 2
+WELL_SECONDS = 20.0
+"""A process that ended after more than this was well before, and waits no longer than after its first end."""
 
 log = structlog.get_logger()
 
@@ -77,13 +80,16 @@ class Child:
 
     async def keep(self) -> None:
         """Start the process again whenever it ends without being asked to."""
+        hasty = 0
         while not self.stopping:
             assert self.process is not None
+            began = monotonic()
             code = await self.process.wait()
             if not self.stopping:
                 self.restarts += 1
+                hasty = 1 if monotonic() - began > WELL_SECONDS else hasty + 1
                 log.warning("process_restarted", name=self.name, exit_code=code, log=str(self.log))
-                await asyncio.sleep(min(5.0, 0.5 * self.restarts))
+                await asyncio.sleep(min(5.0, 0.5 * hasty))
                 await self.start()
 
     async def stop(self) -> None:

@@ -1,5 +1,6 @@
 """PostgreSQL: engine, sessions, and the metadata that every table hangs on."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -15,6 +16,16 @@ from sqlalchemy.orm import DeclarativeBase
 from kernel.settings import SettingMissing, Settings
 
 Sessions = async_sessionmaker[AsyncSession]
+GONE_SECONDS = 20
+"""A server that acknowledges nothing for so long has left without a word (its machine, or the way to it)."""
+_IDLE_SECONDS, _BETWEEN_SECONDS, _TIMES = GONE_SECONDS // 2, GONE_SECONDS // 4, 2
+_NOTICES_US = {
+    # Else the server keeps for two hours what a machine of ours had locked when it lost its power.
+    "tcp_keepalives_idle": str(_IDLE_SECONDS),
+    "tcp_keepalives_interval": str(_BETWEEN_SECONDS),
+    "tcp_keepalives_count": str(_TIMES),
+    "tcp_user_timeout": str(GONE_SECONDS * 1000),
+}
 
 
 class Table(DeclarativeBase):
@@ -42,11 +53,34 @@ def create_engine(settings: Settings) -> AsyncEngine:
         pool_size=settings.database_pool,
         max_overflow=0,
         hide_parameters=True,  # they may be coordinates, and errors are logged
-        connect_args={"server_settings": {"application_name": "nearcast", "jit": "off"}},
+        connect_args={"server_settings": {"application_name": "nearcast", "jit": "off"} | _NOTICES_US},
     )
+    event.listen(engine.sync_engine, "connect", _notice_absence)
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     event.listen(engine.sync_engine, "handle_error", _name_half_closed)
     return engine
+
+
+def _notice_absence(connection: AdaptedConnection, _record: Any) -> None:
+    # Left to itself TCP waits a quarter of an hour for an acknowledgement, and for ever for an answer: after a failover
+    # that hung up nothing, every connection of the pool would be one that nobody gets back. A query may still take as
+    # long as it takes, for the kernel of a server that is there acknowledges meanwhile.
+    watch(connection.driver_connection)
+
+
+def watch(connection: asyncpg.Connection) -> None:
+    """Have the kernel end ``connection`` when the other side has not been there for ``GONE_SECONDS``."""
+    # asyncpg has neither a parameter for this nor a public way to its socket.
+    plain = connection._transport.get_extra_info("socket")
+    if plain is None or plain.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", _IDLE_SECONDS), ("TCP_KEEPINTVL", _BETWEEN_SECONDS), ("TCP_KEEPCNT", _TIMES),
+        ("TCP_USER_TIMEOUT", GONE_SECONDS * 1000),
+    ):  # fmt: skip
+        if (number := getattr(socket, option, None)) is not None:  # some of them are Linux's
+            plain.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 def _refuse_closed(connection: AdaptedConnection, _record: Any, _proxy: Any) -> None:

@@ -30,6 +30,7 @@ _GATEWAYS = "nearcast:gateways"
 _HERE = Path(__file__).parent
 _beat = Script(_HERE / "presence.lua")
 _counts = Script(_HERE / "counts.lua")
+_listed = Script(_HERE / "listed.lua")
 
 
 class GatewayStats(msgspec.Struct, frozen=True):
@@ -112,13 +113,18 @@ async def figures_of(redis: Client, rooms: Iterable[UUID]) -> dict[UUID, Figures
     return found
 
 
-async def register(redis: Client, stats: GatewayStats) -> None:
-    """List ``stats`` among the gateways, and strike off those that fell silent."""
-    await redis.hset(_GATEWAYS, stats.id, msgspec.json.encode(stats))
-    listed: Any = await redis.hgetall(_GATEWAYS)
-    gone = [name for name, value in listed.items() if not _fresh(_decode(value))]
+async def register(redis: Client, stats: GatewayStats) -> float:
+    """List ``stats`` among the gateways, and strike off those that fell silent; returns Redis's time.
+
+    What is listed carries that time: one gateway whose clock is wrong would else strike off all the others, or be
+    struck off by them.
+    """
+    at, listed = await _read(redis)
+    await redis.hset(_GATEWAYS, stats.id, msgspec.json.encode(msgspec.structs.replace(stats, at=at)))
+    gone = [other.id for other in listed if not _fresh(other, at) and other.id != stats.id]
     if gone:
         await redis.hdel(_GATEWAYS, *gone)
+    return at
 
 
 async def unregister(redis: Client, gateway: str) -> None:
@@ -128,9 +134,8 @@ async def unregister(redis: Client, gateway: str) -> None:
 
 async def gateways(redis: Client) -> list[GatewayStats]:
     """The gateways that said something within ``GATEWAY_SECONDS``, by id. Raises what Redis raises."""
-    listed: Any = await redis.hgetall(_GATEWAYS)
-    found = [stats for value in listed.values() if _fresh(stats := _decode(value))]
-    return sorted(found, key=lambda stats: stats.id)
+    at, listed = await _read(redis)
+    return sorted((stats for stats in listed if _fresh(stats, at)), key=lambda stats: stats.id)
 
 
 async def serving(redis: Client, room: UUID) -> list[str]:
@@ -142,9 +147,11 @@ async def serving(redis: Client, room: UUID) -> list[str]:
     return sorted(name for name, (viewers, until) in figures.items() if int(viewers) and int(until) > since)
 
 
-def _decode(value: bytes) -> GatewayStats:
-    return msgspec.json.decode(value, type=GatewayStats)
+async def _read(redis: Client) -> tuple[float, list[GatewayStats]]:
+    """Redis's time, and every gateway that is listed."""
+    seconds, micros, *listed = await _listed(redis, [_GATEWAYS], [])
+    return int(seconds) + int(micros) / 1e6, [msgspec.json.decode(said, type=GatewayStats) for said in listed[1::2]]
 
 
-def _fresh(stats: GatewayStats) -> bool:
-    return stats.at > time() - GATEWAY_SECONDS
+def _fresh(stats: GatewayStats, at: float) -> bool:
+    return stats.at > at - GATEWAY_SECONDS

@@ -24,6 +24,8 @@ ROSTER_SECONDS = 2.0
 ASKED_TIMEOUT_SECONDS = 0.5
 """How long their list may take: of a Cluster its node may be away, and presence elsewhere must not wait for it."""
 AT_ONCE = 16
+CLOCK_SECONDS = 5.0
+"""A clock that is farther from Redis's than this is told of in the log: countdowns and tokens go by it."""
 
 log = structlog.get_logger()
 
@@ -45,6 +47,8 @@ class Pulse:
         """The number of viewers said last, and when."""
         self._named: dict[UUID, float] = {}
         """When viewers were named last, of rooms that somebody asks about."""
+        self._astray = False
+        """This machine's clock was last found to be wrong."""
         self._random = Random()  # noqa: S311 - a choice, not a secret
 
     async def run(self) -> None:
@@ -75,9 +79,16 @@ class Pulse:
             del self._told[room]
         for room in self._named.keys() - asked:
             del self._named[room]
-        await presence.register(self._redis, self.stats())
+        self._compare(await presence.register(self._redis, self.stats()))
         if failed:
             raise failed[0]
+
+    def _compare(self, theirs: float) -> None:
+        ahead = time() - theirs
+        astray = abs(ahead) > CLOCK_SECONDS
+        if astray != self._astray:
+            self._astray = astray
+            log.warning("clock_astray" if astray else "clock_right_again", ahead_seconds=round(ahead, 1))
 
     async def _asked(self, failed: list[Exception]) -> Collection[UUID]:
         if not self._hub.rooms:

@@ -13,27 +13,26 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
+from listening import Listener
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, WebSocketException
 from world import World
 
 from app.embedded import home_of
 from app.processes import bound
 from app.up import Stack
 from coupons import ledger
-from kernel.identity import Principal
-from live import wire
+from kernel.clock import now
 
 PATIENCE = 120.0
 """A deadline costs only when something is wrong."""
@@ -66,97 +65,6 @@ async def persistently(work: Callable[[], Awaitable[Answer]]) -> Answer:
                 await asyncio.sleep(0.1)
 
 
-@dataclass(eq=False)
-class Listener:
-    """A viewer with a good client: resumes where they were, and asks again for what was not answered."""
-
-    house: "House"
-    who: Principal
-    place: int
-    told: list[str] = field(default_factory=list)
-    """Announcements, in the order heard."""
-    coupons: set[UUID] = field(default_factory=set)
-    yes: set[UUID] = field(default_factory=set)
-    """Coupons that an answer to a claim named."""
-    refusals: list[str] = field(default_factory=list)
-    welcomes: list[bool] = field(default_factory=list)
-    """Whether each gave all that was missed."""
-    first: str = ""
-    """The announcement that stood when they first came."""
-    position: wire.Position | None = None
-    claims: dict[str, UUID] = field(default_factory=dict)
-    """Those without an answer, by command."""
-    task: asyncio.Task[None] | None = None
-
-    async def watch(self) -> None:
-        while True:
-            with suppress(OSError, InvalidHandshake, WebSocketException, TimeoutError):
-                await self._visit()  # until the gateway goes away, or sends them away
-            self.place += 1
-            await asyncio.sleep(0.2)
-
-    async def _visit(self) -> None:
-        url = self.house.sockets[self.place % len(self.house.sockets)]
-        room = self.house.world.room
-        async with connect(
-            f"{url}/v1/rooms/{room}/live", open_timeout=5, close_timeout=0.2, ping_interval=3, ping_timeout=4,
-            compression=None, max_queue=None,
-        ) as gateway:  # fmt: skip
-            hello = wire.Hello(self.house.world.kernel.keyring.issue(self.who), self.position)
-            await gateway.send(wire.encoder.encode(hello).decode())
-            asking = asyncio.ensure_future(self._ask(gateway))
-            try:
-                async for data in gateway:
-                    self._take(wire.server_frames.decode(data))
-            finally:
-                asking.cancel()
-
-    async def _ask(self, gateway: ClientConnection) -> None:
-        while True:  # an answer that got lost is asked for again, by the same id
-            for id, drop in list(self.claims.items()):
-                await gateway.send(wire.encoder.encode(wire.Claim(id, drop)).decode())
-            await asyncio.sleep(1)
-
-    def _take(self, frame: Any) -> None:
-        match frame:
-            case wire.Welcome():
-                if not self.welcomes:
-                    self.first = frame.announcement
-                self.welcomes.append(frame.recovered)
-                self.coupons |= {coupon.id for coupon in frame.coupons}
-                if not frame.recovered:
-                    if self.position is not None and frame.announcement != (self.told or [self.first])[-1]:
-                        self.told.append(frame.announcement)
-                    self.position = frame.log
-            case wire.Batch():
-                self._move(frame.seq)
-                for event in map(wire.room_events.decode, frame.e):
-                    if isinstance(event, wire.Announced):
-                        self.told.append(event.text)
-                    elif isinstance(event, wire.DropOpened) and event.drop.mode == "claim":
-                        self.claims[f"c{event.drop.id}"[:32]] = event.drop.id
-            case wire.CouponGranted():
-                self._move(frame.seq)
-                self.coupons.add(frame.coupon.id)
-            case wire.Ack():
-                self._answered(frame)
-
-    def _move(self, seq: int | None) -> None:
-        if seq is not None:
-            assert self.position is not None
-            assert seq > self.position.seq, "the log went back"
-            self.position = wire.Position(self.position.epoch, seq)
-
-    def _answered(self, ack: wire.Ack) -> None:
-        if ack.coupon is not None:
-            self.yes.add(ack.coupon.id)
-        elif ack.error is not None:
-            self.refusals.append(ack.error.code)
-            if ack.error.code in ("unavailable", "busy"):
-                return  # for now only: asked again
-        self.claims.pop(ack.id, None)
-
-
 class House:
     """The parts of a stack as their operations see them, and what can be done to them."""
 
@@ -178,7 +86,9 @@ class House:
     @asynccontextmanager
     async def evening(self) -> AsyncIterator[None]:
         """Viewers who watch and claim, a guide who announces, pins and drops, until the block ends."""
-        viewers = await self.world.viewers(VIEWERS)
+        # Longer than a clock is set forward.
+        until_then = now() + timedelta(hours=3)
+        viewers = [replace(who, expires_at=until_then) for who in await self.world.viewers(VIEWERS)]
         self.listeners = [Listener(self, who, place) for place, who in enumerate(viewers)]
         for listener in self.listeners:
             listener.task = asyncio.ensure_future(listener.watch())
@@ -208,7 +118,7 @@ class House:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _guide(self) -> None:
-        campaign = await persistently(lambda: self.world.campaign(stock=10_000))
+        campaign = await persistently(lambda: self.world.campaign(stock=10_000, per_viewer=100))
         for turn in range(10_000):
             await self.announce()
             if turn % 8 == 3:
@@ -345,6 +255,16 @@ class House:
             found[child.name] = len(list((home / "fd").iterdir())), pages * os.sysconf("SC_PAGESIZE")
         return found
 
+    async def metric(self, name: str) -> float:
+        """The sum of ``nearcast_gateway_{name}`` over the gateways."""
+        found = 0.0
+        for url in self.stack.gateways:
+            for line in (await self.client.get(f"{url}/metrics")).text.splitlines():
+                said, _, value = line.rpartition(" ")
+                if said == f"nearcast_gateway_{name}":
+                    found += float(value)
+        return found
+
     async def _small_again(self) -> bool:
         now = self.resources()
         return all(
@@ -352,27 +272,70 @@ class House:
             for name, (descriptors, memory) in self._before.items()
         )
 
+    # ---- how a fault is felt ---------------------------------------------------------------------------------------
+
+    async def nobody_hears_for(self, seconds: float, among: list[Listener] | None = None) -> None:
+        """Fails unless the fault of this moment silences all of ``among``. What was on its way may still arrive."""
+        among = self.listeners if among is None else among
+        assert among
+        await asyncio.sleep(seconds / 3)
+        heard = [len(listener.told) for listener in among]
+        await asyncio.sleep(seconds * 2 / 3)
+        assert [len(listener.told) for listener in among] == heard, "the fault silenced nobody"
+
+    def at(self, gateway: int) -> list[Listener]:
+        """Who watches through this gateway, the first being 0."""
+        return [listener for listener in self.listeners if listener.url == self.sockets[gateway]]
+
+    async def refused(self, times: int = 3) -> None:
+        """Return when the guide was told ``503`` so many times more."""
+        before = self.answers.get("503", 0)
+
+        async def more() -> bool:
+            self._guide_is_well()
+            return self.answers.get("503", 0) >= before + times
+
+        await until(more, "the guide being refused")
+
+    async def is_gone(self, name: str, pid: int) -> None:
+        """Return when our process ``name`` was started again in place of ``pid``."""
+
+        async def another() -> bool:
+            process = self.stack.children[name].process
+            return process is not None and process.pid != pid
+
+        await until(another, f"{name} being started again")
+
     # ---- what can be done to it ------------------------------------------------------------------------------------
 
     @property
     def _children(self) -> list[Any]:
         return list(self.stack.children.values())
 
-    def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+    def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Returns whom the signal was sent to."""
+        pid = self.pid(name)
+        os.kill(pid, number)
+        return pid
+
+    def pid(self, name: str) -> int:
         process = self.stack.children[name].process
         assert process is not None
-        os.kill(process.pid, number)
+        return process.pid
 
     async def heard_more(self, things: int = 3) -> None:
         """Return when the guide was told yes so many times more."""
         before = self._said
 
         async def more() -> bool:
-            if self._guiding is not None and self._guiding.done():
-                self._guiding.result()
+            self._guide_is_well()
             return self._said >= before + things
 
         await until(more, "the guide going on")
+
+    def _guide_is_well(self) -> None:
+        if self._guiding is not None and self._guiding.done():
+            self._guiding.result()
 
     def redis(self) -> "Redis":
         assert self.stack.settings.redis_url
@@ -390,26 +353,42 @@ class House:
         """The same server on the same data, after it was killed."""
         return self._start(["redis-server", str(self.redis_data / "redis.conf")], self.redis_data)
 
-    def start_postgres(self) -> subprocess.Popen[bytes]:
+    def start_postgres(self, command: list[str] | None = None) -> subprocess.Popen[bytes]:
         """Likewise."""
-        return self._start(shlex.split((self.postgres_data / "postmaster.opts").read_text()), self.postgres_data)
+        command = command or shlex.split((self.postgres_data / "postmaster.opts").read_text())
+        return self._start(command, self.postgres_data)
+
+    async def use(self, variable: str, value: str, only: str = "") -> None:
+        """Start our processes anew with another environment, or those whose name begins with ``only``."""
+        for name, child in self.stack.children.items():
+            if name.startswith(only):
+                child.environment[variable] = value
+                await self.is_gone(name, self.signal(name))
+        await until(self.is_ready, "all being ready again")
 
     def _start(self, command: list[str], data: Path) -> subprocess.Popen[bytes]:
         user = pwd.getpwuid(data.stat().st_uid) if os.geteuid() == 0 else None
         quiet = subprocess.DEVNULL
         return subprocess.Popen(bound(command, "QUIT", user), stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
 
-    def raw(self, place: int = 0, greeting: bool = True) -> socket.socket:
-        """A socket at a gateway by hand, its handshake sent unless told otherwise."""
+    def raw(self, place: int = 0, *, greeting: bool = True, window: int | None = None) -> socket.socket:
+        """A socket at a gateway by hand, its handshake sent unless told otherwise; unread wait ``window`` bytes."""
         host, _, port = self.stack.gateways[place].rpartition("/")[2].partition(":")
-        plain = socket.create_connection((host, int(port)), timeout=30)
+        plain = socket.socket()
+        plain.settimeout(30)
+        if window is not None:  # decided with the connection
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        plain.connect((host, int(port)))
         if greeting:
-            plain.sendall(
-                f"GET /v1/rooms/{self.world.room}/live HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
-                "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-                "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-            )
+            plain.sendall(self.greeting())
         return plain
+
+    def greeting(self) -> bytes:
+        """A handshake for the room."""
+        return (
+            f"GET /v1/rooms/{self.world.room}/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        ).encode()
 
 
 def _number(text: str) -> int:

@@ -5,17 +5,24 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-FILE = "tests/faults/test_faults_deep.py"
 MARKS = "<!-- measured -->\n", "<!-- /measured -->"
 FAULTS = {
     "test_a_process_of_each_kind_is_killed": "`kill -9`, also in the middle of drops",
+    "test_everything_is_killed_at_once": "all of ours, PostgreSQL and Redis killed at once, both servers started again",
     "test_redis_is_killed_and_started_again": "Redis killed, away for a second, started again",
     "test_redis_stands_still": "Redis stands still for 10 s",
     "test_redis_is_out_of_memory": "Redis refuses to write for 10 s (`maxmemory`, `noeviction`)",
     "test_postgresql_is_restarted": "PostgreSQL stopped and started again",
     "test_postgresql_stands_still": "PostgreSQL stands still for 10 s",
+    "test_the_disk_of_the_database_is_full": "PostgreSQL's disk is full",
+    "test_the_database_has_no_connection_left": "all of PostgreSQL's connections are taken, and ours ended",
+    "test_the_cable_to_the_database_is_pulled": "the cable to PostgreSQL is pulled for 20 s",
+    "test_all_connections_to_the_database_are_gone_without_a_word": "PostgreSQL's connections are gone without a word",
     "test_a_gateway_stands_still_for_twenty_seconds": "a gateway stands still for 20 s",
     "test_the_network_between_gateways_and_redis_breaks": "the network between gateways and Redis",
+    "test_hundreds_never_read": "500 viewers who never read",
+    "test_thousands_connect_and_say_nothing": "3,000 connections that say nothing, or byte by byte",
+    "test_a_gateways_clock_jumps": "a gateway's clock jumps",
 }
 
 
@@ -28,7 +35,7 @@ def row(figures: dict) -> str:
         f"{figures['told']:.1f} s",
         "yes" if figures["recovered"] else "no: told so",
         str(answers),
-        f"`{FILE}::{test}`",
+        f"`tests/faults/{figures['file']}::{test}`",
     )
     return f"| {' | '.join(cells)} |\n"
 

@@ -4,76 +4,20 @@
 """
 
 import asyncio
-import json
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from house import House, ended, until
+from breaking import LONG, family, gone, standing_still
+from house import House
 from wire_between import Wire, wire
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(1200)]
-LONG = 10.0
-"""Seconds of a pause that nobody can take for a moment's load."""
-
-
-@pytest.fixture
-async def measured(house: House, request: pytest.FixtureRequest) -> AsyncIterator[House]:
-    """The house; what was measured is written down afterwards."""
-    yield house
-    await _write_down(house, request.node.name)
-
-
-async def _write_down(house: House, test: str) -> None:
-    figures = {
-        "test": test, "ready": round(house.ready_seconds, 1), "told": round(house.told_seconds, 1),
-        "recovered": house.all_recovered, "announcements": len(await house.said()), "answers": house.answers,
-    }  # fmt: skip
-    print(json.dumps(figures))
-    if out := os.environ.get("FAULTS_OUT"):
-        before = Path(out).read_text() if Path(out).exists() else ""
-        Path(out).write_text(f"{before}{json.dumps(figures)}\n")
-
-
-@contextmanager
-def standing_still(*pids: int) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
-def family(pid: int) -> list[int]:
-    """The process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, children)]
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Servers that tests started again; they go with the module."""
-    running: list[subprocess.Popen[bytes]] = []
-    yield running
-    for process in reversed(running):
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
-
-
-async def gone(pid: int) -> None:
-    async def is_gone() -> bool:
-        return ended(pid)
-
-    await until(is_gone, "the process being gone")
 
 
 # ---- kill -9 -------------------------------------------------------------------------------------------------------
@@ -83,9 +27,29 @@ async def gone(pid: int) -> None:
 async def test_a_process_of_each_kind_is_killed(measured: House, victim: str) -> None:
     async with measured.evening():
         await measured.heard_more(5)
-        measured.signal(victim)
+        pid = measured.signal(victim)
         await measured.recovers()
+        await measured.is_gone(victim, pid)
     assert measured.all_recovered
+
+
+async def test_everything_is_killed_at_once(measured: House, started: list[subprocess.Popen[bytes]]) -> None:
+    """As when the power goes, but for what the disk was still to be given."""
+    async with measured.evening():
+        await measured.heard_more(10)
+        ours = {name: measured.pid(name) for name in measured.stack.children}
+        killed = [*ours.values(), *family(measured.postgres_pid), measured.redis_pid]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        for pid in killed:
+            await gone(pid)
+        started.append(measured.start_postgres())
+        started.append(measured.start_redis())
+        await measured.recovers()
+        for name, pid in ours.items():
+            await measured.is_gone(name, pid)
+    assert measured.all_recovered
+    assert all(len(listener.welcomes) > 1 for listener in measured.listeners), "nobody had to come back"
 
 
 # ---- Redis ---------------------------------------------------------------------------------------------------------
@@ -112,7 +76,7 @@ async def test_redis_stands_still(measured: House) -> None:
     async with measured.evening():
         await measured.heard_more(4)
         with standing_still(measured.redis_pid):
-            await asyncio.sleep(LONG)
+            await measured.nobody_hears_for(LONG)
         await measured.recovers()
     assert measured.all_recovered
 
@@ -122,7 +86,7 @@ async def test_redis_is_out_of_memory(measured: House) -> None:
         await measured.heard_more(4)
         await redis.config_set("maxmemory", 1)
         try:
-            await asyncio.sleep(LONG)
+            await measured.nobody_hears_for(LONG)
         finally:
             await redis.config_set("maxmemory", 0)
         await measured.recovers()
@@ -150,7 +114,7 @@ async def test_postgresql_stands_still(measured: House) -> None:
     async with measured.evening():
         await measured.heard_more(4)
         with standing_still(*family(measured.postgres_pid)):
-            await asyncio.sleep(LONG)
+            await measured.nobody_hears_for(LONG)
         await measured.recovers()
     assert measured.all_recovered
 
@@ -168,24 +132,10 @@ async def through_a_wire(house: House) -> AsyncIterator[Wire]:
     assert place.port
     async with wire(place.hostname, place.port) as between:
         try:
-            await _gateways_use(house, url.replace(f":{place.port}/", f":{between.port}/"))
+            await house.use("NEARCAST_REDIS_URL", url.replace(f":{place.port}/", f":{between.port}/"), only="gateway")
             yield between
         finally:
-            await _gateways_use(house, url)
-
-
-async def _gateways_use(house: House, redis_url: str) -> None:
-    for name, child in house.stack.children.items():
-        if name.startswith("gateway"):
-            child.environment["NEARCAST_REDIS_URL"] = redis_url
-            before = child.process
-            house.signal(name)
-
-            async def again(child=child, before=before) -> bool:
-                return child.process is not before
-
-            await until(again, f"{name} being started again")
-    await until(house.is_ready, "gateways being ready")
+            await house.use("NEARCAST_REDIS_URL", url, only="gateway")
 
 
 @pytest.mark.parametrize("how", ["hung up", "pulled", "lossy"])
@@ -196,11 +146,13 @@ async def test_the_network_between_gateways_and_redis_breaks(measured: House, ho
             between.loss = 0.2
             await asyncio.sleep(LONG)
             between.loss = 0.0
+            assert between.resent > 10, "too little was lost"
         else:
             between.alive.clear()
             if how == "hung up":
                 between.hang_up()
-            await asyncio.sleep(2 * LONG if how == "pulled" else LONG)
+            await measured.nobody_hears_for(2 * LONG if how == "pulled" else LONG)
+            assert between.held, "nothing was to be carried"
             between.alive.set()
         await measured.recovers()
     assert measured.all_recovered
@@ -209,9 +161,10 @@ async def test_the_network_between_gateways_and_redis_breaks(measured: House, ho
 async def test_a_gateway_stands_still_for_twenty_seconds(measured: House) -> None:
     async with measured.evening():
         await measured.heard_more(4)
-        process = measured.stack.children["gateway-1"].process
-        assert process is not None
-        with standing_still(process.pid):
+        there = measured.at(0)
+        assert there
+        with standing_still(measured.pid("gateway-1")):
             await asyncio.sleep(2 * LONG)
+            assert all(len(listener.welcomes) > 1 for listener in there), "nobody had to go elsewhere"
         await measured.recovers()
     assert measured.all_recovered

@@ -1,18 +1,19 @@
 """What may happen in any minute of an evening, one after the other on one running house."""
 
 import asyncio
-import signal
 
 import pytest
+from breaking import standing_still
 from house import House, masked
 
 
 async def test_a_gateway_and_the_worker_are_killed_in_the_middle_of_drops(house: House) -> None:
     async with house.evening():
         await house.heard_more(4)
-        house.signal("gateway-1")
-        house.signal("worker")
+        killed = {name: house.signal(name) for name in ("gateway-1", "worker")}
         await house.heard_more(6)
+        for name, pid in killed.items():
+            await house.is_gone(name, pid)
     assert house.all_recovered
 
 
@@ -28,11 +29,8 @@ async def test_redis_is_emptied(house: House) -> None:
 async def test_a_gateway_stands_still_for_three_seconds(house: House) -> None:
     async with house.evening():
         await house.heard_more()
-        house.signal("gateway-2", signal.SIGSTOP)
-        try:
-            await asyncio.sleep(3)  # this is the fault
-        finally:
-            house.signal("gateway-2", signal.SIGCONT)
+        with standing_still(house.pid("gateway-2")):
+            await house.nobody_hears_for(3, house.at(1))
         await house.heard_more()
     assert house.all_recovered
 

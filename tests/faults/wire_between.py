@@ -6,6 +6,7 @@ everywhere.
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -20,6 +21,8 @@ class Wire:
         self.alive.set()
         self.loss = 0.0
         """Share of the pieces that need sending again: TCP hides the loss and shows a wait."""
+        self.held = self.resent = 0
+        """Pieces that waited for the wire to live, and that were sent again."""
         self._writers: set[asyncio.StreamWriter] = set()
 
     def hang_up(self) -> None:
@@ -49,17 +52,19 @@ class Wire:
     async def _one_way(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(1400):
+                self.held += not self.alive.is_set()
                 await self.alive.wait()
                 if random.random() < self.loss:
+                    self.resent += 1
                     await asyncio.sleep(0.2)  # Linux waits so long, at least, before it sends again
                 writer.write(data)
                 await writer.drain()
 
 
 @asynccontextmanager
-async def wire(host: str, port: int) -> AsyncIterator[Wire]:
+async def wire(host: str, port: int, *, at: tuple[str, int] = ("127.0.0.1", 0)) -> AsyncIterator[Wire]:
     carrying = Wire(host, port)
-    server = await asyncio.start_server(carrying.carry, "127.0.0.1", 0)
+    server = await asyncio.start_server(carrying.carry, *at)
     carrying.port = server.sockets[0].getsockname()[1]
     try:
         yield carrying
@@ -67,3 +72,13 @@ async def wire(host: str, port: int) -> AsyncIterator[Wire]:
         server.close()
         carrying.alive.set()
         carrying.hang_up()
+
+
+async def _carry(at: tuple[str, int], host: str, port: int) -> None:
+    async with wire(host, port, at=at) as carrying:
+        print(carrying.port, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_carry((sys.argv[1], int(sys.argv[2])), sys.argv[3], int(sys.argv[4])))

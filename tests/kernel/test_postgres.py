@@ -1,6 +1,7 @@
 """The pool finds its way back by itself, and one transaction is all or nothing."""
 
 import asyncio
+import socket
 
 import asyncpg
 import pytest
@@ -33,3 +34,15 @@ async def test_an_error_undoes_everything_that_the_transaction_did(kernel: Kerne
             raise ZeroDivisionError
     async with transaction(kernel.sessions) as session:
         assert await session.scalar(text("SELECT count(*) FROM brands")) == 0
+
+
+async def test_each_side_notices_when_the_other_left_without_a_word(kernel: Kernel) -> None:
+    async with kernel.engine.connect() as connection:
+        for setting, most in (("tcp_keepalives_idle", 30), ("tcp_user_timeout", 30_000)):
+            asked = await connection.scalar(text(f"SELECT setting::int FROM pg_settings WHERE name = '{setting}'"))
+            assert 0 < asked <= most, "what we had locked would stay locked for hours"
+        driver = (await connection.get_raw_connection()).driver_connection
+        plain = driver._transport.get_extra_info("socket")
+        assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "who waits for an answer would wait for ever"
+        unacknowledged = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert 0 < unacknowledged <= 30_000, "a quarter of an hour, if it is left to TCP"
