@@ -12,10 +12,12 @@ from unittest.mock import patch
 from uuid import UUID
 
 import msgspec
-from hubhouse import Doorman, House, Paper, Viewer, listening
+import pytest
+from hubhouse import Doorman, House, Paper, Viewer, listening, payload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from viewers import announced, coupon, principal
+from websockets.frames import Opcode
 
 import live.audience
 import live.replica
@@ -112,7 +114,10 @@ class Account:
     def read(self) -> "Account":
         """Everything so far; fails at the first number that does not lead on."""
         first = True
-        for frame in self.viewer.frames:
+        for data in self.viewer.paper.written:
+            if data[0] & 0x0F != Opcode.TEXT:
+                continue
+            frame = wire.server_frames.decode(payload(data))
             match frame:
                 case wire.Welcome(log=log):
                     came_back = first and frame.recovered and self.resumed is not None
@@ -161,6 +166,14 @@ class Evening(House):
     async def grants(self, who: int, lost: bool) -> None:
         payload = wire.encoder.encode(coupon(f"券{next(self._numbers)}"))
         await self.leaky.say(self.room_id, lost=lost, private={self.people[who].subject: payload})
+
+    async def grants_amid_arrivals(self, who: int, turns: int, narrow: bool, resumes: bool) -> None:
+        """A coupon waits behind an announcement that is being told, and its owner comes in, or back, meanwhile."""
+        before = wire.Position(*await self.leaky.head(self.room_id))
+        await self.announces(lost=False)
+        await self.grants(who, lost=False)
+        await self.turns(turns)
+        await self.joins(who, narrow, before if resumes else None)
 
     async def talks(self) -> None:
         said = wire.Commented(new_id(), wire.Person(new_id(), "小林"), "有白色吗", 1)
@@ -228,6 +241,7 @@ _narrow = st.booleans()
 _doings = st.one_of(
     st.tuples(st.just("announces"), _lost),
     st.tuples(st.just("grants"), _who, _lost),
+    st.tuples(st.just("grants_amid_arrivals"), _who, st.integers(0, 8), _narrow, st.booleans()),
     st.tuples(st.just("talks")),
     st.tuples(st.just("joins"), _who, _narrow),
     st.tuples(st.just("comes_back"), _which, _narrow),
@@ -253,8 +267,23 @@ async def _evening(doings: list[tuple[Any, ...]]) -> None:
             assert one.got == one.owed(house.leaky.told[one.epoch])
 
 
-@given(st.lists(_doings, min_size=4, max_size=40), st.sampled_from([0.0, 1e12]))
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+def _evenings(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def chosen(test: Callable[..., None]) -> Callable[..., None]:
+        chance = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+        return given(st.lists(_doings, min_size=4, max_size=40), st.sampled_from([0.0, 1e12]))(chance(test))
+
+    return chosen
+
+
+@_evenings(60)
 def test_what_is_certain_is_in_order_and_complete_for_each_viewer(doings: list[tuple[Any, ...]], aside: float) -> None:
+    with one_socket_a_turn(aside):
+        asyncio.run(_evening(doings))
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(900)
+@_evenings(4000)
+def test_what_is_certain_is_in_order_on_many_evenings(doings: list[tuple[Any, ...]], aside: float) -> None:
     with one_socket_a_turn(aside):
         asyncio.run(_evening(doings))
