@@ -10,31 +10,27 @@ event does not wait for small talk that is being told to thousands: it overtakes
 """
 
 import asyncio
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field
-from time import perf_counter, time
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import time
 from uuid import UUID
 
-import msgspec
 from msgspec import Raw
 
 from kernel import tracing
 from kernel.identity import Role
 from live import wire
 from live.connection import Connection
-from live.framing import Prepared, prepared, prepared_frame
+from live.framing import prepared_frame
 from live.metrics import Tally
 from live.sample import Sample
+from live.telling import Pen, Run, Talk, Telling, batch
 from live.turns import Turns
 
-SLICE = 64
-"""Writes between two looks at the clock."""
 EVENTS_IN_FRAME = 200
 """Numbered events told in one frame: a burst of thousands must not be encoded and compressed in one go."""
 MEASURED = 256
 """Lossy events of a tick whose delay is measured."""
-MOST_ASIDE_SECONDS = 0.5
-"""Small talk that is being told lets certain events pass for so long in all; then they take turns with it."""
 REST_FACTOR = 1.0
 """A room rests this many times as long as its tick took: its small talk takes about half of one core at most."""
 MIN_REST_SECONDS = 0.005
@@ -50,47 +46,6 @@ _STAFF = (b'"role":"guide"', b'"role":"ops"')
 # A quotation mark inside a text is escaped, so no viewer can write these bytes into a comment.
 
 
-class Granted(wire.Frame, frozen=True, tag="coupon"):
-    """``wire.CouponGranted`` with the coupon still encoded."""
-
-    coupon: Raw
-    seq: int | None = None
-
-
-_REVIEW = wire.encoder.encode(wire.Review(UUID(int=0), "", "open")).partition(b",")[0]
-_reviews = msgspec.json.Decoder(wire.Review)
-
-
-def is_coupon(payload: bytes) -> bool:
-    """Whether what the log holds for one viewer is a coupon; else it is a ``wire.Review``."""
-    return not payload.startswith(_REVIEW)
-
-
-def private_frame(payload: bytes, seq: int) -> Prepared:
-    """What the log holds for one viewer, at its place ``seq``."""
-    if is_coupon(payload):
-        return prepared_frame(Granted(Raw(payload), seq))
-    return prepared_frame(msgspec.structs.replace(_reviews.decode(payload), seq=seq))
-
-
-@dataclass(slots=True)
-class _Run:
-    """Part of what is told for certain: events for everybody, or (``private``) a payload for some."""
-
-    events: list[tuple[int, bytes]] = field(default_factory=list)
-    private: Mapping[UUID, bytes] | None = None
-    seq: int = 0
-
-    def message(self, *, after: int = 0) -> Prepared | None:
-        """What is numbered above ``after``, as one message; None if that is nothing."""
-        told = [Raw(event) for seq, event in self.events if seq > after]
-        return _batch(told, self.seq) if told else None
-
-
-def _batch(events: list[Raw], seq: int | None = None) -> Prepared:
-    return prepared(wire.encoder.encode(wire.Batch(events, seq)))
-
-
 class Audience:
     """Who watches a room through this process."""
 
@@ -98,14 +53,16 @@ class Audience:
         self, display_rate: float, tally: Tally, turns: Turns, failed: Callable[[BaseException], None]
     ) -> None:
         self._tally = tally
+        self._pen = Pen(tally)
         self._turns = turns
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self.connections: dict[Connection, None] = {}
+        self.connections: dict[Connection, int] = {}
+        """Who gets what happens, and up to which number their welcome or their replay told them."""
         self.people: dict[UUID, list[Connection]] = {}
         self._guides: set[Connection] = set()
         self._newcomers: dict[Connection, int] = {}
-        self._pending: list[_Run] = []
+        self._pending: list[Run] = []
         self._latest: dict[bytes, bytes] = {}
         self._latest_from: dict[bytes, float] = {}
         self._comments = Sample(display_rate)
@@ -120,8 +77,9 @@ class Audience:
         self._rest_until = 0.0
         self._handle: asyncio.Handle | None = None
         self._handle_at = 0.0
-        self.telling = False
+        self._telling = False
         """What is certain is being told, or about to be."""
+        self._under_way: Telling | None = None
         self._talking = False
         self._shown = self._left_out = 0
         self.recent: Callable[[list[bytes]], None] = lambda _: None
@@ -134,7 +92,7 @@ class Audience:
         assert connection.session is not None
         assert connection.session.who is not None
         who = connection.session.who
-        self.connections[connection] = None
+        self.connections[connection] = seq
         self.people.setdefault(who.subject, []).append(connection)
         if who.role is not Role.VIEWER:
             self._guides.add(connection)
@@ -178,11 +136,11 @@ class Audience:
         Their order is kept, between those for all and those for some as well."""
         self._tally.events["certain"] += 1
         if private is not None:
-            self._pending.append(_Run(private=private, seq=seq))
+            self._pending.append(Run(private=private, seq=seq))
         if event is not None:
             last = self._pending[-1] if self._pending else None
             if last is None or last.private is not None or len(last.events) >= EVENTS_IN_FRAME:
-                self._pending.append(_Run())
+                self._pending.append(Run())
             self._pending[-1].events.append((seq, event))
             self._pending[-1].seq = seq
         self._certain_at.append(at)
@@ -209,10 +167,14 @@ class Audience:
             self._lossy_at.append(at)
         self._schedule()
 
-    def forget_pending(self) -> None:
-        """Numbered events not told yet are part of a snapshot that everybody is about to get."""
+    def begin_anew(self, seq: int) -> None:
+        """Everybody is about to get a snapshot that tells them all up to ``seq``, in another log perhaps: what of the
+        log so far is not told yet must not come after it."""
         self._pending = []
         self._newcomers = {}
+        self.connections = dict.fromkeys(self.connections, seq)
+        if self._under_way is not None:
+            self._under_way.stop()
 
     def tell_guides(self) -> None:
         """Once a second: tell staff how much was left out, if anything was."""
@@ -225,8 +187,8 @@ class Audience:
     # ---- ticks -----------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if self._pending and not self.telling:
-            self.telling = True
+        if self._pending and not self._telling:
+            self._telling = True
             self._loop.call_soon(self._tell)
         if self._talking:
             return
@@ -251,11 +213,15 @@ class Audience:
         newcomers, self._newcomers = self._newcomers, {}
         published, self._certain_at = self._certain_at, []
         self._traced_now, self._traced = self._traced, []
-        self._turns.begin(_Telling(self, runs, newcomers, published).step)
+        self._under_way = Telling(
+            self._pen, runs, newcomers, self.connections, self.people, partial(self._told, published),
+            partial(self._broke, telling=True),
+        )  # fmt: skip
+        self._turns.begin(self._under_way.step)
 
-    def told(self, published: list[float]) -> None:
+    def _told(self, published: list[float]) -> None:
         """The last slice of what is certain was handed to the sockets."""
-        self.telling = False
+        self._telling, self._under_way = False, None
         self._measure(wire.Kind.CERTAIN, published)
         for mark in self._traced_now:
             mark.end()
@@ -286,10 +252,13 @@ class Audience:
             return
         published[wire.Kind.LOSSY], self._lossy_at = self._lossy_at, []
         self._talking = True
-        message = _batch([Raw(event) for event in told])
-        self._turns.begin(_Talk(self, message, len(joins) + len(comments), published).step)
+        talk = Talk(
+            self._pen, batch([Raw(event) for event in told]), len(joins) + len(comments), self.connections,
+            lambda: self._telling, partial(self._talked, published), partial(self._broke, telling=False),
+        )  # fmt: skip
+        self._turns.begin(talk.step)
 
-    def talked(self, took: float, published: Mapping[wire.Kind, list[float]]) -> None:
+    def _talked(self, published: Mapping[wire.Kind, list[float]], took: float) -> None:
         """The last slice of small talk was handed to the sockets; it ``took`` so many seconds. Now the room rests."""
         self._talking = False
         self._rest_until = self._loop.time() + min(MAX_REST_SECONDS, max(MIN_REST_SECONDS, took * REST_FACTOR))
@@ -302,173 +271,10 @@ class Audience:
         for at in published:
             self._tally.delays[kind].observe(wall - at)
 
-    def broke(self, error: BaseException, *, telling: bool) -> None:
+    def _broke(self, error: BaseException, *, telling: bool) -> None:
         """A tick broke off: a defect. The room goes on with the next one; whoever supervises hears of it."""
         if telling:
-            self.telling = False
+            self._telling, self._under_way = False, None
         else:
             self._talking = False
         self._failed(error)
-
-    # ---- writing ---------------------------------------------------------------------------------------------------
-
-    def write(self, message: Prepared, targets: list[Connection], apart: Container[Connection]) -> list[Connection]:
-        """``message`` to all ``targets`` but those ``apart`` and those who are slow or leave: these are returned."""
-        plain = message.plain
-        left: list[Connection] = []
-        alike = compressed = 0
-        for connection in targets:
-            if connection.slow or connection.closing or (apart and connection in apart):
-                left.append(connection)
-            elif connection.deflates:
-                connection.push(message.deflated)
-                compressed += 1
-            else:
-                connection.push(plain)
-                alike += 1
-        tally = self._tally
-        tally.frames += alike + compressed
-        tally.written += alike * len(plain)
-        if compressed:
-            tally.written += compressed * len(message.deflated)
-            tally.saved += compressed * (len(plain) - len(message.deflated))
-        return left
-
-    def counted(self, certain: int) -> None:
-        """So many of the frames counted told what is certain."""
-        self._tally.certain_frames += certain
-
-    @property
-    def frames(self) -> int:
-        """Frames this gateway wrote so far."""
-        return self._tally.frames
-
-    def write_apart(self, message: Prepared | None, connection: Connection) -> None:
-        """``message``, if there is one, to one viewer who is not like all others."""
-        if message is not None and not connection.closing:
-            connection.write(message)
-            self._tally.frames += 1
-
-    def passed_over(self, lossy: int, viewers: int) -> None:
-        """So many slow viewers were not told so many lossy events."""
-        self._tally.shed["slow"] += lossy * viewers
-
-    def grant(self, run: _Run, newcomers: Mapping[Connection, int]) -> None:
-        """Each private payload of ``run`` to its viewer's sockets."""
-        assert run.private is not None
-        for viewer, payload in run.private.items():
-            for connection in list(self.people.get(viewer, ())):
-                if newcomers.get(connection, 0) < run.seq:
-                    self.write_apart(private_frame(payload, run.seq), connection)
-
-
-class _Telling:
-    """What is certain, on its way to the sockets, a turn at a time."""
-
-    __slots__ = ("_audience", "_late", "_message", "_newcomers", "_place", "_published", "_run", "_runs", "_targets")
-
-    def __init__(
-        self, audience: Audience, runs: list[_Run], newcomers: dict[Connection, int], published: list[float]
-    ) -> None:
-        self._audience = audience
-        self._runs = iter(runs)
-        self._newcomers = newcomers
-        self._published = published
-        # Whoever comes while this is being written has it in the snapshot already.
-        self._targets = list(audience.connections)
-        self._run: _Run | None = None
-        self._place = 0
-        self._message: Prepared | None = None
-        self._late: dict[int, Prepared | None] = {}
-        """Messages for newcomers, by what their snapshot told."""
-
-    def step(self, until: float) -> bool:
-        """Write until about ``until`` (``perf_counter``); returns whether something is left to write."""
-        before = self._audience.frames
-        try:
-            while self._next():
-                if perf_counter() >= until:
-                    return True
-            self._audience.told(self._published)
-        except Exception as error:
-            self._audience.broke(error, telling=True)
-        finally:
-            self._audience.counted(self._audience.frames - before)
-        return False
-
-    def _next(self) -> bool:
-        if self._run is None:
-            self._run = next(self._runs, None)
-            if self._run is None:
-                return False
-            self._place = 0
-            self._late.clear()
-            if self._run.private is not None:
-                self._audience.grant(self._run, self._newcomers)
-                self._run = None
-                return True
-            self._message = self._run.message()
-        if self._message is not None:
-            slice_ = self._targets[self._place : self._place + SLICE]
-            for connection in self._audience.write(self._message, slice_, self._newcomers):
-                self._audience.write_apart(self._for(self._run, connection), connection)
-        self._place += SLICE
-        if self._place >= len(self._targets):
-            self._run = None
-        return True
-
-    def _for(self, run: _Run, connection: Connection) -> Prepared | None:
-        """What a slow viewer is told, too, and a newcomer as far as their snapshot did not tell it."""
-        known = self._newcomers.get(connection)
-        if known is None:
-            return self._message
-        if known not in self._late:
-            self._late[known] = run.message(after=known)
-        return self._late[known]
-
-
-class _Talk:
-    """Small talk on its way to the sockets, a turn at a time. It stands aside while something certain is told."""
-
-    __slots__ = ("_aside", "_aside_since", "_audience", "_lossy", "_message", "_place", "_published", "_started",
-                 "_targets")  # fmt: skip
-
-    def __init__(
-        self, audience: Audience, message: Prepared, lossy: int, published: Mapping[wire.Kind, list[float]]
-    ) -> None:
-        self._audience = audience
-        self._message = message
-        self._lossy = lossy
-        self._published = published
-        self._targets = list(audience.connections)
-        self._place = 0
-        self._started = perf_counter()
-        self._aside = 0.0
-        self._aside_since: float | None = None
-
-    def step(self, until: float) -> bool:
-        """Write until about ``until`` (``perf_counter``); returns whether something is left to write."""
-        try:
-            if self._stands_aside():
-                return True
-            while self._place < len(self._targets):
-                slice_ = self._targets[self._place : self._place + SLICE]
-                left = self._audience.write(self._message, slice_, ())
-                self._audience.passed_over(self._lossy, sum(one.slow and not one.closing for one in left))
-                self._place += SLICE
-                if perf_counter() >= until:
-                    return True
-            self._audience.talked(perf_counter() - self._started - self._aside, self._published)
-        except Exception as error:
-            self._audience.broke(error, telling=False)
-        return False
-
-    def _stands_aside(self) -> bool:
-        now = perf_counter()
-        if self._aside_since is not None:
-            self._aside += now - self._aside_since
-            self._aside_since = None
-        if not self._audience.telling or self._aside >= MOST_ASIDE_SECONDS:
-            return False
-        self._aside_since = now
-        return True

@@ -8,9 +8,9 @@ watches keeps neither.
 
 import asyncio
 import logging
-import os
 import re
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from time import time
 from typing import TYPE_CHECKING, Protocol, cast
@@ -79,11 +79,21 @@ class Desk(Protocol):
         """A connection was closed with ``code``; for the counters."""
 
 
+class _Lent(socket.socket):
+    """A second handle of a transport's socket, for direct sends. Whatever becomes of it, closing is the transport's."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        # A loop that is closed with open transports never says ``connection_lost``. The number may be another's by now.
+        self.detach()
+
+
 class Connection(asyncio.Protocol):
     """A viewer's socket, from handshake to its end."""
 
-    __slots__ = ("_descriptor", "_desk", "_fragments", "_held", "_rest", "_wire", "closing", "deflates", "heard",
-                 "room", "room_id", "session", "slot", "slow", "transport")  # fmt: skip
+    __slots__ = ("_desk", "_fragments", "_held", "_rest", "_send", "_socket", "_waits", "_wire", "closing", "deflates",
+                 "heard", "room", "room_id", "session", "slot", "slow", "transport")  # fmt: skip
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -93,7 +103,10 @@ class Connection(asyncio.Protocol):
         """The beginning of a frame whose end did not come yet; during the handshake the last bytes of what came."""
         self._fragments: list[bytes] | None = None
         self._held: list[Frame] | None = None
-        self._descriptor = -1
+        self._socket: _Lent | None = None
+        self._send: Callable[[bytes], int] | None = None
+        self._waits = False
+        """``push`` left something to the transport, which may not be done with it."""
         self.transport: asyncio.Transport
         self.session: Session | None = None
         self.room: Room | None = None
@@ -115,14 +128,18 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self.transport.set_write_buffer_limits(high=SOFT_LIMIT, low=SOFT_LIMIT // 4)
-        socket = self.transport.get_extra_info("socket")
-        if socket is not None and self.transport.get_extra_info("sslcontext") is None:
-            self._descriptor = socket.fileno()
+        own = self.transport.get_extra_info("socket")
+        if own is not None and self.transport.get_extra_info("sslcontext") is None:
+            self._socket = _Lent(own.family, own.type, own.proto, fileno=own.fileno())
+            self._socket.setblocking(False)
+            self._send = self._socket.send
         self._desk.wheel.put(self, HELLO_SECONDS)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - how it broke changes nothing
         """See ``asyncio.Protocol``."""
         self.closing = True
+        if self._socket is not None:
+            self._socket.detach()
         self._desk.wheel.take(self)
         self._desk.left(self)
         self._desk.closed(self)
@@ -299,13 +316,19 @@ class Connection(asyncio.Protocol):
         that made them, which could not be measured and kept short.
         """
         transport = self.transport
-        # A closed transport's descriptor may be another socket's by now.
-        if self._descriptor >= 0 and not transport.get_write_buffer_size() and not transport.is_closing():
+        # Nobody else writes to the transport: only after it was left something does its buffer need a look. A closed
+        # transport's descriptor may be another socket's by now.
+        if (
+            self._send is not None
+            and not (self._waits and transport.get_write_buffer_size())
+            and not transport.is_closing()
+        ):
             try:
-                sent = os.write(self._descriptor, data)
+                sent = self._send(data)
             except OSError:
                 sent = 0  # full, or broken: the transport will meet the same and deal with it
-            if sent == len(data):
+            self._waits = sent < len(data)
+            if not self._waits:
                 return
             data = data[sent:]
         transport.write(data)

@@ -75,6 +75,7 @@ class Hub:
         Raises Refusal ``not_found``, TimeoutError, or what PostgreSQL and Redis raise when they cannot be reached.
         """
         if (room := self.get(id)) is not None:
+            room.empty_since = time()  # somebody is about to come in
             return room
         if (opening := self._opening.get(id)) is None:
             opening = self._opening[id] = asyncio.ensure_future(self._open(id))
@@ -87,6 +88,7 @@ class Hub:
             facts = await self._facts(id)
             audience = Audience(facts.display_rate, self._tally, self._turns, self._failed)
             room = Room(id, facts, partial(self._review, facts.brand), self._log_length, audience)
+            room.mending = True  # by us: what is lost meanwhile is found below
             # Listening before reading: what is said in between is heard, and repaired below.
             self.rooms[id] = room
             try:
@@ -98,6 +100,7 @@ class Hub:
             await self._mend(room)
         async with asyncio.timeout(REPAIR_SECONDS):
             await room.whole.wait()
+        room.empty_since = time()
         return room
 
     async def reach(self, room: Room, seq: int) -> None:
@@ -170,6 +173,7 @@ class Hub:
     async def _check(self, room: Room) -> None:
         epoch, seq = await self._bus.head(room.id)
         if epoch != room.epoch:
+            room.hear(epoch, seq)  # a room that is being opened may have read of its log what was there before
             self._lost(room)
         elif seq < room.seq:
             # Redis came back without its last moments. Numbers given again would mean two things.
@@ -234,7 +238,7 @@ class Hub:
         """Take a fresh snapshot and tell every viewer by a fresh ``welcome``: no storm of reconnects for our loss."""
         await self._reload(room)
         room.arrivals.update(room.audience.viewers())
-        room.audience.forget_pending()
+        room.audience.begin_anew(room.seq)
         for place, connection in enumerate(list(room.audience.connections)):
             if connection.session is not None and connection.session.who is not None and not connection.closing:
                 connection.write(room.welcome(connection.session.who, None)[0])

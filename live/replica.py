@@ -12,11 +12,12 @@ from msgspec import Raw
 
 from kernel.identity import Principal, Role
 from live import wire
-from live.audience import Audience, is_coupon, private_frame
+from live.audience import Audience
 from live.bus import RECENT, Entry, Snapshot
 from live.connection import Connection
 from live.framing import Prepared, Shared, prepared
 from live.session import Answered
+from live.telling import is_coupon, private_frame
 from live.wire import Close
 
 REPLAY_EVENTS = 100

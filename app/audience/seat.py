@@ -1,6 +1,7 @@
 """A place in a room: the line, the position in the room's log, and coming back after the line was lost."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ CONNECT_SECONDS = 10
 TRIES = 12
 
 
-class Seat:
+class Seat(ABC):
     """What a viewer's and a guide's client have in common. Subclasses fill in the hooks below."""
 
     def __init__(self, stage: Stage, scene: Scene) -> None:
@@ -40,20 +41,20 @@ class Seat:
 
     # ---- hooks -----------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     async def sign_in(self) -> Account:
         """A fresh token."""
-        raise NotImplementedError
 
-    def welcomed(self, welcome: wire.Welcome) -> None:
+    def welcomed(self, welcome: wire.Welcome) -> None:  # noqa: B027 - nothing to do is an answer
         """Let in, or back in."""
 
-    def batch(self, events: Events) -> None:
+    def batch(self, events: Events) -> None:  # noqa: B027 - nothing to do is an answer
         """Events of the room."""
 
-    def acked(self, ack: wire.Ack) -> None:
+    def acked(self, ack: wire.Ack) -> None:  # noqa: B027 - nothing to do is an answer
         """An answer to a command."""
 
-    def granted(self, coupon: wire.CouponCard) -> None:
+    def granted(self, coupon: wire.CouponCard) -> None:  # noqa: B027 - nothing to do is an answer
         """A coupon for this viewer."""
 
     # ---- the line --------------------------------------------------------------------------------------------------

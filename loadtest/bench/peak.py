@@ -1,17 +1,19 @@
 """``make bench-peak``: one room at its peak. How late is what, is anything lost, and what does a viewer cost?"""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
 from typing import Any
 from uuid import UUID
 
 from live import wire
-from loadtest.bench import fanout, moments
-from loadtest.bench.house import Gateway, House, Room
-from loadtest.bench.machine import cpu_seconds, most_sockets
+from loadtest.bench import moments
+from loadtest.bench.halves import Halves
+from loadtest.bench.house import House, Room
+from loadtest.bench.machine import most_sockets
 from loadtest.bench.receiver import Receiver, Viewer
-from loadtest.bench.room import RoomCrowd, percentile, stamped
+from loadtest.bench.room import STAMP, RoomCrowd, percentile, stamped
 
 COMMENTS_PER_SECOND = 500.0
 LIKES_PER_SECOND = 200.0
@@ -24,6 +26,10 @@ FULL_DISPLAY = 1000
 """The room's display rate: more than is said, so that everybody is shown everything."""
 MAIN = 10_000
 """The number of viewers that the budgets are about."""
+SINGLE_TEXT = 60
+"""Characters of an event that is told alone: a frame of about 200 bytes."""
+SETTLE_SECONDS = 0.002
+"""Listening after such an event's last arrival, so that what is done afterwards is charged to it, too."""
 QUIET_SECONDS = 1.0
 """Longer than a room rests between two ticks."""
 LONGEST_TAIL = 10.0
@@ -44,16 +50,18 @@ class Plan:
     """Single events in a small room whose delay is measured."""
     sanctions: int = 10
     """Kicks, mutes and bans of which each is measured so often."""
+    most: int = field(default_factory=most_sockets)
+    """Sockets of one process; whoever comes beyond that watches through a second gateway, in a second process."""
 
     @classmethod
     def full(cls) -> "Plan":
-        """Up to 20,000 viewers, or as many as one process can hold."""
-        return cls((1000, 2500, 5000, MAIN, 15_000, min(20_000, most_sockets())))
+        """Up to 20,000 viewers."""
+        return cls((1000, 2500, 5000, MAIN, 15_000, 20_000))
 
     @classmethod
     def quick(cls) -> "Plan":
         """In less than 45 s."""
-        return cls((1000, MAIN), seconds=4.0, fixed=4, alone=40, sanctions=2)
+        return cls((1000, MAIN), seconds=2.5, fixed=3, alone=20, sanctions=1)
 
 
 class Talk:
@@ -121,77 +129,84 @@ def measure(house: House, plan: Plan) -> dict[str, Any]:
         next_door = RoomCrowd(gateway.port, house.room().id)
         receiver.connect(next_door, islice(tokens, NEIGHBOURS))
         steps = []
-        for viewers in plan.viewers:
-            more = [next(tokens) for _ in range(viewers + 1 - len(crowd.viewers))]
-            receiver.connect(crowd, more, at_once=256)
-            _quiet(receiver, crowd)
-            steps.append(_step(receiver, crowd, next_door, gateway, room, plan))
-            steps[-1]["us_per_single_event"] = _single(receiver, crowd, gateway, plan)
+        with Halves(house, gateway, crowd, room.id, plan.most - 3 * NEIGHBOURS) as halves:
+            for viewers in plan.viewers:
+                halves.connect(receiver, list(islice(tokens, viewers + 1 - halves.viewers)))
+                _quiet(receiver, halves)
+                steps.append(_step(receiver, halves, next_door, room, plan))
+                steps[-1]["us_per_single_event"] = _single(receiver, halves, plan)
         return _result(steps) | small
 
 
-def _quiet(receiver: Receiver, crowd: RoomCrowd) -> None:
+def _quiet(receiver: Receiver, halves: Halves) -> None:
     """Listen until nothing comes any more."""
     ends = time.monotonic() + LONGEST_TAIL
-    seen, since = crowd.arrivals, time.monotonic()
+    seen, since = halves.arrivals(), time.monotonic()
     while time.monotonic() < ends and time.monotonic() - since < QUIET_SECONDS:
         receiver.turn(0.05)
-        if crowd.arrivals != seen:
-            seen, since = crowd.arrivals, time.monotonic()
+        if (arrivals := halves.arrivals()) != seen:
+            seen, since = arrivals, time.monotonic()
 
 
-def _step(
-    receiver: Receiver, crowd: RoomCrowd, next_door: RoomCrowd, gateway: Gateway, room: Room, plan: Plan
-) -> dict[str, Any]:
-    crowd.begin()
+def _step(receiver: Receiver, halves: Halves, next_door: RoomCrowd, room: Room, plan: Plan) -> dict[str, Any]:
+    crowd, before, shed = halves.crowd, halves.account(), halves.shed()
+    missing = before.missing(halves.viewers)
+    halves.begin()
     next_door.begin()
-    missing, lost, shed, head = crowd.missing(), crowd.lost, gateway.shed(), crowd.head()
     talk = Talk(crowd, crowd.viewers[0], room.shelf, next_door)
     receiver.watch()
-    began, used = time.monotonic(), cpu_seconds(gateway.pid)
+    began, used = time.monotonic(), halves.cpu()
     while time.monotonic() - began < plan.seconds:
         talk.say()
         receiver.turn(0.002)
-    busy, talked = receiver.busy(), time.monotonic() - began
-    cpu_talking = cpu_seconds(gateway.pid) - used
-    _quiet(receiver, crowd)
-    cpu = cpu_seconds(gateway.pid) - used
-    certain, lossy = (crowd.delays(lambda told: told.certain_stamps), crowd.delays(lambda told: told.lossy_stamps))
+    busy, talked = halves.busiest(receiver.busy()), time.monotonic() - began
+    cpu_talking = halves.cpu() - used
+    _quiet(receiver, halves)
+    cpu = halves.cpu() - used
+    heard = halves.account()
     return {
-        "viewers": len(crowd.viewers) - 1,
+        "viewers": halves.viewers - 1,
+        "gateways": halves.gateways,
         "seconds": round(talked, 1),
         "comments": talk.comments,
         "refused": dict(crowd.refused),
         "certain": talk.certain,
-        "certain_told": crowd.head() - head,
-        "certain_p50_ms": percentile(certain, 0.5),
-        "certain_p99_ms": percentile(certain, 0.99),
-        "certain_max_ms": percentile(certain, 1.0),
-        "certain_lost": crowd.missing() - missing,
-        "viewers_lost": crowd.lost - lost,
-        "lossy_p50_ms": percentile(lossy, 0.5),
-        "lossy_p99_ms": percentile(lossy, 0.99),
+        "certain_told": heard.head - before.head,
+        "certain_p50_ms": percentile(heard.certain, 0.5),
+        "certain_p99_ms": percentile(heard.certain, 0.99),
+        "certain_max_ms": percentile(heard.certain, 1.0),
+        "certain_lost": heard.missing(halves.viewers) - missing,
+        "viewers_lost": heard.lost - before.lost,
+        "lossy_p50_ms": percentile(heard.lossy, 0.5),
+        "lossy_p99_ms": percentile(heard.lossy, 0.99),
         "next_door_p99_ms": percentile(next_door.delays(lambda told: told.lossy_stamps), 0.99),
-        "lossy_shown": int(lossy.sum()),
-        "lossy_owed": crowd.comments * crowd.joined,
-        "shed": gateway.shed() - shed,
-        "deliveries": crowd.deliveries,
-        "deliveries_per_s_core": round(crowd.deliveries / cpu),
-        "frames_per_s": round(crowd.arrivals / talked),
-        "frame_bytes": round(crowd.received / max(1, crowd.arrivals)),
+        "lossy_shown": int(heard.lossy.sum()),
+        "lossy_owed": crowd.comments * heard.joined,
+        "shed": halves.shed() - shed,
+        "deliveries": heard.deliveries,
+        "deliveries_per_s_core": round(heard.deliveries / cpu),
+        "frames_per_s": round(heard.arrivals / talked),
+        "frame_bytes": round(heard.received / max(1, heard.arrivals)),
         "gateway_busy": round(cpu_talking / talked, 2),
         "receiver_busy": round(busy, 2),
     }
 
 
-def _single(receiver: Receiver, crowd: RoomCrowd, gateway: Gateway, plan: Plan) -> float:
+def _single(receiver: Receiver, halves: Halves, plan: Plan) -> float:
     """CPU in µs for one event to one viewer, told alone: what a viewer costs, whatever else is merged or rests."""
-    contender = fanout.ours(gateway, crowd)
-    crowd.begin()
+    halves.begin()
+    cpu = 0.0
     for _ in range(plan.fixed):
-        contender.go(receiver)
-    contender.close_round()
-    return round(contender.cost[-1] * 1e6, 2)
+        used, number = halves.cpu(), next(_numbers)
+        text = stamped(f"{number} ", SINGLE_TEXT)
+        stamp = int(text[:STAMP])
+        # Another one each time, since one viewer may say one thing a second.
+        speaker = halves.crowd.viewers[-1 - number % len(halves.crowd.viewers)]
+        speaker.send(wire.encoder.encode(wire.Comment(f"s{number}", text)))
+        receiver.until(partial(halves.said, stamp), "everybody hears an event alone")
+        receiver.listen(SETTLE_SECONDS)
+        cpu += halves.cpu() - used
+    return round(cpu / halves.arrivals() * 1e6, 2)
 
 
 def _result(steps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -205,11 +220,12 @@ def _result(steps: list[dict[str, Any]]) -> dict[str, Any]:
         "lossy_p99_ms": main["lossy_p99_ms"],
         "deliveries_per_s_core": main["deliveries_per_s_core"],
         "growth_1k_20k": round(growth, 2),
+        "next_door_p99_ms": main["next_door_p99_ms"],
         "steps": steps,
     }
 
 
 FIELDS = (
     "bench", "viewers", "certain_p99_ms", "certain_lost", "lossy_p99_ms", "deliveries_per_s_core", "growth_1k_20k",
-    "alone_ms", "revoked_ms",
+    "alone_ms", "revoked_ms", "next_door_p99_ms",
 )  # fmt: skip

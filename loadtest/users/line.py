@@ -3,6 +3,7 @@
 
 import random
 import time
+from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -12,6 +13,7 @@ import gevent
 from gevent.event import AsyncResult
 from locust import FastHttpUser
 from locust.exception import StopUser
+from locust.user.users import UserMeta
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
@@ -39,7 +41,11 @@ class Lost(Exception):
     """What must not happen to certain events."""
 
 
-class RoomUser(FastHttpUser):
+class _RoomUserMeta(UserMeta, ABCMeta):
+    """Locust's users have a metaclass of their own."""
+
+
+class RoomUser(FastHttpUser, metaclass=_RoomUserMeta):
     """A client with one socket to one room. Subclasses say who they are and what they do."""
 
     abstract = True
@@ -69,9 +75,9 @@ class RoomUser(FastHttpUser):
             self.judge(None)
             socket.close()
 
+    @abstractmethod
     def account(self) -> str:
         """What to sign in with."""
-        raise NotImplementedError
 
     # ---- REST ------------------------------------------------------------------------------------------------------
 

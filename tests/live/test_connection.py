@@ -1,12 +1,22 @@
-"""One viewer's socket, without a network: the time it has, what it is pinged, and how little of it is kept."""
+"""One viewer's socket: the time it has, what it is pinged, how little of it is kept, and how it is written to."""
+
+import asyncio
+import gc
+import os
+import socket
+import warnings
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
-from hubhouse import BROWSER, House, Paper, request
-from viewers import principal
+import uvloop
+from hubhouse import BROWSER, Doorman, House, Paper, request
+from viewers import principal, until
 from websockets.frames import Frame, Opcode
 
 from live import wire
 from live.connection import SILENT_SECONDS, Connection
+from live.metrics import Tally
 from live.wire import Close
 
 
@@ -71,3 +81,102 @@ async def test_viewer_between_two_messages_keeps_no_state_machine(house: House, 
     assert me.connection._wire is None
     assert [type(one) for one in me.frames[1:]] == [wire.Pong] * 3
     assert [type(one) for one in other.frames[1:]] == [wire.Pong]
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+async def connected() -> tuple[Connection, asyncio.Transport, socket.socket]:
+    """A connection on a real socket, and the socket at the other end, which does not block."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
+        lambda: Connection(Doorman(Tally())), ours
+    )
+    return connection, transport, theirs
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_what_the_kernel_does_not_take_is_sent_in_order_and_then_writes_are_direct_again(run: Run) -> None:
+    async def scenario() -> None:
+        connection, transport, theirs = await connected()
+        pushed, got = b"", b""
+        for round in range(3):
+            first = f"first {round}".encode()
+            connection.push(first)
+            assert theirs.recv(100) == first, "in the kernel at once, without a turn of the loop"
+            while not transport.get_write_buffer_size():
+                data = len(pushed).to_bytes(8, "big") * 5000
+                connection.push(data)
+                pushed += data
+            waits = transport.get_write_buffer_size()
+            assert waits < len(data), "the kernel took a part of it"
+            for word in (b"and then ", b"the last"):
+                connection.push(word)
+                pushed += word
+            assert transport.get_write_buffer_size() == waits + len(b"and then the last")
+            async with asyncio.timeout(60):
+                while len(got) < len(pushed):
+                    got += await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)
+            assert got == pushed
+            await until(lambda: not transport.get_write_buffer_size())
+        transport.abort()
+        await until(lambda: connection.closing)
+        theirs.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_nothing_is_written_to_the_descriptor_of_a_closed_transport(run: Run) -> None:
+    async def scenario() -> None:
+        connection, transport, theirs = await connected()
+        descriptor = transport.get_extra_info("socket").fileno()
+        transport.abort()
+        connection.push(b"to nobody")
+        await until(lambda: connection.closing)
+        stranger, other = socket.socketpair()
+        if stranger.fileno() != descriptor:
+            os.dup2(stranger.fileno(), descriptor)
+        try:
+            connection.send(wire.Pong(1))
+            assert connection._send is not None
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                connection._send(b"to a stranger")
+            other.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                other.recv(100)
+            assert theirs.recv(100) == b""
+        finally:
+            if stranger.fileno() != descriptor:
+                os.close(descriptor)
+            for one in (stranger, other, theirs):
+                one.close()
+
+    run(scenario())
+
+
+def test_a_connection_nobody_closed_leaves_the_socket_to_its_transport() -> None:
+    """As when the loop is closed with open transports, or the gateway refused the socket."""
+    ours, theirs = socket.socketpair()
+
+    class Pipe(Paper):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return ours if name == "socket" else default
+
+    connection = Connection(Doorman(Tally()))
+    connection.connection_made(Pipe())
+    assert connection._send is not None
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        del connection
+        gc.collect()
+    assert warned == []
+    ours.sendall(b"still open")
+    assert theirs.recv(100) == b"still open"
+    ours.close()
+    theirs.close()

@@ -14,10 +14,11 @@ from kernel.errors import Refusal
 from kernel.identity import Role
 from kernel.ids import new_id
 from live import wire
-from live.audience import EVENTS_IN_FRAME, LATEST_SECONDS, SLICE, Granted
+from live.audience import EVENTS_IN_FRAME, LATEST_SECONDS
 from live.bus import Entry
 from live.connection import HARD_LIMIT
 from live.replica import Greeting, Scene
+from live.telling import SLICE, Granted
 from live.turns import TURN_SECONDS, Turns
 from live.wire import Close
 

@@ -5,14 +5,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from viewers import coupon
 
 from kernel.identity import Role
 from kernel.ids import new_id
-from live import audience, wire
-from live.audience import SLICE, Audience
+from live import telling, wire
+from live.audience import Audience
 from live.connection import Connection
 from live.framing import Prepared
 from live.metrics import Tally
+from live.telling import SLICE
 from live.turns import Step, Turns
 
 VIEWERS = 3 * SLICE
@@ -112,7 +114,7 @@ async def test_what_is_certain_keeps_its_order_and_newcomers_hear_only_what_thei
 
 
 async def test_small_talk_that_stood_aside_for_long_takes_turns_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audience, "MOST_ASIDE_SECONDS", 0.0)
+    monkeypatch.setattr(telling, "MOST_ASIDE_SECONDS", 0.0)
     room = Room()
     talk = await room.talks("有白色吗")
     tell = await room.tells(1, "到货")
@@ -144,3 +146,31 @@ async def test_a_tick_that_breaks_off_does_not_end_the_room() -> None:
     room.viewers[0].push = cast(Any, good)
     assert not (await room.tells(2, "二"))(LATER)
     assert room.heard("二") == VIEWERS
+
+
+async def test_who_comes_while_a_coupon_is_on_its_way_has_it_from_the_welcome_alone() -> None:
+    room = Room()
+    owner = room.viewers[-1]
+    room.audience.certain(1, wire.encoder.encode(wire.Announced("一", 1)), None, 0.0)
+    payload = wire.encoder.encode(coupon("二号券"))
+    room.audience.certain(2, None, {owner.session.who.subject: payload}, 0.0)
+    tell = await room.begun()
+    assert tell(0), "the coupon waits behind the slices of what came before it"
+    second = Viewer()
+    second.session = owner.session
+    room.enter(second, seq=2)
+    assert not tell(LATER)
+    assert room.heard("二号券") == 1
+    assert second.got == [], "it came again behind the welcome, with a number that leads back"
+
+
+async def test_nothing_of_a_lost_log_comes_behind_the_snapshot_that_replaces_it() -> None:
+    room = Room()
+    tell = await room.tells(7, "旧的")
+    assert tell(0)
+    assert room.heard("旧的") == SLICE
+    room.audience.begin_anew(3)
+    assert not tell(LATER)
+    assert room.heard("旧的") == SLICE, "the other viewers hold the new snapshot"
+    assert not (await room.tells(4, "新的"))(LATER)
+    assert room.heard("新的") == VIEWERS

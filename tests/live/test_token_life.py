@@ -1,6 +1,5 @@
 """Tokens on open sockets: the one warning, the renewal, the end; as transcripts, by chance, and on a real gateway."""
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import time
@@ -8,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hubhouse import Doorman, Paper
 from hypothesis import given
 from hypothesis import strategies as st
 from roomworld import World
@@ -18,12 +18,10 @@ from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId
 from live import wire
-from live.connection import QUIET, Connection
+from live.connection import Connection
 from live.desk import Gateway
-from live.framing import Readers
 from live.metrics import Tally
 from live.session import Effect, End, Enter, Send, Session
-from live.wheel import Wheel
 from live.wire import Close
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -237,62 +235,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-class Sink(asyncio.Transport):
-    """Takes what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[bytes] = []
-
-    def write(self, data: Any) -> None:
-        self.written.append(bytes(data))
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return False
-
-
-class Porter:
-    """As much of a gateway as a socket needs."""
-
-    origins = None
-
-    def __init__(self) -> None:
-        self.wheel = Wheel()
-        self.tally = Tally()
-        self.readers = Readers(QUIET)
-        self.codes: list[Close] = []
-
-    def opened(self, connection: Connection) -> bool:
-        return True
-
-    def closed(self, connection: Connection) -> None:
-        pass
-
-    def page(self, path: str) -> None:
-        return None
-
-    def session(self) -> Session:
-        raise AssertionError("nobody shakes hands here: the tests put the session in place")
-
-    def carry(self, connection: Connection, effect: Effect) -> None:
-        pass
-
-    def left(self, connection: Connection) -> None:
-        pass
-
-    def ended(self, code: Close) -> None:
-        self.codes.append(code)
-
-
 @pytest.mark.parametrize("life", [5, 19, 30, 61, 300, 1500])
 def test_the_wheel_brings_warning_and_end_in_time(clock: Clock, life: int) -> None:
-    porter, sink = Porter(), Sink()
+    porter, sink = Doorman(Tally()), Paper()
     connection = Connection(porter)
     connection.connection_made(sink)
     who = replace(principal(), expires_at=datetime.fromtimestamp(int(clock()) + life, UTC))
@@ -308,9 +253,9 @@ def test_the_wheel_brings_warning_and_end_in_time(clock: Clock, life: int) -> No
         porter.wheel.turn(porter.wheel.now + 1)
         if warned_after is None and any(b'"t":"expiring"' in data for data in sink.written):
             warned_after = second
-        if porter.codes:
+        if porter.closes:
             break
-    assert porter.codes == [Close.TOKEN_EXPIRED]
+    assert porter.closes == [Close.TOKEN_EXPIRED]
     assert life - 1 <= second <= life + 1
     assert warned_after is not None
     assert 1 <= life - warned_after <= max(3, min(120, life / 10) + 1)
