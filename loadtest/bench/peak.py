@@ -1,6 +1,7 @@
 """``make bench-peak``: one room at its peak. How late is what, is anything lost, and what does a viewer cost?"""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
@@ -115,10 +116,12 @@ class Talk:
 
 def measure(house: House, plan: Plan) -> dict[str, Any]:
     """Fill the room step by step, and measure each step; the result as saved."""
-    with Receiver() as receiver:
+    with Receiver() as receiver, ThreadPoolExecutor(1) as beside:
+        # All at once: each call of the command starts a Python. They are signed on one core while the gateway starts on
+        # the other.
+        signed = beside.submit(house.tokens, 2 * NEIGHBOURS + plan.sanctions + max(plan.viewers))
         gateway = house.gateway()
-        # All at once: each call of the command starts a Python.
-        tokens = iter(house.tokens(2 * NEIGHBOURS + plan.sanctions + max(plan.viewers)))
+        tokens = iter(signed.result())
         small = {
             "alone_ms": moments.alone(receiver, house, gateway, list(islice(tokens, NEIGHBOURS)), plan.alone),
             "revoked_ms": moments.revoked(receiver, house, gateway, list(islice(tokens, plan.sanctions))),

@@ -38,7 +38,7 @@ def replaced(page: str, name: str, text: str) -> str:
 def pictures(result: dict[str, Any]) -> dict[str, str]:
     """The pictures of ``result`` by the names of their files."""
     if result["bench"] == "peak":
-        caption = "How late events are: 500 comments/s, one gateway on one core"
+        caption = "How late events are: 500 comments/s, gateways on one core"
         return {"delay-against-viewers.svg": delay_against_viewers(result["steps"], caption)}
     if result["bench"] == "drop":
         return {f"drop-against-{key}.svg": cost_against(key, result["sizes"]) for key in ("viewers", "stores")}

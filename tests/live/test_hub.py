@@ -244,6 +244,14 @@ async def test_room_without_viewers_is_given_up_after_a_while(house: House) -> N
     assert house.hub.rooms == {}
 
 
+async def test_a_room_is_not_given_up_while_somebody_is_about_to_come_in(house: House) -> None:
+    room = await house.open()
+    empty_since = room.empty_since = room.empty_since - 3600
+    assert await house.open() is room, "between this and being let in, a viewer may wait for Redis"
+    await house.hub.close_idle(empty_since + 3600)
+    assert house.hub.get(house.room_id) is room
+
+
 def test_twins_on_the_wire_have_the_fields_of_their_originals() -> None:
     """What the hub sends with its parts still encoded must stay the frame that ``wire`` defines."""
     for twins, original in (((Greeting, Scene), wire.Welcome), ((Granted,), wire.CouponGranted)):

@@ -1,13 +1,23 @@
 """The account of what a room's viewers were told: positions without gaps, delays of everything to everybody."""
 
+import multiprocessing
+import os
+import threading
 import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import pytest
 from msgspec import Raw
 
 from live import wire
-from loadtest.bench.receiver import Viewer
+from loadtest.bench import halves
+from loadtest.bench.machine import CannotMeasure
+from loadtest.bench.receiver import Crowd, Receiver, Viewer
 from loadtest.bench.room import LONGEST_MS, RoomCrowd, percentile, stamped
 
 
@@ -25,13 +35,16 @@ def hear(crowd: RoomCrowd, viewer: Viewer, frame: wire.ServerFrame, at: float) -
 
 def room_of(viewers: int, seq: int) -> tuple[RoomCrowd, list[Viewer]]:
     crowd = RoomCrowd(1, "room")
-    here = [Viewer(crowd, Silent(), str(number)) for number in range(viewers)]  # type: ignore[arg-type]
-    crowd.viewers += here
+    return crowd, seated(crowd, [str(number) for number in range(viewers)], seq)
+
+
+def seated(crowd: RoomCrowd, tokens: list[str], seq: int) -> list[Viewer]:
+    here = [crowd.admit(Silent(), token) for token in tokens]  # type: ignore[arg-type]
     you = wire.Person(uuid4(), "")
     card = wire.RoomCard(uuid4(), "", "live", you)
     for viewer in here:
         hear(crowd, viewer, wire.Welcome(you, card, wire.Position("e", seq), 0), 0.0)
-    return crowd, here
+    return here
 
 
 def batch(*events: wire.Event, seq: int | None = None) -> wire.Batch:
@@ -92,3 +105,97 @@ def test_a_stamp_is_now_and_the_text_has_its_size() -> None:
     text = stamped("hello", 60)
     assert len(text) == 60
     assert abs(int(text[:13]) / 1000 - time.time()) < 60
+
+
+class _Inside:
+    """Stands for ``multiprocessing``: the other process is a thread here."""
+
+    Pipe = staticmethod(multiprocessing.Pipe)
+
+    class Process(threading.Thread):
+        def __init__(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> None:
+            # As in another process, the pipe's end stays open when whoever started it closes theirs.
+            pipe = Connection(os.dup(args[0].fileno()))
+            super().__init__(target=target, args=(pipe, *args[1:]), daemon=daemon)
+
+        def run(self) -> None:
+            with suppress(EOFError):  # this process let go of it
+                super().run()
+
+        def terminate(self) -> None:
+            """Nothing to end: it ends with the pipe."""
+
+
+class _Doorless(Receiver):
+    """Lets everybody in at once, without a socket; whoever comes is told nothing yet."""
+
+    def connect(self, crowd: Crowd, tokens: Iterable[str], at_once: int = 64, seconds: float = 180.0) -> None:
+        assert isinstance(crowd, RoomCrowd)
+        seated(crowd, list(tokens), seq=0)
+
+
+class _Gateway:
+    pid, port = os.getpid(), 2
+
+    def shed(self) -> int:
+        return 3
+
+
+class _House:
+    def gateway(self) -> _Gateway:
+        return _Gateway()
+
+
+def test_whoever_one_process_cannot_hold_is_counted_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    beyond = RoomCrowd(2, "room")
+    here = RoomCrowd(1, "room")
+    monkeypatch.setattr(halves, "RoomCrowd", lambda _port, _room: beyond)
+    monkeypatch.setattr(halves, "Receiver", _Doorless)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: _Inside)
+    with _Doorless() as receiver, halves.Halves(_House(), _Gateway(), here, "room", 3) as both:  # type: ignore[arg-type]
+        both.connect(receiver, ["a", "b"])
+        assert (both.viewers, both.gateways, both.shed()) == (2, 1, 3)
+        both.connect(receiver, ["c", "d", "e"])
+        both.connect(receiver, ["f"])
+        assert (both.viewers, both.gateways, both.shed()) == (6, 2, 6)
+        assert [viewer.token for viewer in here.viewers] == ["a", "b", "c"]
+        assert [viewer.token for viewer in beyond.viewers] == ["d", "e", "f"]
+
+        both.begin()
+        start = 1_700_000_000_000
+        frame = batch(said(f"{start} a"), wire.Announced(f"{start} b", start), seq=1)
+        for viewer in here.viewers:
+            hear(here, viewer, frame, start / 1000 + 0.1)
+        assert not both.said(start), "nobody beyond has it yet"
+        for viewer in beyond.viewers[:2]:
+            hear(beyond, viewer, frame, start / 1000 + 0.3)
+        assert not both.said(start), "one has not"
+        heard = both.account()
+        assert (heard.head, heard.joined, heard.arrivals, heard.deliveries) == (1, 6, 5, 10)
+        assert heard.missing(both.viewers) == 1
+        assert [percentile(heard.certain, part) for part in (0.5, 1.0)] == [100, 300]
+        assert int(heard.lossy.sum()) == both.arrivals() == 5
+        hear(beyond, beyond.viewers[2], frame, start / 1000 + 0.4)
+        assert both.said(start)
+        assert both.account().missing(both.viewers) == 0
+
+        for viewer in beyond.viewers:
+            hear(beyond, viewer, batch(wire.Unpinned(2), seq=2), 1.0)
+        assert both.account().missing(both.viewers) == 3, "those here are behind a head that only the others know"
+        both.begin()
+        assert both.arrivals() == both.account().deliveries == 0
+        assert both.account().missing(both.viewers) == 3, "positions stay"
+
+
+def test_a_second_receiver_that_ended_ends_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(_Doorless):
+        def connect(self, *_: object, **__: object) -> None:
+            raise EOFError
+
+    monkeypatch.setattr(halves, "Receiver", Broken)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: _Inside)
+    here = RoomCrowd(1, "room")
+    with _Doorless() as receiver, halves.Halves(_House(), _Gateway(), here, "room", 1) as both:  # type: ignore[arg-type]
+        monkeypatch.setattr(halves, "PATIENCE_SECONDS", 0.2)
+        with pytest.raises(CannotMeasure, match="second receiver"):
+            both.connect(receiver, ["a", "b"])
