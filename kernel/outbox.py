@@ -1,5 +1,6 @@
 """Events written with their transaction, told afterwards by the relay: at least once, in order within a room."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -9,9 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kernel import tracing
+from kernel.postgres import Sessions
 
 LANES = 8
 CHANNEL = "nearcast_outbox"
+LOOK_SECONDS = 0.05
 
 
 def lane_of(room_id: UUID) -> int:
@@ -58,3 +61,24 @@ async def emit_everywhere(session: AsyncSession, events: Sequence[tuple[UUID, st
             "channel": CHANNEL,
         }
         await session.execute(_EMIT, values)
+
+
+_WAITING = text("SELECT min(id), max(id) FROM outbox WHERE lane = :lane AND published_at IS NULL AND room_id = :room")
+
+
+async def told(sessions: Sessions, room: UUID, *, within: float) -> bool:
+    """Wait until ``room`` was told everything that is committed now; False if that took longer than ``within`` seconds.
+
+    Raises what PostgreSQL raises.
+    """
+    newest: int | None = None
+    ends = asyncio.get_running_loop().time() + within
+    while True:
+        async with sessions() as session:
+            oldest, last = (await session.execute(_WAITING, {"lane": lane_of(room), "room": room})).one()
+        newest = last if newest is None else newest
+        if newest is None or oldest is None or oldest > newest:
+            return True
+        if asyncio.get_running_loop().time() >= ends:
+            return False
+        await asyncio.sleep(LOOK_SECONDS)

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from websockets.typing import Origin
 
-from kernel import tracing
+from kernel import outbox, tracing
 from kernel.erasures import Erasures
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
@@ -48,6 +48,8 @@ STAFF_SPARE = 500
 """More of them for guides and ops: viewers who wait by the thousand must not silence the guide."""
 COMMANDS_EACH = 4
 CHORES_AT_ONCE = 100_000
+SETTLE_SECONDS = 2.0
+"""How long a room whose log begins waits for what the relay has still to tell it. Without a worker it opens then."""
 JOURNAL_SECONDS = 0.4
 STAYED_SECONDS = 60.0
 """How often those who stay are noted again."""
@@ -83,7 +85,7 @@ class Gateway:
         self._errands = Errands(COMMANDS_AT_ONCE, COMMANDS_EACH)
         self._chores = Errands(CHORES_AT_ONCE, CHORES_AT_ONCE)
         self.hub = Hub(
-            bus, self._facts, self._words.review, self.tally, self._spawn,
+            bus, self._facts, self._settled, self._words.review, self.tally, self._spawn,
             log_length=kernel.settings.room_log_length, failed=self._defect,
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
@@ -197,6 +199,10 @@ class Gateway:
         async with transaction(self._kernel.sessions) as session:
             facts, slots = await rooms.opening(session, room)
         return Facts(facts.brand, facts.display_rate, slots)
+
+    async def _settled(self, room: UUID) -> None:
+        if not await outbox.told(self._kernel.sessions, room, within=SETTLE_SECONDS):
+            log.warning("room_opened_before_all_was_told", room=str(room))
 
     # ---- Desk ------------------------------------------------------------------------------------------------------
 

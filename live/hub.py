@@ -44,6 +44,7 @@ class Hub:
         self,
         bus: Bus,
         facts: Callable[[UUID], Awaitable[Facts]],
+        settled: Callable[[UUID], Awaitable[object]],
         review: Callable[[str, str], str],
         tally: Tally,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -53,6 +54,7 @@ class Hub:
     ) -> None:
         self._bus = bus
         self._facts = facts
+        self._settled = settled
         self._review = review
         self._tally = tally
         self._spawn = spawn
@@ -124,6 +126,9 @@ class Hub:
         snapshot = await self._bus.snapshot(room.id)
         if "room" not in snapshot.slots:
             facts = facts or await self._facts(room.id)
+            # The database is ahead of a log that begins: what is still to be told would come behind the snapshot that
+            # has it already, and show older pins and announcements again.
+            await self._settled(room.id)
             drops = {name: value for name, value in room.slots.items() if name.startswith("drop:")}
             await self._bus.seed(room.id, facts.slots | drops)
             snapshot = await self._bus.snapshot(room.id)

@@ -148,6 +148,7 @@ class House:
         self.hub = Hub(
             self.bus,
             self._facts,
+            self._settled,
             lambda _, text: text.strip(),
             self.tally,
             self._spawn,
@@ -167,6 +168,9 @@ class House:
             raise Refusal("not_found")
         card = wire.RoomCard(room, "新品", "live", wire.Person(new_id(), "阿May", "guide"))
         return Facts("acme", 30, {"room": wire.encoder.encode(card), "pin": b"", "announcement": b'""'})
+
+    async def _settled(self, room: UUID) -> None:
+        """In memory whatever is committed was told."""
 
     async def open(self) -> Room:
         return await self.hub.open(self.room_id)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from roomworld import World
+from roomworld import World, do
 from viewers import (
     announced,
     coupon,
@@ -17,8 +17,10 @@ from viewers import (
     watching,
 )
 
+import live.desk
+from app import relay
 from kernel.ids import new_id
-from live import presence, wire
+from live import presence, rooms, wire
 from live.bus import RedisBus, key
 from live.wire import Close
 
@@ -168,6 +170,39 @@ async def test_emptied_redis_is_a_new_epoch_and_a_fresh_welcome(world: World) ->
         assert me.seq == 1
         async with watching(one.url, kernel.keyring, world.room, world.viewer, old) as back:
             assert back.frames[0].recovered is False
+
+
+async def test_nobody_is_shown_again_what_was_still_to_be_told_when_a_log_began(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Redis comes back with nothing while the relay has much to tell."""
+    monkeypatch.setattr(live.desk, "SETTLE_SECONDS", 120.0)
+    kernel = world.kernel
+    for text in ("一", "二"):
+        await do(world, rooms.announce, world.guide, world.room, text)
+
+    async def visit(url: str) -> tuple[wire.Welcome, list[str]]:
+        async with watching(url, kernel.keyring, world.room, world.viewer) as me:
+            await do(world, rooms.announce, world.guide, world.room, "三")
+            await relay.turn(kernel.sessions, RedisBus(kernel.redis))
+            await me.event(wire.Announced, lambda event: event.text == "三")
+            return me.frames[0], [event.text for event in me.certain()]
+
+    async with gateway(kernel) as one:
+        visiting = asyncio.create_task(visit(one.url))
+        await until(lambda: world.room in one.hub.rooms)
+        assert not visiting.done()
+        await relay.turn(kernel.sessions, RedisBus(kernel.redis))
+        welcome, told = await visiting
+    assert (welcome.announcement, welcome.log.seq, told) == ("二", 2, ["三"])
+
+
+async def test_a_room_opens_without_a_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live.desk, "SETTLE_SECONDS", 0.0)
+    await do(world, rooms.announce, world.guide, world.room, "一")
+    kernel = world.kernel
+    async with gateway(kernel) as one, watching(one.url, kernel.keyring, world.room, world.viewer) as me:
+        assert me.frames[0].announcement == "一"
 
 
 async def test_log_that_lost_its_last_moments_gets_a_new_epoch(world: World) -> None:
