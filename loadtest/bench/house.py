@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import httpx
 
-from loadtest.bench.machine import SCRATCH, CannotMeasure, cores, process, python
+from loadtest.bench.machine import SCRATCH, CannotMeasure, cores, move, process, python
 
 BRAND = "bench"
 START_SECONDS = 300
@@ -80,6 +80,7 @@ class House:
         self.other_core: int | Set[int]
         """Where everything else runs: `nearcast up`, and whoever measures."""
         self.server_core, self.other_core = cores()
+        self._all_cores = frozenset(cores())
         self._scratch = scratch
         self._exits = ExitStack()
         self._port = free_port()
@@ -99,8 +100,10 @@ class House:
             self._client = self._exits.enter_context(
                 httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
             )
-            self.up = self._exits.enter_context(self._nearcast("up", self.other_core))
+            # On all cores it starts in half the time; nothing is measured yet.
+            self.up = self._exits.enter_context(self._nearcast("up", self._all_cores))
             self._wait(f"http://127.0.0.1:{self._port}/readyz", self.up, "up")
+            move(self.up.pid, self.other_core)
             self._find_servers()
             asyncio.run(self._furnish())
             body = {"brand": BRAND, "role": "guide", "account": "bench-guide"}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -42,6 +42,15 @@ def on_core(core: int | Set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def move(pid: int, core: int | Set[int]) -> None:
+    """Let the process, with its threads and all that it has started, go on on ``core``."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core} if isinstance(core, int) else core)
+        for child in (task / "children").read_text().split():
+            with suppress(OSError):  # it has ended meanwhile
+                move(int(child), core)
 
 
 def cpu_seconds(pid: int) -> float:
