@@ -37,6 +37,8 @@ if [ "$purpose" = test ]; then
     command -v node >/dev/null 2>&1 || want nodejs
     command -v promtool >/dev/null 2>&1 || want prometheus
     [ -d /usr/share/fonts/opentype/noto ] || want fonts-noto-cjk
+    # Cables between network namespaces, where one may make them.
+    command -v ip >/dev/null 2>&1 || want iproute2
     # One process's wall clock is set wrong with it.
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || want libfaketime
     # Not started, only asked what it thinks of deploy/systemd.
