@@ -199,7 +199,6 @@ _MOST = """
 MEMORY = text("SET LOCAL work_mem = '64MB'")
 """For people of thousands of rooms to be put together without a disk; the transaction is the request's own."""
 
-# What a store gave is counted beside its quota, which the audit proves; what was used there has an index by store.
 _STORES = text(
     """
     WITH page AS (
@@ -207,8 +206,8 @@ _STORES = text(
         WHERE brand_id = :brand AND (CAST(:after AS text) IS NULL OR code > :after)
         ORDER BY code LIMIT :limit
     ), given AS (
-        SELECT store_id, CAST(sum(issued) AS bigint) AS n FROM campaign_stores
-        WHERE store_id IN (SELECT id FROM page) GROUP BY 1
+        SELECT store_id, count(*) AS n FROM coupons
+        WHERE brand_id = :brand AND store_id IN (SELECT id FROM page) GROUP BY 1
     ), used AS (
         SELECT store_id, count(*) AS n FROM redemptions
         WHERE reversed_at IS NULL AND store_id IN (SELECT id FROM page) GROUP BY 1

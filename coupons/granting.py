@@ -6,9 +6,9 @@ constraints of ``coupons.tables`` would refuse anything else.
 """
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import islice, repeat
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -28,8 +28,10 @@ from geo.tables import Store
 from kernel.clock import milliseconds
 from kernel.ids import new_ids
 from kernel.outbox import emit_all
+from kernel.postgres import Sessions, transaction
 from kernel.tasks import meanwhile
 
+Result = TypeVar("Result")
 Named = dict[UUID, Sequence[str]]
 """Code, name and address of stores, as cards show them."""
 
@@ -128,74 +130,84 @@ async def write(
     actor: UUID | None = None,
     *,
     piece: int = PIECE,
+    careful: bool = False,
 ) -> list[CouponCard | None]:
     """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
     of ``locked``. ``named`` knows every store that gives one. ``actor`` is who granted them, if that was a person. Each
     ``piece`` of ``wanted`` is only asked for while the one before is written: a generator decides meanwhile.
+
+    One row that the database would not have is an IntegrityError and the end of the transaction, unless it is
+    ``careful``: then it costs one coupon, and every other one half as much again. See ``in_one_transaction``.
     """
-    taken: list[Wanted] = []
-    pieces = (_Made(locked, some, named, actor) for some in _pieces(wanted, min(piece, PIECE), taken))
-    if (first := next(pieces, None)) is None:
-        return []
-    attempt = await session.begin_nested()
+    pieces = (_Made(locked, some, named, actor) for some in _pieces(wanted, min(piece, PIECE)))
+    written = await (_write_carefully if careful else _write)(session, pieces)
+    if written.stores:
+        await _count(session, locked, written.stores)
+        await _tell(session, locked, written.events, len(written.stores))
+    return written.cards
+
+
+async def in_one_transaction(
+    sessions: Sessions, work: Callable[[AsyncSession, bool], Coroutine[Any, Any, Result]]
+) -> Result:
+    """Commit what ``work`` does in a session. Where a constraint strikes it is done anew, and told to be careful.
+
+    Under its locks none can strike but by a defect, or somebody's hand in the database.
+    """
     try:
-        cards, events = await _write(session, first, pieces)
+        async with transaction(sessions) as session:
+            return await work(session, False)
     except IntegrityError:
-        await attempt.rollback()
-        for _ in pieces:  # what was not asked for yet
-            pass
-        cards, events = await _write_carefully(session, locked, taken, named, actor)
-    else:
-        await attempt.commit()
-    await _count(session, locked, [want.store for want, card in zip(taken, cards, strict=True) if card is not None])
-    await _tell(session, locked, events, len(cards) - cards.count(None))
-    return cards
+        async with transaction(sessions) as session:
+            return await work(session, True)
 
 
-async def _write(
-    session: AsyncSession, first: "_Made", pieces: Iterator["_Made"]
-) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
-    """Write ``first`` and ``pieces``, all of them or an IntegrityError; their coupons, and what is told of them."""
-    cards: list[CouponCard | None] = []
-    events: list[msgspec.Raw] = []
-    made: _Made | None = first
+class _Written:
+    """What was written so far: the coupon of each who was to get one, the stores of those who did, the events."""
+
+    def __init__(self) -> None:
+        self.cards: list[CouponCard | None] = []
+        self.stores: list[UUID] = []
+        self.events: list[msgspec.Raw] = []
+
+    def add(self, made: "_Made", cards: Sequence[CouponCard | None]) -> None:
+        """``cards`` of ``made``, None where there is none."""
+        self.cards += cards
+        self.stores += [store for store, card in zip(made.stores, cards, strict=True) if card is not None]
+        self.events += made.told(cards)
+
+
+async def _write(session: AsyncSession, pieces: Iterator["_Made"]) -> _Written:
+    """Write all of ``pieces``, or an IntegrityError."""
+    written = _Written()
+    made = next(pieces, None)
     while made is not None:
         async with meanwhile(session.execute(statements.WRITE, made.values)):
-            shown = made.cards()
-            cards += shown
-            events += made.told(shown)
+            written.add(made, made.cards())
             made = next(pieces, None)
-    return cards, events
+    return written
 
 
-async def _write_carefully(
-    session: AsyncSession, locked: Locked, wanted: Sequence[Wanted], named: Named, actor: UUID | None
-) -> tuple[list[CouponCard | None], list[msgspec.Raw]]:
+async def _write_carefully(session: AsyncSession, pieces: Iterator["_Made"]) -> _Written:
     """As ``_write``, but one wrong row costs one coupon."""
-    cards: list[CouponCard | None] = []
-    events: list[msgspec.Raw] = []
-    for start in range(0, len(wanted), PIECE):
-        made = _Made(locked, wanted[start : start + PIECE], named, actor)
+    written = _Written()
+    for made in pieces:
         kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
-        shown = [card if card.id in kept else None for card in made.cards()]
-        cards += shown
-        events += made.told(shown)
-    return cards, events
+        written.add(made, [card if card.id in kept else None for card in made.cards()])
+    return written
 
 
-def _pieces(wanted: Iterable[Wanted], size: int, taken: list[Wanted]) -> Iterator[list[Wanted]]:
-    """``wanted`` in pieces, each of which is added to ``taken`` when it is asked for."""
+def _pieces(wanted: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
     rest = iter(wanted)
     while piece := list(islice(rest, size)):
-        taken += piece
         yield piece
 
 
 async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> None:
-    """Move the counters for one coupon of each of ``stores``, which may repeat."""
-    row, shares = locked.row, Tally(stores)
+    """Move the counters for one coupon of each of ``stores``, which may repeat. A store's is kept beside its quota."""
+    row, shares = locked.row, Tally(stores if locked.row.store_quota is not None else ())
     values = {
         "stores": array_of(shares),
         "counts": array_of(shares.values()),
@@ -226,7 +238,8 @@ class _Made:
         tiers = tiers_of(row)
         self._locked, self._named = locked, named
         self._viewers = [want.viewer for want in wanted]
-        self._stores = [want.store for want in wanted]
+        self.stores = [want.store for want in wanted]
+        numbers = {store: number for number, store in enumerate(dict.fromkeys(self.stores), 1)}
         self._ids = new_ids(len(wanted))
         self._codes = codes.new_codes(len(wanted))
         self._bands = [rules.distance_band(want.distance_m) for want in wanted]
@@ -237,7 +250,8 @@ class _Made:
             "ids": array_of(self._ids),
             "viewers": array_of(self._viewers),
             "ns": "{}" if ns == {1} else array_of(want.n for want in wanted),
-            "stores": array_of(self._stores),
+            "known": array_of(numbers),
+            "stores": array_of(map(numbers.__getitem__, self.stores)),
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
             "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts or ()),
@@ -265,7 +279,7 @@ class _Made:
                 self._ids,
                 terms,
                 codes.display_all(self._codes),
-                map(named.__getitem__, self._stores),
+                map(named.__getitem__, self.stores),
                 self._bands,
                 strict=True,
             )

@@ -52,12 +52,16 @@ INVARIANTS = (
     ),
     Invariant(
         "store_issued",
-        "A store's count in a campaign is the number of its coupons there.",
+        "Where stores have a quota, a store's count in a campaign is the number of its coupons there.",
         "campaign_stores",
         """
-        SELECT coalesce(s.store_id, k.store_id) FROM campaign_stores s
-        FULL JOIN (SELECT campaign_id, store_id, count(*) AS n FROM coupons GROUP BY campaign_id, store_id) k
-            ON k.campaign_id = s.campaign_id AND k.store_id = s.store_id
+        WITH counted AS (SELECT id FROM campaigns WHERE store_quota IS NOT NULL)
+        SELECT coalesce(s.store_id, k.store_id)
+        FROM (SELECT * FROM campaign_stores WHERE campaign_id IN (SELECT id FROM counted)) s
+        FULL JOIN (
+            SELECT campaign_id, store_id, count(*) AS n FROM coupons
+            WHERE campaign_id IN (SELECT id FROM counted) GROUP BY campaign_id, store_id
+        ) k ON k.campaign_id = s.campaign_id AND k.store_id = s.store_id
         WHERE coalesce(s.issued, 0) <> coalesce(k.n, 0)
         """,
     ),
@@ -89,7 +93,7 @@ INVARIANTS = (
             SELECT campaign_id, store_id, count(*) AS n FROM coupons WHERE state = 'expired'
             GROUP BY campaign_id, store_id
         ) k ON k.campaign_id = s.campaign_id AND k.store_id = s.store_id AND c.return_expired
-        WHERE s.returned <> coalesce(k.n, 0)
+        WHERE s.returned <> coalesce(k.n, 0) AND c.store_quota IS NOT NULL
         """,
     ),
     Invariant(

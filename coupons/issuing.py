@@ -17,10 +17,11 @@ import structlog
 from prometheus_client import REGISTRY, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, NotYet, answer_batch
-from coupons.granting import Named
+from coupons.claiming import Answer, Answered, NotYet, answer_batch
+from coupons.granting import Named, in_one_transaction
 from coupons.locking import lock
 from coupons.sight import Claim, Ours, look
 from geo.catchments import Catchments
@@ -28,7 +29,7 @@ from kernel import tracing
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
-from kernel.postgres import Sessions, transaction
+from kernel.postgres import Sessions
 from kernel.tasks import end
 
 BATCH = 500
@@ -85,11 +86,16 @@ class _Turn:
         self.decided: asyncio.Future[None] = loop.create_future()
         """Its transaction has ended."""
 
+    def has_lock(self) -> None:
+        """It has the lock now."""
+        if not self.locked.done():
+            self.locked.set_result(None)
+
     def over(self) -> None:
         """It has come to its end, however that went."""
-        for reached in (self.locked, self.decided):
-            if not reached.done():
-                reached.set_result(None)
+        self.has_lock()
+        if not self.decided.done():
+            self.decided.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -236,14 +242,20 @@ class Issuer:
             sight = await look(self._sessions, self._catchments, drop, claims, self._names())
             if before is not None:
                 await asyncio.wait([before.locked])  # or it might queue for the lock behind this one
-            async with transaction(self._sessions) as session:
+
+            began = perf_counter()
+
+            async def decide(session: AsyncSession, careful: bool) -> Answered:
+                nonlocal began
                 locked = await lock(session, drop)
-                turn.locked.set_result(None)
+                began = perf_counter()
+                turn.has_lock()
                 if before is not None:
                     # It has let go of the lock. What it gave is in `ours` in a moment; if not, we ask the database.
                     await asyncio.wait([before.decided], timeout=WORD_SECONDS)
-                began = perf_counter()
-                answered = await answer_batch(session, locked, claims, sight, ours)
+                return await answer_batch(session, locked, claims, sight, ours, careful=careful)
+
+            answered = await in_one_transaction(self._sessions, decide)
             ours.add(answered.issued, answered.recipients)
             BATCH_SECONDS.observe(perf_counter() - began)
             return answered.answers

@@ -59,7 +59,7 @@ _EXPIRE = text(
     ), shares AS (
         UPDATE campaign_stores s SET quota = s.quota + b.n, returned = s.returned + b.n
         FROM back b JOIN locked l ON l.id = b.campaign_id
-        WHERE s.campaign_id = l.id AND s.store_id = b.store_id
+        WHERE s.campaign_id = l.id AND s.store_id = b.store_id AND s.quota IS NOT NULL
     )
     INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'expire', :now FROM expired
     """

@@ -9,6 +9,7 @@ again, and two at once only share the work.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import reviews, rules
-from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, name, note, write
+from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, in_one_transaction, name, note, write
 from coupons.history import Histories
 from coupons.locking import Area, Locked, lock
 from coupons.reach import Match, match
@@ -167,8 +168,9 @@ async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None)
         ours = None if found.before.issued else found.before
         for start in range(0, len(found.matches), CHUNK):
             chunk = found.matches[start : start + CHUNK]
-            async with transaction(sessions) as session:
-                done = await _grant_chunk(session, drop, chunk, ours, found.named, sold_out=done.state == "sold_out")
+            sold_out = done.state == "sold_out"
+            work = partial(_grant_chunk, drop=drop, chunk=chunk, ours=ours, named=found.named, sold_out=sold_out)
+            done = await in_one_transaction(sessions, work)
             total += done.granted
             ours = ours and _Tally(ours.issued + done.granted, ours.decided + done.decided)
             left |= done.left
@@ -192,7 +194,14 @@ async def _matches(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | Non
 
 
 async def _grant_chunk(
-    session: AsyncSession, drop: UUID, chunk: Sequence[Match], ours: _Tally | None, named: Named, *, sold_out: bool
+    session: AsyncSession,
+    careful: bool,
+    *,
+    drop: UUID,
+    chunk: Sequence[Match],
+    ours: _Tally | None,
+    named: Named,
+    sold_out: bool,
 ) -> _Done:
     """Decide about ``chunk`` in one transaction. ``sold_out`` in this run: only note who missed it.
 
@@ -213,7 +222,7 @@ async def _grant_chunk(
     quotas = await _quotas(session, locked)
     histories = await locked.histories(session, (m.viewer for m in chunk))
     deciding = _Deciding(locked, changed, quotas, histories)
-    cards = await write(session, locked, deciding.about(chunk), named)
+    cards = await write(session, locked, deciding.about(chunk), named, careful=careful)
     # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
     lost = [want for want, card in zip(deciding.wanted, cards, strict=True) if card is None]
     decided = deciding.decided + [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]

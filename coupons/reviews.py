@@ -265,7 +265,7 @@ async def approve(session: AsyncSession, who: Principal, review: UUID) -> Review
         want = await _wanted(session, locked, held)
         named: Named = {}
         await name(session, [want.store], named)
-        card = (await write(session, locked, [want], named, who.subject))[0]
+        card = (await write(session, locked, [want], named, who.subject, careful=True))[0]
         if card is None:
             raise Refusal("limit_reached")
         if locked.row.drop_state == "open":

@@ -1,21 +1,23 @@
 """What a batch of claims sees before its drop is locked, and how far that still holds under the lock."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import numpy as np
-from msgspec import Struct
+from numpy.typing import NDArray
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons.granting import Named, array_of, name, stores_left
-from coupons.locking import Area, Locked
+from coupons import rules
+from coupons.granting import Named, array_of, name
+from coupons.locking import Locked
 from coupons.reach import nearest_first
+from coupons.rules import Place
 from geo.catchments import Catchments
 from geo.matching import FRESH, MAX_ACCURACY_M
 from kernel.postgres import Sessions
@@ -33,37 +35,76 @@ class Claim(NamedTuple):
     room: UUID | None
 
 
-class Standing(Struct, frozen=True, gc=False):
-    """What is known of a viewer who claims; ``near`` holds stores in reach and metres, nearest first."""
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """What is known of those who claim, by columns: the n-th of each is about the viewer of the n-th claim."""
 
-    tier: int | None
-    fixed_at: datetime | None
-    accuracy_m: float | None
-    doubt: str | None
-    near: Sequence[tuple[UUID, float]]
+    tier: Sequence[int | None]
+    """None: no member of the brand."""
+    fixed_at: Sequence[int]
+    """Microseconds since 2000, ``NEVER`` without a fix."""
+    accuracy_m: Sequence[float]
+    doubt: Mapping[int, str]
+    """Of those whose fix is implausible; see ``geo.doubt``."""
+    near: Sequence[Sequence[Place]]
+    """The stores in reach, nearest first."""
+
+    @classmethod
+    def unknown(cls, n: int) -> Self:
+        """Of ``n`` claims whose viewers nobody has seen."""
+        return cls([None] * n, [NEVER] * n, [0.0] * n, {}, [()] * n)
+
+    def unplaced(self, place: int, at: datetime) -> str:
+        """Why no store was found at ``at`` for the viewer of the claim at ``place``: see ``rules.unplaced``."""
+        fixed_at = self.fixed_at[place]
+        return rules.unplaced(
+            None if fixed_at == NEVER else _SINCE + timedelta(microseconds=fixed_at),
+            self.accuracy_m[place],
+            fresh_after=at - FRESH,
+            max_accuracy_m=MAX_ACCURACY_M,
+        )
 
 
-UNKNOWN = Standing(None, None, None, None, ())
+NEVER = -(2**63)
+"""What PostgreSQL sends for the time before all times."""
+_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
+_POINT = np.dtype([("order", "u1"), ("kind", "<u4"), ("lng", "<f8"), ("lat", "<f8")])
+"""A point as well-known binary."""
 
-_AREA = text(
+# One row. What is asked of each viewer comes as columns, the binary form of one value behind the other: half of what
+# reading a row for each viewer costs. `place` says whose they are, for an aggregate promises no order.
+_LOOK = text(
     """
-    SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
-           clock_timestamp() AS at, c.issued, c.store_quota
-    FROM drops d JOIN campaigns c ON c.id = d.campaign_id
-    WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'claim'
+    SELECT d.room, d.brand, d.campaign, d.all_stores, d.radius_m, d.near_counts, d.at, d.issued, d.store_quota,
+           ARRAY(SELECT id FROM stores WHERE brand_id = d.brand AND closed_until > d.at) AS closed,
+           CASE WHEN NOT d.all_stores
+               THEN ARRAY(SELECT store_id FROM campaign_stores WHERE campaign_id = d.campaign) END AS partaking,
+           v.*
+    FROM (
+        SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
+               clock_timestamp() AS at, c.issued, c.store_quota
+        FROM drops d JOIN campaigns c ON c.id = d.campaign_id
+        WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'claim'
+        OFFSET 0
+    ) AS d
+    CROSS JOIN LATERAL (
+        SELECT string_agg(int8send(w.place), CAST('' AS bytea)) AS places,
+               string_agg(int2send(coalesce(m.tier, CAST(-1 AS smallint))), CAST('' AS bytea)) AS tiers,
+               string_agg(timestamptz_send(coalesce(l.fixed_at, '-infinity')), CAST('' AS bytea)) AS fixed_at,
+               string_agg(float4send(coalesce(l.accuracy_m, 0)), CAST('' AS bytea)) AS accuracy_m,
+               string_agg(coalesce(ST_AsBinary(CAST(l.position AS geometry)), decode(repeat('00', 21), 'hex')),
+                          CAST('' AS bytea)) AS points,
+               array_agg(w.place) FILTER (WHERE l.doubt IS NOT NULL) AS doubtful,
+               array_agg(l.doubt) FILTER (WHERE l.doubt IS NOT NULL) AS doubts,
+               array_agg(w.viewer_id) FILTER (
+                   WHERE EXISTS (SELECT FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = d.campaign)
+               ) AS having
+        FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) WITH ORDINALITY AS w (viewer_id, place)
+        LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = d.brand
+        LEFT JOIN locations l ON l.room_id = d.room AND l.viewer_id = w.viewer_id
+    ) AS v
     """
 )
-_STANDINGS = text(
-    """
-    SELECT w.viewer_id, m.tier, l.fixed_at, l.accuracy_m, l.doubt,
-           ST_X(CAST(l.position AS geometry)), ST_Y(CAST(l.position AS geometry)),
-           (SELECT true FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = :campaign LIMIT 1)
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
-    LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = :brand
-    LEFT JOIN locations l ON l.room_id = :room AND l.viewer_id = w.viewer_id
-    """
-)
-_PARTAKING = text("SELECT store_id FROM campaign_stores WHERE campaign_id = :campaign")
 # One probe of the unique index for each viewer, whatever the planner believes: OFFSET keeps it from making joins of
 # them. Planned while the campaign was empty, a join reads all of the campaign for every batch, eight times their cost.
 FORMER = text(
@@ -114,17 +155,16 @@ class Sight:
     """What a batch saw before the drop was locked: it must not be held meanwhile.
 
     Places, tiers and closed stores are nobody's to lock, and were seen after the claims came. What viewers have of the
-    campaign holds while ``Ours`` knows whatever was granted since. Numbers that stores have left do not hold.
+    campaign holds while ``Ours`` knows whatever was granted since.
     """
 
-    area: Area
     issued: int
-    """Coupons of the campaign, read before all the rest."""
-    standings: dict[UUID, Standing]
+    """Coupons of the campaign, as of the same moment as all the rest."""
+    standings: Standings
     former: Sequence[Row[Any]]
     """The coupons that they have of the campaign: rows of ``FORMER``."""
-    left: dict[UUID, int | None]
-    """Of every store that somebody is in reach of and that gives coupons: how many it has left."""
+    giving: Sequence[UUID]
+    """The stores that somebody is in reach of, that take part and are not closed for the time being."""
     named: Named
 
 
@@ -135,30 +175,19 @@ async def look(
 
     ``named`` holds what is known of stores' names, and gets what is not.
     """
+    asked = {"drop": drop, "viewers": array_of([claim.viewer for claim in claims])}
     async with _reading(sessions) as session:
-        row = (await session.execute(_AREA, {"drop": drop})).one_or_none()
-        if row is None:
+        seen = (await session.execute(_LOOK, asked)).one_or_none()
+        if seen is None:
             return None
-        *where, issued, quota = row
-        area = Area(*where)
-        viewers = array_of({claim.viewer for claim in claims})
-        asked = {"viewers": viewers, "brand": area.brand, "room": area.room, "campaign": area.campaign}
-        found = (await session.execute(_STANDINGS, asked)).all()
-        former = await _former(session, area.campaign, [seen[0] for seen in found if seen[7]])
-        partaking = None
-        if not area.all_stores:
-            partaking = set(await session.scalars(_PARTAKING, {"campaign": area.campaign}))
-    near, stores = await _in_reach(catchments, area, found, partaking)  # may ask for a connection of its own
-    left: dict[UUID, int | None] = {}
-    if stores:
+        former = await _former(session, seen.campaign, seen.having or ())
+    near, stores = await _in_reach(catchments, seen)  # may ask for a connection of its own
+    closed, partaking = set(seen.closed), None if seen.partaking is None else set(seen.partaking)
+    giving = [store for store in stores if store not in closed and (partaking is None or store in partaking)]
+    if not named.keys() >= set(giving):
         async with _reading(sessions) as session:
-            left = await stores_left(session, area, quota, stores)
-            await name(session, left, named)
-    standings = {
-        viewer: Standing(tier, fixed_at, accuracy_m, doubt, near.get(place, ()))
-        for place, (viewer, tier, fixed_at, accuracy_m, doubt, *_) in enumerate(found)
-    }
-    return Sight(area, issued, standings, former, left, named)
+            await name(session, giving, named)
+    return Sight(seen.issued, _standings(seen, near), former, giving, named)
 
 
 @asynccontextmanager
@@ -176,41 +205,51 @@ async def _former(session: AsyncSession, campaign: UUID, viewers: Collection[UUI
     return (await session.execute(FORMER, {"campaign": campaign, "viewers": array_of(viewers)})).all()
 
 
-async def _in_reach(
-    catchments: Catchments, area: Area, found: Sequence[Sequence[Any]], partaking: set[UUID] | None
-) -> tuple[dict[int, list[tuple[UUID, float]]], list[UUID]]:
-    """For each place in ``found`` (rows of ``_STANDINGS``) the stores in reach, nearest first; and all these stores."""
-    fresh_after = area.at - FRESH
-    placed = [
-        place
-        for place, (_, _, fixed_at, accuracy, *_) in enumerate(found)
-        if fixed_at is not None and fixed_at > fresh_after and accuracy <= MAX_ACCURACY_M
-    ]
-    if not placed:
-        return {}, []
-    reach = await catchments.of(area.brand, area.radius_m)
-    lng, lat, accuracy = np.array([(found[place][5], found[place][6], found[place][3]) for place in placed]).T
-    matches = reach.match(lng, lat, accuracy)
-    kept = nearest_first(matches, near_counts=area.near_counts)
-    stores = [reach.stores[store] for store in matches.store[kept].tolist()]
-    pairs = list(zip(stores, matches.distance_m[kept].tolist(), strict=True))
+def _column(seen: Row[Any], name: str, kind: Any) -> NDArray[Any]:
+    """What ``_LOOK`` tells of each viewer, in the order of the claims."""
+    column = np.frombuffer(getattr(seen, name), kind)
+    places = np.frombuffer(seen.places, ">i8")
+    return column if (places[1:] > places[:-1]).all() else column[np.argsort(places)]
+
+
+def _standings(seen: Row[Any], near: Sequence[Sequence[Place]]) -> Standings:
+    return Standings(
+        [None if tier < 0 else tier for tier in _column(seen, "tiers", ">i2").tolist()],
+        _column(seen, "fixed_at", ">i8").tolist(),
+        _column(seen, "accuracy_m", ">f4").tolist(),
+        {place - 1: doubt for place, doubt in zip(seen.doubtful or (), seen.doubts or (), strict=True)},
+        near,
+    )
+
+
+async def _in_reach(catchments: Catchments, seen: Row[Any]) -> tuple[list[Sequence[Place]], list[UUID]]:
+    """For each viewer in ``seen`` the stores in reach, nearest first; and all these stores."""
+    fixed_at, accuracy = _column(seen, "fixed_at", ">i8"), _column(seen, "accuracy_m", ">f4").astype(np.float64)
+    near: list[Sequence[Place]] = [()] * len(fixed_at)
+    fresh_after = (seen.at - FRESH - _SINCE) // timedelta(microseconds=1)
+    placed = np.flatnonzero((fixed_at > fresh_after) & (accuracy <= MAX_ACCURACY_M))
+    if not len(placed):
+        return near, []
+    reach = await catchments.of(seen.brand, seen.radius_m)
+    points = _column(seen, "points", _POINT)[placed]
+    matches = reach.match(points["lng"], points["lat"], accuracy[placed])
+    kept = nearest_first(matches, near_counts=seen.near_counts)
+    numbers = matches.store[kept]
+    pairs = list(zip(map(reach.stores.__getitem__, numbers.tolist()), matches.distance_m[kept].tolist(), strict=True))
     fixes, begins = np.unique(matches.fix[kept], return_index=True)
-    bounds = pairwise([*begins.tolist(), len(pairs)])
-    near = {placed[fix]: pairs[start:end] for fix, (start, end) in zip(fixes.tolist(), bounds, strict=True)}
-    if partaking is not None:
-        near = {place: [pair for pair in those if pair[0] in partaking] for place, those in near.items()}
-    return near, list(dict.fromkeys(stores))
+    for place, (start, end) in zip(placed[fixes].tolist(), pairwise([*begins.tolist(), len(pairs)]), strict=True):
+        near[place] = pairs[start:end]
+    return near, [reach.stores[number] for number in np.unique(numbers).tolist()]
 
 
 async def recalled(
-    session: AsyncSession, locked: Locked, viewers: set[UUID], sight: Sight | None, ours: Ours
+    session: AsyncSession, locked: Locked, viewers: Iterable[UUID], sight: Sight | None, ours: Ours
 ) -> Sequence[Row[Any]]:
     """The coupons of the locked campaign that ``viewers`` have: as they were seen, or asked again where that may not
     hold any more."""
     campaign = locked.row.campaign_id
     granted = None if sight is None else ours.since(sight.issued, locked.row.campaign_issued)
     if sight is None or granted is None:
-        return await _former(session, campaign, viewers)
-    again = await _former(session, campaign, viewers & granted)
-    known = viewers - granted
-    return [*again, *(coupon for coupon in sight.former if coupon.viewer_id in known)]
+        return await _former(session, campaign, set(viewers))
+    again = await _former(session, campaign, granted.intersection(viewers))
+    return [*again, *(coupon for coupon in sight.former if coupon.viewer_id not in granted)]

@@ -96,7 +96,8 @@ class Campaign(Table):
 
 
 class CampaignStore(Table):
-    """A store that takes part in a campaign, and how many coupons it has given."""
+    """A store that takes part in a campaign, or that has a quota in it. Coupons are counted beside a quota only: a
+    campaign without one counts none by store."""
 
     __tablename__ = "campaign_stores"
     __table_args__ = (

@@ -35,6 +35,8 @@ class Store(Table):
         Index("ix_stores_position", "position", postgresql_using="gist"),
         # Partial: a full one would also answer `trade_area IS NULL`, and be read from end to end for every viewer.
         Index("ix_stores_trade_area", "trade_area", postgresql_using="gist", postgresql_where="trade_area IS NOT NULL"),
+        # Each batch of claims asks which stores are closed for the time being.
+        Index("ix_stores_closed", "brand_id", postgresql_where="closed_until IS NOT NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -119,7 +119,7 @@ async def test_what_a_till_may_still_tell_of_is_not_given_again(world: World) ->
 
 @pytest.mark.parametrize("table", ["campaigns", "campaign_stores"])
 async def test_a_counter_of_returns_that_lies_is_found(world: World, table: str) -> None:
-    campaign = await world.campaign(return_expired=True)
+    campaign = await world.campaign(return_expired=True, store_quota=5)
     await world.viewers(2)
     await run_push(world.kernel.sessions, await world.drop(campaign, "push", 5))
     await make_due(world, campaign, 1)
