@@ -1,6 +1,7 @@
 """What a batch of claims of one drop gets: read everything once, decide in order of arrival, write once."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, reviews, rules
 from coupons.cards import CouponCard
-from coupons.granting import Decided, Named, Wanted, end_if_sold_out, note, stores_left, write
+from coupons.granting import Decided, Made, Named, Wanted, end_if_sold_out, make, note, stores_left, write
 from coupons.history import Histories
 from coupons.locking import Locked
 from coupons.sight import Claim, Ours, Sight, Standings, recalled
@@ -28,49 +29,86 @@ Answer = CouponCard | NotYet | str
 """A coupon, when to come again, or the code of the refusal."""
 
 
-PIECES = 4
-"""A batch is decided in so many pieces, each while the one before is written; smaller ones than ``PIECE_AT_LEAST`` cost
-more than they gain."""
-PIECE_AT_LEAST = 100
-
-
 async def answer_batch(
     session: AsyncSession,
     locked: Locked | None,
     claims: Sequence[Claim],
     sight: Sight | None,
     ours: Ours,
+    plan: "Plan | None" = None,
     *,
     careful: bool = False,
 ) -> "Answered":
     """Decide ``claims`` of the locked drop in the order given and write what is granted.
 
     The answers are true once the caller's transaction commits. Two claims of one viewer with the same key are one
-    claim, in this batch and across batches. ``sight`` is what was seen of the same claims before the lock, and ``ours``
-    what this process has granted of the drop since. ``careful``: see ``granting.write``.
+    claim, in this batch and across batches. ``sight`` is what was seen of the same claims before the lock, ``plan``
+    what was decided from it, and ``ours`` what this process has granted of the drop since. ``careful``: see
+    ``granting.write``.
     """
     if locked is None or locked.row.mode != "claim":
         return Answered(["not_found"] * len(claims), 0, [])
-    row = locked.row
-    batch = _Batch(locked, claims, sight)
-    mine = batch.mine()
-    batch.recall(await recalled(session, locked, (claims[place].viewer for place in mine), sight, ours))
-    # Also of a drop that is over: whoever retries hears what the claim was told, that somebody looks at it first.
-    batch.reviewed = await reviews.standing(session, locked, (claims[place].viewer for place in mine))
-    waiting = batch.sift(mine)
-    named: Named = {}
-    if waiting and sight is not None:
-        named, batch.left = sight.named, dict.fromkeys(sight.giving)
-        if row.store_quota is not None:
-            batch.left = await stores_left(session, locked.area, row.store_quota, sight.giving)
-        batch.histories = await locked.histories(session, (claims[place].viewer for place in waiting))
-    piece = max(PIECE_AT_LEAST, len(waiting) // PIECES)
-    batch.grant(await write(session, locked, batch.decide(waiting), named, piece=piece, careful=careful))
+    former = await recalled(session, locked, (claim.viewer for claim in claims), sight, ours)
+    if plan is not None and not careful and plan.holds(locked, former):
+        batch, made = plan.batch, iter(plan.made)
+    else:
+        batch = _Batch(locked, claims, sight)
+        await _ask(session, locked, batch, former)
+        made = make(locked, batch.decide(), batch.named)
+    batch.grant(await write(session, locked, made, careful=careful))
     await note(session, locked, batch.decided)
     await reviews.file(session, locked, batch.decided)
     if batch.was_open:
         await end_if_sold_out(session, locked, batch.granted)
-    return Answered(batch.answers(), row.campaign_issued, batch.recipients)
+    return Answered(batch.answers(), locked.row.campaign_issued, batch.recipients)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch was decided before its drop was locked, and the coupons that were made for it."""
+
+    sight: Sight
+    batch: "_Batch"
+    made: list[Made]
+
+    def holds(self, locked: Locked, former: Sequence[Row[Any]]) -> bool:
+        """Whether the same would be decided now: under the lock, with ``former`` coupons of those who claim."""
+        left = locked.left if locked.left_today is None else min(locked.left, locked.left_today)
+        return (
+            locked.still_holds(self.sight.facts)
+            and locked.closed() is None
+            and self.batch.granted <= left
+            and {coupon.id for coupon in former} == {coupon.id for coupon in self.sight.former}
+        )
+
+
+def foresee(claims: Sequence[Claim], sight: Sight) -> Plan | None:
+    """Decide ``claims`` as if there were enough for all of them, from what was seen before the lock.
+
+    None where that would not hold for long, or depends on more than was seen: numbers that stores have left, what
+    viewers had of other campaigns, reviews, turns.
+    """
+    facts = sight.facts
+    limits, batch = facts.limits, _Batch(facts, claims, sight)
+    asked_under_the_lock = facts.row.store_quota is not None or limits.cap is not None or limits.segments
+    if asked_under_the_lock or limits.doubt == "review" or not batch.was_open or batch.may_be_early:
+        return None
+    batch.recall(sight.former)
+    batch.sift()
+    batch.allowed, batch.left_today = len(claims), None
+    return Plan(sight, batch, list(make(facts, batch.decide(), batch.named)))
+
+
+async def _ask(session: AsyncSession, locked: Locked, batch: "_Batch", former: Sequence[Row[Any]]) -> None:
+    """Learn what ``batch`` depends on and what could not be seen before the lock."""
+    batch.recall(former)
+    # Also of a drop that is over: whoever retries hears what the claim was told, that somebody looks at it first.
+    batch.reviewed = await reviews.standing(session, locked, batch.viewers())
+    batch.sift()
+    if batch.waiting:
+        if batch.left and locked.row.store_quota is not None:
+            batch.left = await stores_left(session, locked.area, locked.row.store_quota, list(batch.left))
+        batch.histories = await locked.histories(session, batch.viewers())
 
 
 class Answered(NamedTuple):
@@ -86,55 +124,63 @@ class _Batch:
     """The bookkeeping of one batch: what is left, who has how many, who was answered what. A claim is known by its
     place in the batch."""
 
-    def __init__(self, locked: Locked, claims: Sequence[Claim], sight: Sight | None) -> None:
-        self._locked, self._claims = locked, claims
+    def __init__(self, facts: Locked, claims: Sequence[Claim], sight: Sight | None) -> None:
+        self._facts, self._claims = facts, claims
         self._standings = Standings.unknown(len(claims)) if sight is None else sight.standings
+        self.named: Named = {} if sight is None else sight.named
+        self.left: dict[UUID, int | None] = {} if sight is None else dict.fromkeys(sight.giving)
+        """Of each open store that takes part: how many it may still give, None for any number."""
         self._answers: list[Answer] = ["not_found"] * len(claims)
         self._same: list[tuple[int, int]] = []
         """Claims that were made before in this batch, and where."""
         self._known: dict[tuple[UUID, str], CouponCard] = {}
         """What retries are answered with."""
         self._held: dict[UUID, int] = {}
-        self.left: dict[UUID, int | None] = {}
-        """Of each open store that takes part: how many it may still give, None for any number."""
         self.histories: Histories = {}
         self.reviewed: dict[UUID, str] = {}
         """What viewers whose claim is or was under review are told."""
-        self._left_today = locked.left_today
-        self._closed = locked.closed()
-        self._opens_at: datetime = max(locked.row.opens_at, locked.row.claim_from or locked.row.opens_at)
+        self.allowed = facts.left
+        self.left_today = facts.left_today
+        self._closed = facts.closed()
         self.was_open = self._closed is None
+        self._opens_at: datetime = max(facts.row.opens_at, facts.row.claim_from or facts.row.opens_at)
         # Once the last turn has come nobody's is computed.
-        last_turn = self._opens_at + timedelta(milliseconds=locked.row.spread_ms or 0)
-        self._may_be_early = self._closed in (None, "not_started") and locked.at < last_turn
+        last_turn = self._opens_at + timedelta(milliseconds=facts.row.spread_ms or 0)
+        self.may_be_early = self._closed in (None, "not_started") and facts.at < last_turn
+        self.waiting = self._mine()
+        """Claims without an answer yet."""
         self.granted = 0
         self._wanted: list[int] = []
         self.recipients: list[UUID] = []
         self.decided: list[Decided] = []
 
-    def mine(self) -> list[int]:
+    def _mine(self) -> list[int]:
         """The claims that this drop has to answer: of its brand and, if they say one, its room, each once."""
-        brand, here = self._locked.row.brand_id, self._locked.row.room_id
+        brand, here = self._facts.row.brand_id, self._facts.row.room_id
         first: dict[tuple[UUID, str], int] = {}
         places = []
-        for place, (of_brand, viewer, key, room) in enumerate(self._claims):
-            if of_brand == brand and (room is None or room == here):
-                if (before := first.setdefault((viewer, key), place)) == place:
+        for place, claim in enumerate(self._claims):
+            if claim.brand == brand and (claim.room is None or claim.room == here):
+                if (before := first.setdefault((claim.viewer, claim.key), place)) == place:
                     places.append(place)
                 else:
                     self._same.append((place, before))
         return places
 
+    def viewers(self) -> list[UUID]:
+        """Who waits for an answer."""
+        return [self._claims[place].viewer for place in self.waiting]
+
     def recall(self, former: Iterable[Row[Any]]) -> None:
         """Count what the viewers have of this campaign, and know retries by what they got."""
-        row = self._locked.row
+        row = self._facts.row
         for coupon in former:
             self._held[coupon.viewer_id] = self._held.get(coupon.viewer_id, 0) + 1
             if coupon.drop_id == row.drop_id and coupon.claim_key is not None:
                 self._known[coupon.viewer_id, coupon.claim_key] = CouponCard(
                     id=coupon.id,
                     title=row.title,
-                    terms=self._locked.terms(coupon.amount_fen),
+                    terms=self._facts.terms(coupon.amount_fen),
                     code=codes.display(coupon.code),
                     state=coupon.state,
                     store=coupon.store,
@@ -146,39 +192,38 @@ class _Batch:
                     drop=coupon.drop_id,
                 )
 
-    def sift(self, places: Iterable[int]) -> list[int]:
-        """Answer what needs no look at where viewers are; returns the other claims, in order.
+    def sift(self) -> None:
+        """Answer what needs no look at where viewers are, and leave the others ``waiting``, in order.
 
         A storm on a drop that is over is answered here, at the price of one index lookup each.
         """
-        if not self._known and self._closed is None and not self._may_be_early:
-            return list(places)
-        waiting = []
+        if not self._known and self.was_open and not self.may_be_early:
+            return
+        places, self.waiting = self.waiting, []
         for place in places:
             claim = self._claims[place]
             known = self._known.get((claim.viewer, claim.key))
             if known is not None:
                 self._answers[place] = known
-            elif self._may_be_early and self._locked.at < (turn := self._turn(claim)):
-                self._answers[place] = NotYet(turn, (turn - self._locked.at).total_seconds())
+            elif self.may_be_early and self._facts.at < (turn := self._turn(claim)):
+                self._answers[place] = NotYet(turn, (turn - self._facts.at).total_seconds())
             elif self._closed is not None:
                 held = self._held.get(claim.viewer, 0)
-                full = self._closed == "sold_out" and held >= self._locked.limits.per_viewer
+                full = self._closed == "sold_out" and held >= self._facts.limits.per_viewer
                 self._answers[place] = "limit_reached" if full else self.reviewed.get(claim.viewer, self._closed)
             else:
-                waiting.append(place)
-        return waiting
+                self.waiting.append(place)
 
     def _turn(self, claim: Claim) -> datetime:
-        row = self._locked.row
+        row = self._facts.row
         if not row.spread_ms:
             return self._opens_at
         return self._opens_at + rules.turn_of(row.drop_id, claim.viewer, row.spread_ms)
 
-    def decide(self, places: Iterable[int]) -> Iterator[Wanted]:
-        """Who gets one, of which store: the nearest that is open and has some left. Each is ``_wanted`` as well."""
-        limits, allowed, standings = self._locked.limits, self._locked.left, self._standings
-        for place in places:
+    def decide(self) -> Iterator[Wanted]:
+        """Who of those who wait gets one, of which store: the nearest that is open and has some left."""
+        limits, standings = self._facts.limits, self._standings
+        for place in self.waiting:
             claim = self._claims[place]
             viewer = claim.viewer
             held = self._held.get(viewer, 0)
@@ -190,11 +235,11 @@ class _Batch:
                 continue
             nearest, giving = rules.nearest_giving(standings.near[place], self.left)
             if nearest is None:
-                self._answers[place] = standings.unplaced(place, self._locked.at)
+                self._answers[place] = standings.unplaced(place, self._facts.at)
                 continue
             doubt = standings.doubt.get(place)
             reason = rules.passed_over(limits, viewer, doubt)
-            reason = reason or rules.exhausted(self.granted, left=allowed, left_today=self._left_today)
+            reason = reason or rules.exhausted(self.granted, left=self.allowed, left_today=self.left_today)
             if reason is not None or giving is None:
                 self._refuse_in_range(place, nearest, reason or "sold_out")
                 continue

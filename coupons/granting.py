@@ -104,9 +104,16 @@ def array_of(values: Iterable[object]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def _quoted(text: str | None) -> str:
-    """A text from outside as an element of ``array_of``."""
-    return "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _array_of_texts(texts: Sequence[str | None]) -> str:
+    """As ``array_of``, for texts from outside."""
+    known = [text for text in texts if text is not None]
+    if len(known) < len(texts):
+        return array_of("NULL" if text is None else _quoted(text) for text in texts)
+    return "{" + _quoted("\0".join(known)).replace("\0", '","') + "}"  # none of them holds a zero byte
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def array(name: str, ids: Iterable[UUID]) -> Any:
@@ -122,27 +129,28 @@ async def name(session: AsyncSession, stores: Iterable[UUID], named: Named) -> N
         named.update((store, rest) for store, *rest in rows)
 
 
+def make(facts: Locked, wanted: Iterable[Wanted], named: Named, *, piece: int = PIECE) -> Iterator["Made"]:
+    """Coupons for ``wanted``, so many at a time, to be written. Needs no lock: of ``facts`` only the campaign's terms
+    are used. ``named`` knows every store that gives one. Each piece is made, and its ``wanted`` are asked for, when it
+    is asked for: a generator decides while the piece before is written."""
+    tiers, rest = tiers_of(facts.row), iter(wanted)
+    while some := list(islice(rest, min(piece, PIECE))):
+        yield Made(some, tiers, named)
+
+
 async def write(
-    session: AsyncSession,
-    locked: Locked,
-    wanted: Iterable[Wanted],
-    named: Named,
-    actor: UUID | None = None,
-    *,
-    piece: int = PIECE,
-    careful: bool = False,
+    session: AsyncSession, locked: Locked, pieces: Iterable["Made"], actor: UUID | None = None, *, careful: bool = False
 ) -> list[CouponCard | None]:
-    """Grant ``wanted`` and tell the outbox; returns the coupon of each, None where the database would not have it.
+    """Grant what was made and tell the outbox; returns the coupon of each, None where the database would not have it.
 
     Exactly what the answer holds exists once the transaction commits. Moves the counters in the database, not those
-    of ``locked``. ``named`` knows every store that gives one. ``actor`` is who granted them, if that was a person. Each
-    ``piece`` of ``wanted`` is only asked for while the one before is written: a generator decides meanwhile.
+    of ``locked``. ``actor`` is who granted them, if that was a person.
 
     One row that the database would not have is an IntegrityError and the end of the transaction, unless it is
     ``careful``: then it costs one coupon, and every other one half as much again. See ``in_one_transaction``.
     """
-    pieces = (_Made(locked, some, named, actor) for some in _pieces(wanted, min(piece, PIECE)))
-    written = await (_write_carefully if careful else _write)(session, pieces)
+    written = _Written(locked)
+    await (_write_carefully if careful else _write)(session, written, iter(pieces), actor)
     if written.stores:
         await _count(session, locked, written.stores)
         await _tell(session, locked, written.events, len(written.stores))
@@ -167,42 +175,35 @@ async def in_one_transaction(
 class _Written:
     """What was written so far: the coupon of each who was to get one, the stores of those who did, the events."""
 
-    def __init__(self) -> None:
+    def __init__(self, locked: Locked) -> None:
+        self.locked = locked
         self.cards: list[CouponCard | None] = []
         self.stores: list[UUID] = []
         self.events: list[msgspec.Raw] = []
 
-    def add(self, made: "_Made", cards: Sequence[CouponCard | None]) -> None:
+    def add(self, made: "Made", cards: Sequence[CouponCard | None]) -> None:
         """``cards`` of ``made``, None where there is none."""
         self.cards += cards
         self.stores += [store for store, card in zip(made.stores, cards, strict=True) if card is not None]
-        self.events += made.told(cards)
+        self.events += made.told(self.locked.row.drop_id, cards)
 
 
-async def _write(session: AsyncSession, pieces: Iterator["_Made"]) -> _Written:
+async def _write(session: AsyncSession, written: _Written, pieces: Iterator["Made"], actor: UUID | None) -> None:
     """Write all of ``pieces``, or an IntegrityError."""
-    written = _Written()
     made = next(pieces, None)
     while made is not None:
-        async with meanwhile(session.execute(statements.WRITE, made.values)):
-            written.add(made, made.cards())
+        async with meanwhile(session.execute(statements.WRITE, made.values(written.locked, actor))):
+            written.add(made, made.cards(written.locked))
             made = next(pieces, None)
-    return written
 
 
-async def _write_carefully(session: AsyncSession, pieces: Iterator["_Made"]) -> _Written:
+async def _write_carefully(
+    session: AsyncSession, written: _Written, pieces: Iterator["Made"], actor: UUID | None
+) -> None:
     """As ``_write``, but one wrong row costs one coupon."""
-    written = _Written()
     for made in pieces:
-        kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values))
-        written.add(made, [card if card.id in kept else None for card in made.cards()])
-    return written
-
-
-def _pieces(wanted: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
-    rest = iter(wanted)
-    while piece := list(islice(rest, size)):
-        yield piece
+        kept = set(await session.scalars(statements.WRITE_CAREFULLY, made.values(written.locked, actor)))
+        written.add(made, [card if card.id in kept else None for card in made.cards(written.locked)])
 
 
 async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> None:
@@ -230,48 +231,53 @@ async def _tell(session: AsyncSession, locked: Locked, issued: Sequence[msgspec.
     await emit_all(session, row.room_id, events)
 
 
-class _Made:
-    """Coupons that are about to be written, at most ``PIECE``."""
+class Made:
+    """Coupons that are about to be written, at most ``PIECE``: their identifiers, codes and amounts."""
 
-    def __init__(self, locked: Locked, wanted: Sequence[Wanted], named: Named, actor: UUID | None) -> None:
-        row = locked.row
-        tiers = tiers_of(row)
-        self._locked, self._named = locked, named
+    def __init__(self, wanted: Sequence[Wanted], tiers: Sequence[tuple[int, int]], named: Named) -> None:
+        self._named = named
         self._viewers = [want.viewer for want in wanted]
         self.stores = [want.store for want in wanted]
-        numbers = {store: number for number, store in enumerate(dict.fromkeys(self.stores), 1)}
         self._ids = new_ids(len(wanted))
         self._codes = codes.new_codes(len(wanted))
-        self._bands = [rules.distance_band(want.distance_m) for want in wanted]
-        self._amounts = [rules.amount_at(want.distance_m, tiers, None) for want in wanted] if tiers else None
-        self._valid_from, self._valid_until = locked.validity()
-        ns, keys = {want.n for want in wanted}, [want.key for want in wanted]
-        self.values = {
+        distances = [want.distance_m for want in wanted]
+        self._bands = rules.distance_bands(distances)
+        self._amounts = [rules.amount_at(distance, tiers, None) for distance in distances] if tiers else None
+        numbers = {store: number for number, store in enumerate(dict.fromkeys(self.stores), 1)}
+        ns, keys = [want.n for want in wanted], [want.key for want in wanted]
+        self._columns = {
             "ids": array_of(self._ids),
             "viewers": array_of(self._viewers),
-            "ns": "{}" if ns == {1} else array_of(want.n for want in wanted),
+            "ns": "{}" if max(ns) == 1 else array_of(ns),
             "known": array_of(numbers),
             "stores": array_of(map(numbers.__getitem__, self.stores)),
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
             "amounts": array_of("NULL" if fen is None else fen for fen in self._amounts or ()),
-            "keys": "{}" if keys.count(None) == len(keys) else array_of(map(_quoted, keys)),
+            "keys": "{}" if keys.count(None) == len(keys) else _array_of_texts(keys),
+        }
+
+    def values(self, locked: Locked, actor: UUID | None) -> dict[str, Any]:
+        """They as parameters of ``WRITE``."""
+        row = locked.row
+        valid_from, valid_until = locked.validity
+        return self._columns | {
             "brand": row.brand_id,
             "campaign": row.campaign_id,
             "drop": row.drop_id,
             "room": row.room_id,
-            "valid_from": self._valid_from,
-            "valid_until": self._valid_until,
+            "valid_from": valid_from,
+            "valid_until": valid_until,
             "at": locked.at,
             "actor": actor,
         }
 
-    def cards(self) -> list[CouponCard]:
+    def cards(self, locked: Locked) -> list[CouponCard]:
         """They as their owners see them."""
-        begin, end = milliseconds(self._valid_from), milliseconds(self._valid_until)
-        title, drop, named = self._locked.row.title, self._locked.row.drop_id, self._named
+        begin, end = map(milliseconds, locked.validity)
+        title, drop, named = locked.row.title, locked.row.drop_id, self._named
         amounts = self._amounts or repeat(None, len(self._ids))
-        terms = map(self._locked.terms, amounts)
+        terms = map(locked.terms, amounts)
         return [
             # By position, in the order of the fields: by name it takes twice as long.
             CouponCard(coupon, title, promise, code, key, called, end, "issued", begin, address, band, drop)
@@ -285,7 +291,7 @@ class _Made:
             )
         ]
 
-    def told(self, cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
+    def told(self, drop: UUID, cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
         """The events that tell their owners: of each coupon in ``cards``, and none of them names a viewer twice."""
         rest = [Grant(viewer, card) for viewer, card in zip(self._viewers, cards, strict=True) if card is not None]
         events = []
@@ -293,7 +299,7 @@ class _Made:
             once: dict[UUID, Grant] = {}
             for grant in rest:
                 once.setdefault(grant.viewer, grant)
-            events.append(msgspec.Raw(msgspec.json.encode(Issued(self._locked.row.drop_id, list(once.values())))))
+            events.append(msgspec.Raw(msgspec.json.encode(Issued(drop, list(once.values())))))
             rest = [] if len(once) == len(rest) else [grant for grant in rest if once[grant.viewer] is not grant]
         return events
 
@@ -307,7 +313,7 @@ async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]
             "viewers": array_of(d.viewer for d in decided),
             "stores": array_of(d.store for d in decided),
             "reasons": array_of(d.reason for d in decided),
-            "bands": array_of(rules.distance_band(d.distance_m) for d in decided),
+            "bands": array_of(rules.distance_bands([d.distance_m for d in decided])),
             "at": locked.at,
         }
         await session.execute(statements.DECIDED, values)

@@ -14,13 +14,14 @@ from typing import Self
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 from prometheus_client import REGISTRY, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, Answered, NotYet, answer_batch
+from coupons.claiming import Answer, Answered, NotYet, answer_batch, foresee
 from coupons.granting import Named, in_one_transaction
 from coupons.locking import lock
 from coupons.sight import Claim, Ours, look
@@ -63,11 +64,12 @@ BATCH_SIZE = Histogram(
     registry=REGISTRY,
 )
 
+_OUTCOMES: dict[object, str] = {CouponCard: "issued", NotYet: "not_started"}
+
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
+class _Waiting(Struct, eq=False):
     """A claim and who waits for its answer."""
 
     claim: Claim
@@ -145,7 +147,8 @@ class Issuer:
         await end(*self._workers)
         self._workers = []
         for line in self._lines.values():
-            self._reply((waiting, "unavailable") for waiting in line.waiting)
+            self._tell((waiting, "unavailable") for waiting in line.waiting)
+            _count(["unavailable"] * len(line.waiting))
         self._lines.clear()
 
     async def claim(self, who: Principal, room: UUID | None, drop: UUID, claim_id: str) -> CouponCard:
@@ -191,31 +194,30 @@ class Issuer:
             line = self._lines[drop]
             await asyncio.sleep(LINGER_SECONDS if len(line.waiting) < BATCH else 0)
             batch = _next_of(line.waiting)
-            before, line.last = line.last, _Turn()
+            turn = _Turn()
+            before, line.last = line.last, turn
             line.called = False
             line.under_way += 1
             self._call(drop, line)
+            answers: list[Answer] = ["unavailable"] * len(batch)
             try:
-                await self._answer(drop, batch, line.ours, before, line.last)
+                answers = await self._answers(drop, batch, line.ours, before, turn)
             finally:
+                turn.over()
                 line.under_way -= 1
-                self._call(drop, line)
+                self._call(drop, line)  # while the replies go out, the next one goes on
                 if not line.waiting and not line.under_way:
                     self._lines.pop(drop, None)
+                _count(answers)
+                await self._reply(batch, answers)
 
-    async def _answer(
-        self,
-        drop: UUID,
-        batch: list[_Waiting],
-        ours: Ours,
-        before: _Turn | None,
-        turn: _Turn,
-    ) -> None:
+    async def _answers(
+        self, drop: UUID, batch: list[_Waiting], ours: Ours, before: _Turn | None, turn: _Turn
+    ) -> list[Answer]:
         BATCH_SIZE.observe(len(batch))
-        answers: list[Answer] = ["unavailable"] * len(batch)
         try:
             with tracing.gather("decide claims", (one.trace for one in batch), drop=str(drop), claims=len(batch)):
-                answers = await self._decide(drop, [waiting.claim for waiting in batch], ours, before, turn)
+                return await self._decide(drop, [waiting.claim for waiting in batch], ours, before, turn)
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
             defect = isinstance(error, DBAPIError) and not error.connection_invalidated
@@ -225,21 +227,14 @@ class Issuer:
         except Exception:
             # A defect met by this batch must not end the worker and so silence everybody else.
             log.exception("claims_failed", drop=str(drop), claims=len(batch))
-        finally:
-            turn.over()
-            rest = zip(batch, answers, strict=True)
-            try:
-                while some := list(islice(rest, REPLIES)):
-                    self._reply(some)
-                    await asyncio.sleep(0)
-            finally:
-                self._reply(rest)  # also when cancelled: nobody waits for ever
+        return ["unavailable"] * len(batch)
 
     async def _decide(
         self, drop: UUID, claims: list[Claim], ours: Ours, before: _Turn | None, turn: _Turn
     ) -> list[Answer]:
         async with asyncio.timeout(BATCH_TIMEOUT_SECONDS):
             sight = await look(self._sessions, self._catchments, drop, claims, self._names())
+            plan = None if sight is None else foresee(claims, sight)
             if before is not None:
                 await asyncio.wait([before.locked])  # or it might queue for the lock behind this one
 
@@ -253,7 +248,7 @@ class Issuer:
                 if before is not None:
                     # It has let go of the lock. What it gave is in `ours` in a moment; if not, we ask the database.
                     await asyncio.wait([before.decided], timeout=WORD_SECONDS)
-                return await answer_batch(session, locked, claims, sight, ours, careful=careful)
+                return await answer_batch(session, locked, claims, sight, ours, plan, careful=careful)
 
             answered = await in_one_transaction(self._sessions, decide)
             ours.add(answered.issued, answered.recipients)
@@ -266,26 +261,31 @@ class Issuer:
             self._named, self._named_until = {}, now + NAMED_SECONDS
         return self._named
 
-    def _reply(self, answers: Iterable[tuple[_Waiting, Answer]]) -> None:
-        outcomes: Tally[str] = Tally()
+    async def _reply(self, batch: Iterable[_Waiting], answers: Iterable[Answer]) -> None:
+        rest = zip(batch, answers, strict=True)
+        try:
+            while some := list(islice(rest, REPLIES)):
+                self._tell(some)
+                await asyncio.sleep(0)
+        finally:
+            self._tell(rest)  # also when cancelled: nobody waits for ever
+
+    def _tell(self, answers: Iterable[tuple[_Waiting, Answer]]) -> None:
         for waiting, answer in answers:
             self._waiting -= 1
             if not waiting.answer.done():  # a viewer who left has cancelled it; what was granted is in their wallet
                 waiting.answer.set_result(answer)
-            outcomes[_outcome(answer)] += 1
-        for outcome, count in outcomes.items():
-            CLAIMS.labels(outcome).inc(count)
+
+
+def _count(answers: Iterable[Answer]) -> None:
+    outcomes = Tally(answer if isinstance(answer, str) else _OUTCOMES[type(answer)] for answer in answers)
+    for outcome, count in outcomes.items():
+        CLAIMS.labels(outcome).inc(count)
 
 
 def _next_of(waiting: deque[_Waiting]) -> list[_Waiting]:
     size = min(len(waiting), max(BATCH, min(len(waiting) // 2, BATCH_AT_MOST)))
     return [waiting.popleft() for _ in range(size)]
-
-
-def _outcome(answer: Answer) -> str:
-    if isinstance(answer, str):
-        return answer
-    return "not_started" if isinstance(answer, NotYet) else "issued"
 
 
 def _encodable(claim_id: str) -> bool:

@@ -35,7 +35,8 @@ class Area:
 
 @dataclass
 class Locked:
-    """A drop and its campaign as they are while this transaction holds their rows."""
+    """A drop and its campaign as they are while this transaction holds their rows, or as somebody saw them who does
+    not hold them."""
 
     row: Row[Any]
     _terms: dict[int | None, str] = field(default_factory=dict, init=False, repr=False)
@@ -45,6 +46,14 @@ class Locked:
         if amount_fen not in self._terms:
             self._terms[amount_fen] = rules.describe(terms_of(self.row, amount_fen))
         return self._terms[amount_fen]
+
+    def still_holds(self, seen: "Locked") -> bool:
+        """Whether all that was ``seen`` is still so, but for what moves with every coupon and with the clock."""
+        return all(
+            getattr(seen.row, name) == value
+            for name, value in self.row._mapping.items()
+            if name not in statements.MOVING
+        )
 
     @cached_property
     def limits(self) -> rules.Limits:
@@ -135,6 +144,7 @@ class Locked:
             self.at,
         )
 
+    @cached_property
     def validity(self) -> tuple[datetime, datetime]:
         """From when until when a coupon granted now holds."""
         row = self.row

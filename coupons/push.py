@@ -17,7 +17,18 @@ from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import reviews, rules
-from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, in_one_transaction, name, note, write
+from coupons.granting import (
+    Decided,
+    Named,
+    Wanted,
+    array_of,
+    end_if_sold_out,
+    in_one_transaction,
+    make,
+    name,
+    note,
+    write,
+)
 from coupons.history import Histories
 from coupons.locking import Area, Locked, lock
 from coupons.reach import Match, match
@@ -222,7 +233,7 @@ async def _grant_chunk(
     quotas = await _quotas(session, locked)
     histories = await locked.histories(session, (m.viewer for m in chunk))
     deciding = _Deciding(locked, changed, quotas, histories)
-    cards = await write(session, locked, deciding.about(chunk), named, careful=careful)
+    cards = await write(session, locked, make(locked, deciding.about(chunk), named), careful=careful)
     # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
     lost = [want for want, card in zip(deciding.wanted, cards, strict=True) if card is None]
     decided = deciding.decided + [Decided(want.viewer, want.store, "limit_reached", want.distance_m) for want in lost]

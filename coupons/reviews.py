@@ -14,7 +14,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, name, stores_left, write
+from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, make, name, stores_left, write
 from coupons.locking import Locked, lock
 from coupons.terms import tiers_of
 from geo.doubt import STRONG, Sign
@@ -265,7 +265,7 @@ async def approve(session: AsyncSession, who: Principal, review: UUID) -> Review
         want = await _wanted(session, locked, held)
         named: Named = {}
         await name(session, [want.store], named)
-        card = (await write(session, locked, [want], named, who.subject, careful=True))[0]
+        card = (await write(session, locked, make(locked, [want], named), who.subject, careful=True))[0]
         if card is None:
             raise Refusal("limit_reached")
         if locked.row.drop_state == "open":

@@ -1,6 +1,5 @@
 """Who may have a coupon, what it is worth, how long it holds: decisions only, with every fact passed in."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
@@ -9,11 +8,13 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+import numpy as np
+
 Kind = Literal["amount", "percent", "gift"]
 
 BANDS_M = (500, 1000, 2000, 3000, 5000, 10_000, 20_000, 50_000, 100_000)
 """Upper edges of the distance bands that a coupon keeps instead of a position."""
-_BANDS = (*BANDS_M, BANDS_M[-1])  # the last one has no end
+_BANDS = np.array((*BANDS_M, BANDS_M[-1]))  # the last one has no end
 TELLABLE = timedelta(hours=24)
 """How late a redemption may be told that a till made without a network."""
 REVERSIBLE = timedelta(hours=1)
@@ -340,9 +341,10 @@ def unplaced(
     return "location_uncertain" if accuracy_m > max_accuracy_m else "out_of_range"
 
 
-def distance_band(distance_m: float) -> int:
-    """The upper edge in metres of the band that ``distance_m`` lies in."""
-    return _BANDS[bisect_left(BANDS_M, distance_m)]
+def distance_bands(distances_m: Sequence[float]) -> list[int]:
+    """Of each distance the upper edge in metres of the band that it lies in."""
+    bands: list[int] = _BANDS[np.searchsorted(BANDS_M, distances_m)].tolist()
+    return bands
 
 
 def blurred(distance_m: float, tiers: Iterable[tuple[int, int]]) -> int:

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from uuid import UUID
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +19,7 @@ from coupons.granting import Named, array_of, name
 from coupons.locking import Locked
 from coupons.reach import nearest_first
 from coupons.rules import Place
+from coupons.statements import FACTS
 from geo.catchments import Catchments
 from geo.matching import FRESH, MAX_ACCURACY_M
 from kernel.postgres import Sessions
@@ -26,7 +28,7 @@ REMEMBERED = 8
 """Batches of a drop that ``Ours`` knows; those under way at the same time are fewer."""
 
 
-class Claim(NamedTuple):
+class Claim(Struct, frozen=True, gc=False):
     """``viewer`` wants a coupon. ``key`` is the claim's id, chosen by the client: the same id gets the same coupon."""
 
     brand: str
@@ -74,19 +76,13 @@ _POINT = np.dtype([("order", "u1"), ("kind", "<u4"), ("lng", "<f8"), ("lat", "<f
 # One row. What is asked of each viewer comes as columns, the binary form of one value behind the other: half of what
 # reading a row for each viewer costs. `place` says whose they are, for an aggregate promises no order.
 _LOOK = text(
-    """
-    SELECT d.room, d.brand, d.campaign, d.all_stores, d.radius_m, d.near_counts, d.at, d.issued, d.store_quota,
-           ARRAY(SELECT id FROM stores WHERE brand_id = d.brand AND closed_until > d.at) AS closed,
+    f"""
+    SELECT d.*, clock_timestamp() AS clock,
+           ARRAY(SELECT id FROM stores WHERE brand_id = d.brand_id AND closed_until > clock_timestamp()) AS closed,
            CASE WHEN NOT d.all_stores
-               THEN ARRAY(SELECT store_id FROM campaign_stores WHERE campaign_id = d.campaign) END AS partaking,
+               THEN ARRAY(SELECT store_id FROM campaign_stores WHERE campaign_id = d.campaign_id) END AS partaking,
            v.*
-    FROM (
-        SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
-               clock_timestamp() AS at, c.issued, c.store_quota
-        FROM drops d JOIN campaigns c ON c.id = d.campaign_id
-        WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'claim'
-        OFFSET 0
-    ) AS d
+    FROM ({FACTS.format(first="")} AND d.state = 'open' AND d.mode = 'claim' OFFSET 0) AS d
     CROSS JOIN LATERAL (
         SELECT string_agg(int8send(w.place), CAST('' AS bytea)) AS places,
                string_agg(int2send(coalesce(m.tier, CAST(-1 AS smallint))), CAST('' AS bytea)) AS tiers,
@@ -96,12 +92,12 @@ _LOOK = text(
                           CAST('' AS bytea)) AS points,
                array_agg(w.place) FILTER (WHERE l.doubt IS NOT NULL) AS doubtful,
                array_agg(l.doubt) FILTER (WHERE l.doubt IS NOT NULL) AS doubts,
-               array_agg(w.viewer_id) FILTER (
-                   WHERE EXISTS (SELECT FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = d.campaign)
-               ) AS having
+               array_agg(w.viewer_id) FILTER (WHERE EXISTS (
+                   SELECT FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = d.campaign_id
+               )) AS having
         FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) WITH ORDINALITY AS w (viewer_id, place)
-        LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = d.brand
-        LEFT JOIN locations l ON l.room_id = d.room AND l.viewer_id = w.viewer_id
+        LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = d.brand_id
+        LEFT JOIN locations l ON l.room_id = d.room_id AND l.viewer_id = w.viewer_id
     ) AS v
     """
 )
@@ -158,8 +154,8 @@ class Sight:
     campaign holds while ``Ours`` knows whatever was granted since.
     """
 
-    issued: int
-    """Coupons of the campaign, as of the same moment as all the rest."""
+    facts: Locked
+    """The drop and its campaign as they were then, which nobody had locked."""
     standings: Standings
     former: Sequence[Row[Any]]
     """The coupons that they have of the campaign: rows of ``FORMER``."""
@@ -180,14 +176,14 @@ async def look(
         seen = (await session.execute(_LOOK, asked)).one_or_none()
         if seen is None:
             return None
-        former = await _former(session, seen.campaign, seen.having or ())
+        former = await _former(session, seen.campaign_id, seen.having or ())
     near, stores = await _in_reach(catchments, seen)  # may ask for a connection of its own
     closed, partaking = set(seen.closed), None if seen.partaking is None else set(seen.partaking)
     giving = [store for store in stores if store not in closed and (partaking is None or store in partaking)]
     if not named.keys() >= set(giving):
         async with _reading(sessions) as session:
             await name(session, giving, named)
-    return Sight(seen.issued, _standings(seen, near), former, giving, named)
+    return Sight(Locked(seen), _standings(seen, near), former, giving, named)
 
 
 @asynccontextmanager
@@ -226,18 +222,20 @@ async def _in_reach(catchments: Catchments, seen: Row[Any]) -> tuple[list[Sequen
     """For each viewer in ``seen`` the stores in reach, nearest first; and all these stores."""
     fixed_at, accuracy = _column(seen, "fixed_at", ">i8"), _column(seen, "accuracy_m", ">f4").astype(np.float64)
     near: list[Sequence[Place]] = [()] * len(fixed_at)
-    fresh_after = (seen.at - FRESH - _SINCE) // timedelta(microseconds=1)
+    fresh_after = (seen.clock - FRESH - _SINCE) // timedelta(microseconds=1)
     placed = np.flatnonzero((fixed_at > fresh_after) & (accuracy <= MAX_ACCURACY_M))
     if not len(placed):
         return near, []
-    reach = await catchments.of(seen.brand, seen.radius_m)
+    reach = await catchments.of(seen.brand_id, seen.radius_m)
     points = _column(seen, "points", _POINT)[placed]
     matches = reach.match(points["lng"], points["lat"], accuracy[placed])
     kept = nearest_first(matches, near_counts=seen.near_counts)
     numbers = matches.store[kept]
     pairs = list(zip(map(reach.stores.__getitem__, numbers.tolist()), matches.distance_m[kept].tolist(), strict=True))
-    fixes, begins = np.unique(matches.fix[kept], return_index=True)
-    for place, (start, end) in zip(placed[fixes].tolist(), pairwise([*begins.tolist(), len(pairs)]), strict=True):
+    fixes = matches.fix[kept]
+    begins = np.flatnonzero(np.diff(fixes, prepend=-1))
+    bounds = pairwise([*begins.tolist(), len(pairs)])
+    for place, (start, end) in zip(placed[fixes[begins]].tolist(), bounds, strict=True):
         near[place] = pairs[start:end]
     return near, [reach.stores[number] for number in np.unique(numbers).tolist()]
 
@@ -248,7 +246,7 @@ async def recalled(
     """The coupons of the locked campaign that ``viewers`` have: as they were seen, or asked again where that may not
     hold any more."""
     campaign = locked.row.campaign_id
-    granted = None if sight is None else ours.since(sight.issued, locked.row.campaign_issued)
+    granted = None if sight is None else ours.since(sight.facts.row.campaign_issued, locked.row.campaign_issued)
     if sight is None or granted is None:
         return await _former(session, campaign, set(viewers))
     again = await _former(session, campaign, granted.intersection(viewers))

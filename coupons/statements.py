@@ -9,13 +9,8 @@ DECIDED_ABOUT = """coalesce(
     (SELECT true FROM drop_viewers v WHERE v.viewer_id = {viewer} AND v.drop_id = {drop}),
     (SELECT true FROM coupons k WHERE k.viewer_id = {viewer} AND k.drop_id = {drop} LIMIT 1))"""
 
-# The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
-LOCK = text(
-    """
-    WITH capped AS MATERIALIZED (
-        SELECT b.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
-        WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
-    )
+# A drop and all that decides about its coupons: one row, the same for who looks and who locks.
+FACTS = """
     SELECT d.id AS drop_id, d.room_id, d.campaign_id, d.mode, d.stock - d.issued AS drop_left,
            d.state AS drop_state, d.end_reason, d.opens_at, d.spread_ms, d.ends_at, d.matched_at,
            d.stock AS drop_stock, d.decided AS drop_decided, c.issued AS campaign_issued,
@@ -28,14 +23,26 @@ LOCK = text(
            -- A day and a minute that were left behind give no more coupons, whichever transaction came first.
            greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone,
                     d.opens_at + d.minute * interval '1 minute') AS at
-    FROM (SELECT count(*) FROM capped) AS brand_first
-    CROSS JOIN drops d
+    FROM {first} drops d
     JOIN campaigns c ON c.id = d.campaign_id
     JOIN rooms r ON r.id = d.room_id
     JOIN brands b ON b.id = c.brand_id
     WHERE d.id = :drop
-    FOR NO KEY UPDATE OF c, d
+"""
+MOVING = ("drop_left", "matched_at", "drop_decided", "campaign_issued", "minute", "minute_issued", "campaign_left",
+          "day", "day_issued", "at")  # fmt: skip
+"""Of these facts, those that change with every coupon, or by the clock."""
+
+# The brand's row is locked first, while the others are still being looked for; a brand without a cap is not locked.
+LOCK = text(
     """
+    WITH capped AS MATERIALIZED (
+        SELECT b.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
+        WHERE d.id = :drop AND b.cap_coupons IS NOT NULL FOR NO KEY UPDATE OF b
+    )
+    """
+    + FACTS.format(first="(SELECT count(*) FROM capped) AS brand_first CROSS JOIN")
+    + " FOR NO KEY UPDATE OF c, d"
 )
 
 # What is the same for all coupons comes as an empty array: `unnest` fills up with nulls. Stores come once and are

@@ -159,7 +159,7 @@ def test_no_holdout_holds_nobody_out() -> None:
 
 @given(st.floats(0, 100_000))
 def test_a_band_contains_the_distance(distance: float) -> None:
-    band = rules.distance_band(distance)
+    (band,) = rules.distance_bands([distance])
     lower = max([0, *(edge for edge in rules.BANDS_M if edge < band)])
     assert lower <= distance <= band
 
