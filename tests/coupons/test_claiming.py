@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from world import World
 
 from coupons import drops, ledger
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, answer_batch
+from coupons.claiming import Answer, answer_batch, foresee
 from coupons.locking import lock
-from coupons.sight import Claim, Ours, Sight, look
+from coupons.sight import Claim, Ours, Sight, _column, look, recalled
 from geo.catchments import Catchments
 from kernel.identity import Principal
 from kernel.ids import new_ids
@@ -19,7 +20,7 @@ from kernel.postgres import transaction
 
 
 class _Desk:
-    """Looks at claims of one drop, and answers them later."""
+    """Looks at claims of one drop, plans, and answers them later, as an issuer does."""
 
     def __init__(self, world: World, drop: UUID) -> None:
         self.ours = Ours()
@@ -34,10 +35,29 @@ class _Desk:
     async def answer(self, claims: Sequence[Claim], sight: Sight, *, remember: bool = True) -> list[Answer]:
         async with transaction(self._world.kernel.sessions) as session:
             locked = await lock(session, self._drop)
-            answered = await answer_batch(session, locked, claims, sight, self.ours)
+            answered = await answer_batch(session, locked, claims, sight, self.ours, foresee(claims, sight))
         if remember:
             self.ours.add(answered.issued, answered.recipients)
         return answered.answers
+
+    async def compare(self, claims: Sequence[Claim], sight: Sight) -> tuple[list[str], list[str], bool]:
+        """What would be answered without a plan and is answered with one, and whether the plan held."""
+        plan = foresee(claims, sight)
+        sessions = self._world.kernel.sessions
+        async with sessions() as session:  # and rolled back
+            locked = await lock(session, self._drop)
+            anew = (await answer_batch(session, locked, claims, sight, self.ours)).answers
+        async with transaction(sessions) as session:
+            locked = await lock(session, self._drop)
+            assert locked is not None
+            former = await recalled(session, locked, [claim.viewer for claim in claims], sight, self.ours)
+            held = plan is not None and plan.holds(locked, former)
+            planned = (await answer_batch(session, locked, claims, sight, self.ours, plan)).answers
+        return _outcomes(anew), _outcomes(planned), held
+
+
+def _outcomes(answers: Sequence[Answer]) -> list[str]:
+    return [answer if isinstance(answer, str) else type(answer).__name__ for answer in answers]
 
 
 def _claims(world: World, viewers: Sequence[Principal], key: str = "one") -> list[Claim]:
@@ -79,6 +99,93 @@ async def test_who_is_known_by_their_coupon_needs_no_further_question(world: Wor
     sight = await desk.look(claims)
     assert {coupon.viewer_id for coupon in sight.former} == {claim.viewer for claim in claims}
     assert await desk.answer(claims, sight) == first
+
+
+HELD, GRANTED = True, ["CouponCard", "CouponCard", "limit_reached"]
+_MEANWHILE: dict[str, tuple[str, list[str], bool]] = {
+    "nothing": ("SELECT 1", GRANTED, HELD),
+    "somebody joined": ("UPDATE members SET tier = 3", GRANTED, HELD),
+    "others got some": ("UPDATE campaigns SET issued = issued + 5, stock = stock + 5", GRANTED, HELD),
+    "enough is left": ("UPDATE campaigns SET stock = 2", GRANTED, HELD),
+    "one is left": ("UPDATE campaigns SET stock = 1", ["CouponCard", "sold_out", "limit_reached"], not HELD),
+    "the drop's last": ("UPDATE drops SET stock = 1", ["CouponCard", "sold_out", "limit_reached"], not HELD),
+    "one is left of the day": (
+        "UPDATE campaigns SET per_day = 1",
+        ["CouponCard", "sold_out_today", "limit_reached"],
+        not HELD,
+    ),
+    "paused": ("UPDATE campaigns SET state = 'paused'", ["campaign_state"] * 3, not HELD),
+    "the room ended": ("UPDATE rooms SET state = 'ended', ended_at = now()", ["ended"] * 3, not HELD),
+    "stopped": ("UPDATE drops SET state = 'ended', end_reason = 'stopped'", ["ended"] * 3, not HELD),
+    "another amount": ("UPDATE campaigns SET amount_fen = amount_fen + 1", GRANTED, not HELD),
+    "members only": ("UPDATE campaigns SET min_tier = 1", ["tier"] * 3, not HELD),
+    "a cap": (
+        "UPDATE brands SET cap_coupons = 1, cap_days = 7",
+        ["CouponCard", "CouponCard", "limit_reached"],
+        not HELD,
+    ),
+}
+
+
+@pytest.mark.parametrize("meanwhile", _MEANWHILE)
+async def test_a_plan_is_carried_out_only_while_the_same_would_be_decided(world: World, meanwhile: str) -> None:
+    campaign = await world.campaign(stock=10)
+    drop = await world.drop(campaign, stock=10)
+    desk = _Desk(world, drop)
+    first, second = await world.viewers(2)
+    claims = _claims(world, [first, second]) + _claims(world, [first], "two")
+    sight = await desk.look(claims)
+    changed, outcomes, held = _MEANWHILE[meanwhile]
+    await world.execute(changed)
+    assert await desk.compare(claims, sight) == (outcomes, outcomes, held)
+    made = await world.scalar("SELECT count(*) FROM coupons")
+    assert made == outcomes.count("CouponCard")
+    assert await world.scalar("SELECT issued FROM drops") == made
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"store_quota": 5}, {"segments": ["new"]}, {"doubt": "review"}, {"state": "paused"}],
+    ids=lambda asked: next(iter(asked)),
+)
+async def test_what_depends_on_more_than_was_seen_is_not_planned(world: World, asked: dict[str, Any]) -> None:
+    drop = await world.drop(await world.campaign(stock=10, **asked), stock=10)
+    claims = _claims(world, await world.viewers(1))
+    assert foresee(claims, await _Desk(world, drop).look(claims)) is None
+
+
+async def test_a_coupon_from_elsewhere_undoes_the_plan_for_its_owner(world: World) -> None:
+    campaign = await world.campaign(stock=10)
+    drop = await world.drop(campaign, stock=10)
+    desk = _Desk(world, drop)
+    first, second = await world.viewers(2)
+    claims = _claims(world, [first, second])
+    sight = await desk.look(claims)
+    await world.execute("DELETE FROM locations WHERE viewer_id = :v", v=second.subject)
+    assert await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push", stock=5)) == 1
+    outcomes = ["limit_reached", "CouponCard"]
+    assert await desk.compare(claims, sight) == (outcomes, outcomes, not HELD)
+
+
+async def test_stores_are_counted_beside_a_quota_only(world: World) -> None:
+    for quota, counted in ((None, []), (5, [(5, 1)])):
+        campaign = await world.campaign(stock=10, store_quota=quota)
+        desk = _Desk(world, await world.drop(campaign, stock=10))
+        claims = _claims(world, await world.viewers(1))
+        assert _outcomes(await desk.answer(claims, await desk.look(claims))) == ["CouponCard"]
+        rows = await world.execute("SELECT quota, issued FROM campaign_stores WHERE campaign_id = :c", c=campaign)
+        assert [tuple(row) for row in rows] == counted
+    async with world.kernel.sessions() as session:
+        assert (await ledger.audit(session)).findings == []
+
+
+def test_columns_are_put_into_the_order_of_the_claims() -> None:
+    class Seen:
+        places = np.array([3, 1, 2], ">i8").tobytes()
+        tiers = np.array([30, 10, 20], ">i2").tobytes()
+
+    seen: Any = Seen()
+    assert _column(seen, "tiers", ">i2").tolist() == [10, 20, 30]
 
 
 async def test_a_number_that_a_store_has_left_is_asked_under_the_lock(world: World) -> None:
