@@ -1,6 +1,8 @@
 """A batch looks before it has the lock: what it saw then is used only as far as it still holds."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +13,7 @@ from world import World
 from coupons import drops, ledger
 from coupons.cards import CouponCard
 from coupons.claiming import Answer, answer_batch, foresee
-from coupons.locking import lock
+from coupons.locking import Locked, lock
 from coupons.sight import Claim, Ours, Sight, _column, look, recalled
 from geo.catchments import Catchments
 from kernel.identity import Principal
@@ -141,6 +143,24 @@ async def test_a_plan_is_carried_out_only_while_the_same_would_be_decided(world:
     made = await world.scalar("SELECT count(*) FROM coupons")
     assert made == outcomes.count("CouponCard")
     assert await world.scalar("SELECT issued FROM drops") == made
+
+
+async def test_a_plan_does_not_outlive_the_drop(world: World) -> None:
+    drop = await world.drop(await world.campaign(stock=10), stock=10)
+    claims = _claims(world, await world.viewers(1))
+    sight = await _Desk(world, drop).look(claims)
+    plan = foresee(claims, sight)
+    async with world.kernel.sessions() as session:
+        locked = await lock(session, drop)
+    assert plan is not None and locked is not None
+
+    def at(moment: datetime) -> Locked:
+        facts = dict(locked.row._mapping) | {"at": moment}
+        row: Any = SimpleNamespace(**facts, _mapping=facts)
+        return Locked(row)
+
+    assert plan.holds(at(locked.row.ends_at - timedelta(seconds=1)), [])
+    assert not plan.holds(at(locked.row.ends_at), [])
 
 
 @pytest.mark.parametrize(
