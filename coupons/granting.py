@@ -27,7 +27,7 @@ from geo.matching import open_stores
 from geo.tables import Store
 from kernel.clock import milliseconds
 from kernel.ids import new_ids
-from kernel.outbox import emit_all
+from kernel.outbox import emit_all, told_by
 from kernel.postgres import Sessions, transaction
 from kernel.tasks import meanwhile
 
@@ -152,8 +152,7 @@ async def write(
     written = _Written(locked)
     await (_write_carefully if careful else _write)(session, written, iter(pieces), actor)
     if written.stores:
-        await _count(session, locked, written.stores)
-        await _tell(session, locked, written.events, len(written.stores))
+        await _count_and_tell(session, written)
     return written.cards
 
 
@@ -206,29 +205,26 @@ async def _write_carefully(
         written.add(made, [card if card.id in kept else None for card in made.cards(written.locked)])
 
 
-async def _count(session: AsyncSession, locked: Locked, stores: Sequence[UUID]) -> None:
-    """Move the counters for one coupon of each of ``stores``, which may repeat. A store's is kept beside its quota."""
-    row, shares = locked.row, Tally(stores if locked.row.store_quota is not None else ())
+async def _count_and_tell(session: AsyncSession, written: _Written) -> None:
+    """Move the counters for what was ``written``, and tell the owners, and their room what is left. A store's coupons
+    are counted beside its quota."""
+    row, granted = written.locked.row, len(written.stores)
+    shares = Tally(written.stores if row.store_quota is not None else ())
+    left = written.locked.left - granted
+    events: list[tuple[UUID, str, Any]] = [(row.room_id, "coupons.issued", event) for event in written.events]
+    if left > 0 and row.drop_state == "open":
+        events.append((row.room_id, "coupons.drop_stock", DropStock(row.drop_id, left)))
     values = {
         "stores": array_of(shares),
         "counts": array_of(shares.values()),
-        "n": len(stores),
-        "day": locked.day,
-        "minute": locked.minute,
+        "n": granted,
+        "day": written.locked.day,
+        "minute": written.locked.minute,
         "campaign": row.campaign_id,
         "drop": row.drop_id,
         "quota": row.store_quota,
     }
-    await session.execute(statements.COUNT, values)
-
-
-async def _tell(session: AsyncSession, locked: Locked, issued: Sequence[msgspec.Raw], granted: int) -> None:
-    """Tell the owners of ``granted`` coupons, and their room what is left."""
-    row, left = locked.row, locked.left - granted
-    events: list[tuple[str, Any]] = [("coupons.issued", event) for event in issued]
-    if granted and left > 0 and row.drop_state == "open":
-        events.append(("coupons.drop_stock", DropStock(row.drop_id, left)))
-    await emit_all(session, row.room_id, events)
+    await session.execute(statements.COUNT_AND_TELL, values | told_by(events))
 
 
 class Made:

@@ -2,6 +2,8 @@
 
 from sqlalchemy import text
 
+from kernel.outbox import TELL
+
 # Whether a drop decided about a viewer: true or null. Who got a coupon is in its row, who got none in `drop_viewers`.
 # Two probes, not joins: of a drop that has just begun the planner believes that hardly anybody was decided about, and
 # would compare everybody with everybody.
@@ -75,9 +77,9 @@ WRITE_CAREFULLY = text(_STATEMENT.format(conflict="ON CONFLICT DO NOTHING", answ
 
 # Shares only of a campaign with a quota for each store, which never changes: moving them for every store that gave one
 # in a batch costs a quarter of what writing its coupons does.
-COUNT = text(
-    """
-    WITH shares AS (
+COUNT_AND_TELL = text(
+    f"""
+    WITH told AS ({TELL}), shares AS (
         INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
         SELECT :campaign, store_id, CAST(:quota AS integer), n
         FROM unnest(CAST(CAST(:stores AS text) AS uuid[]), CAST(CAST(:counts AS text) AS integer[])) AS g (store_id, n)
@@ -87,11 +89,14 @@ COUNT = text(
         UPDATE campaigns SET issued = issued + CAST(:n AS integer), day = CAST(:day AS date),
             day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
         WHERE id = :campaign
+    ), of_drop AS (
+        UPDATE drops SET issued = issued + CAST(:n AS integer), decided = decided + CAST(:n AS integer),
+            minute = CAST(:minute AS integer),
+            minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END
+                + CAST(:n AS integer)
+        WHERE id = :drop
     )
-    UPDATE drops SET issued = issued + CAST(:n AS integer), decided = decided + CAST(:n AS integer),
-        minute = CAST(:minute AS integer),
-        minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END + CAST(:n AS integer)
-    WHERE id = :drop
+    SELECT pg_notify(:channel, '')
     """
 )
 STORES = text(

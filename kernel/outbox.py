@@ -31,18 +31,27 @@ async def emit(session: AsyncSession, topic: str, room_id: UUID, payload: Any) -
     await emit_all(session, room_id, [(topic, payload)])
 
 
-_EMIT = text(
-    """
-    WITH told AS (
-        INSERT INTO outbox (lane, topic, room_id, payload)
-        SELECT e.lane, e.topic, e.room, e.payload
-        FROM unnest(CAST(:lanes AS smallint[]), CAST(:topics AS text[]), CAST(:rooms AS uuid[]),
-                    CAST(:payloads AS bytea[])) WITH ORDINALITY AS e (lane, topic, room, payload, place)
-        ORDER BY e.place
-    )
-    SELECT pg_notify(:channel, '')
-    """
-)
+TELL = """
+    INSERT INTO outbox (lane, topic, room_id, payload)
+    SELECT e.lane, e.topic, e.room, e.payload
+    FROM unnest(CAST(:lanes AS smallint[]), CAST(:topics AS text[]), CAST(:rooms AS uuid[]),
+                CAST(:payloads AS bytea[])) WITH ORDINALITY AS e (lane, topic, room, payload, place)
+    ORDER BY e.place
+"""
+"""Events as part of a statement that does more; it ends with ``SELECT pg_notify(:channel, '')``, which wakes the relay.
+Its parameters come from ``told_by``."""
+_EMIT = text(f"WITH told AS ({TELL}) SELECT pg_notify(:channel, '')")
+
+
+def told_by(events: Sequence[tuple[UUID, str, Any]]) -> dict[str, Any]:
+    """Several (room, topic, payload) as parameters of ``TELL``."""
+    return {
+        "lanes": [lane_of(room) for room, _, _ in events],
+        "rooms": [room for room, _, _ in events],
+        "topics": [topic for _, topic, _ in events],
+        "payloads": [tracing.carried(msgspec.json.encode(payload)) for _, _, payload in events],
+        "channel": CHANNEL,
+    }
 
 
 async def emit_all(session: AsyncSession, room_id: UUID, events: Sequence[tuple[str, Any]]) -> None:
@@ -53,14 +62,7 @@ async def emit_all(session: AsyncSession, room_id: UUID, events: Sequence[tuple[
 async def emit_everywhere(session: AsyncSession, events: Sequence[tuple[UUID, str, Any]]) -> None:
     """``emit`` for several (room, topic, payload), in this order, in one round trip."""
     if events:
-        values = {
-            "lanes": [lane_of(room) for room, _, _ in events],
-            "rooms": [room for room, _, _ in events],
-            "topics": [topic for _, topic, _ in events],
-            "payloads": [tracing.carried(msgspec.json.encode(payload)) for _, _, payload in events],
-            "channel": CHANNEL,
-        }
-        await session.execute(_EMIT, values)
+        await session.execute(_EMIT, told_by(events))
 
 
 _WAITING = text("SELECT min(id), max(id) FROM outbox WHERE lane = :lane AND published_at IS NULL AND room_id = :room")
