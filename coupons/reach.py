@@ -12,7 +12,8 @@ from uuid import UUID
 
 import msgspec
 import numpy as np
-from sqlalchemy import any_, or_, select, text
+from numpy.typing import NDArray
+from sqlalchemy import Row, any_, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons.granting import array, partaking
@@ -24,15 +25,24 @@ from geo.earth import Floats
 from geo.matching import FRESH, MAX_ACCURACY_M, candidates
 from geo.tables import Location, Store
 from guides.tables import Member
+from kernel.ids import ids_in
 
 AT_ONCE = 20_000
 """Fixes matched at a time: what is held meanwhile grows with the stores near each of them."""
 
-# A probe, not a join: see `coupons.push`.
+POINT = (("order", "u1"), ("kind", "<u4"), ("lng", "<f8"), ("lat", "<f8"))
+"""A point as well-known binary, for records that PostgreSQL packs."""
+_FIX = np.dtype([("viewer", "V16"), ("tier", ">i2"), ("accuracy_m", ">f4"), *POINT])
+# Packed, one `_FIX` behind the other: a room of 100,000 is read in half the time. A probe, not a join: see
+# `coupons.push`.
 _FIXES = text(
     f"""
-    SELECT l.viewer_id, ST_X(CAST(l.position AS geometry)), ST_Y(CAST(l.position AS geometry)), l.accuracy_m, m.tier,
-           l.doubt
+    SELECT string_agg(
+               uuid_send(l.viewer_id) || int2send(coalesce(m.tier, CAST(-1 AS smallint))) || float4send(l.accuracy_m)
+               || ST_AsBinary(CAST(l.position AS geometry)), CAST('' AS bytea)
+           ) AS fixes,
+           array_agg(l.viewer_id) FILTER (WHERE l.doubt IS NOT NULL) AS doubtful,
+           array_agg(l.doubt) FILTER (WHERE l.doubt IS NOT NULL) AS doubts
     FROM locations l LEFT JOIN members m ON m.id = l.viewer_id AND m.brand_id = :brand
     WHERE l.room_id = :room AND l.fixed_at > :fresh_after AND l.accuracy_m <= :max_accuracy
       AND {DECIDED_ABOUT.format(viewer="l.viewer_id", drop="CAST(:drop AS uuid)")} IS NULL
@@ -70,7 +80,7 @@ async def match(
             "fresh_after": fresh_after,
             "max_accuracy": MAX_ACCURACY_M,
         }
-        found = (await session.execute(_FIXES, values)).all()
+        found = (await session.execute(_FIXES, values)).one()
         return await asyncio.to_thread(_nearest, reach, found, area.near_counts)
     near = candidates(
         area.room, giving, radius_m=area.radius_m, near_counts=area.near_counts, fresh_after=fresh_after
@@ -85,22 +95,29 @@ async def match(
     return [Match(*found) for found in await session.execute(query)]
 
 
-def _nearest(reach: Reach, fixes: Sequence[Sequence[Any]], near_counts: bool) -> list[Match]:
-    """``fixes`` as ``_FIXES`` yields them."""
-    if not fixes:
+def places_of(records: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+    """Longitudes, latitudes and accuracies of packed fixes."""
+    return records["lng"], records["lat"], records["accuracy_m"].astype(np.float64)
+
+
+def _nearest(reach: Reach, packed: Row[Any], near_counts: bool) -> list[Match]:
+    """``packed`` as ``_FIXES`` yields it."""
+    records = np.frombuffer(packed.fixes or b"", _FIX)
+    if not len(records):
         return []
-    viewers, lng, lat, accuracy, tiers, doubts = zip(*fixes, strict=True)
-    places: Floats = np.array([lng, lat, accuracy], np.float64)
+    doubts = dict(zip(packed.doubtful or (), packed.doubts or (), strict=True))
     found = [
-        _of_slice(reach, places[:, start : start + AT_ONCE], start, near_counts)
-        for start in range(0, len(viewers), AT_ONCE)
+        _of_slice(reach, records[start : start + AT_ONCE], start, near_counts)
+        for start in range(0, len(records), AT_ONCE)
     ]
     fix, store, distance = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(distance)
-    ascending = distance[order]
+    ascending, ordered = distance[order], records[fix[order]]
+    viewers = ids_in(ordered["viewer"].tobytes())
+    tiers = (None if tier < 0 else tier for tier in ordered["tier"].tolist())
     matches = [
-        Match(viewers[which], reach.stores[giving], far, tiers[which], doubts[which])
-        for which, giving, far in zip(fix[order].tolist(), store[order].tolist(), ascending.tolist(), strict=True)
+        Match(viewer, reach.stores[giving], far, tier, doubts.get(viewer))
+        for viewer, giving, far, tier in zip(viewers, store[order].tolist(), ascending.tolist(), tiers, strict=True)
     ]
     if (ascending[1:] == ascending[:-1]).any():
         matches.sort(key=attrgetter("distance_m", "viewer"))
@@ -114,10 +131,9 @@ def nearest_first(found: Matches, *, near_counts: bool) -> Integers:
     return kept if near_counts else kept[found.inside[kept]]
 
 
-def _of_slice(reach: Reach, places: Floats, start: int, near_counts: bool) -> tuple[Integers, Integers, Floats]:
-    """For each of ``places`` that a store is in reach of: its place (the first is ``start``), the nearest, how far."""
-    found = reach.match(*places)
+def _of_slice(reach: Reach, records: NDArray[Any], start: int, near_counts: bool) -> tuple[Integers, Integers, Floats]:
+    """For each of ``records`` that a store is in reach of: its place (the first is ``start``), the nearest, how far."""
+    found = reach.match(*places_of(records))
     kept = nearest_first(found, near_counts=near_counts)
-    fixes, first = np.unique(found.fix[kept], return_index=True)
-    nearest = kept[first]
-    return fixes + start, found.store[nearest], found.distance_m[nearest]
+    nearest = kept[np.flatnonzero(np.diff(found.fix[kept], prepend=-1))]
+    return found.fix[nearest] + start, found.store[nearest], found.distance_m[nearest]

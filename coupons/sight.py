@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coupons import rules
 from coupons.granting import Named, array_of, name
 from coupons.locking import Locked
-from coupons.reach import nearest_first
+from coupons.reach import POINT, nearest_first, places_of
 from coupons.rules import Place
 from coupons.statements import FACTS
 from geo.catchments import Catchments
@@ -70,11 +70,11 @@ class Standings:
 NEVER = -(2**63)
 """What PostgreSQL sends for the time before all times."""
 _SINCE = datetime(2000, 1, 1, tzinfo=UTC)
-_POINT = np.dtype([("order", "u1"), ("kind", "<u4"), ("lng", "<f8"), ("lat", "<f8")])
-"""A point as well-known binary."""
+_STANDING = np.dtype([("place", ">i8"), ("tier", ">i2"), ("fixed_at", ">i8"), ("accuracy_m", ">f4"), *POINT])
+"""What ``_LOOK`` tells of a viewer, in PostgreSQL's binary forms: whose claim it is, and what is known of them."""
 
-# One row. What is asked of each viewer comes as columns, the binary form of one value behind the other: half of what
-# reading a row for each viewer costs. `place` says whose they are, for an aggregate promises no order.
+# One row. What is asked of each viewer comes packed, one `_STANDING` behind the other: half of what reading a row for
+# each viewer costs.
 _LOOK = text(
     f"""
     SELECT d.*, clock_timestamp() AS clock,
@@ -84,12 +84,12 @@ _LOOK = text(
            v.*
     FROM ({FACTS.format(first="")} AND d.state = 'open' AND d.mode = 'claim' OFFSET 0) AS d
     CROSS JOIN LATERAL (
-        SELECT string_agg(int8send(w.place), CAST('' AS bytea)) AS places,
-               string_agg(int2send(coalesce(m.tier, CAST(-1 AS smallint))), CAST('' AS bytea)) AS tiers,
-               string_agg(timestamptz_send(coalesce(l.fixed_at, '-infinity')), CAST('' AS bytea)) AS fixed_at,
-               string_agg(float4send(coalesce(l.accuracy_m, 0)), CAST('' AS bytea)) AS accuracy_m,
-               string_agg(coalesce(ST_AsBinary(CAST(l.position AS geometry)), decode(repeat('00', 21), 'hex')),
-                          CAST('' AS bytea)) AS points,
+        SELECT string_agg(
+                   int8send(w.place) || int2send(coalesce(m.tier, CAST(-1 AS smallint)))
+                   || timestamptz_send(coalesce(l.fixed_at, '-infinity')) || float4send(coalesce(l.accuracy_m, 0))
+                   || coalesce(ST_AsBinary(CAST(l.position AS geometry)), decode(repeat('00', 21), 'hex')),
+                   CAST('' AS bytea)
+               ) AS standings,
                array_agg(w.place) FILTER (WHERE l.doubt IS NOT NULL) AS doubtful,
                array_agg(l.doubt) FILTER (WHERE l.doubt IS NOT NULL) AS doubts,
                array_agg(w.viewer_id) FILTER (WHERE EXISTS (
@@ -177,13 +177,16 @@ async def look(
         if seen is None:
             return None
         former = await _former(session, seen.campaign_id, seen.having or ())
-    near, stores = await _in_reach(catchments, seen)  # may ask for a connection of its own
+    records = np.frombuffer(seen.standings, _STANDING)
+    records = records[np.argsort(records["place"])]  # an aggregate promises no order
+    doubts = {place - 1: doubt for place, doubt in zip(seen.doubtful or (), seen.doubts or (), strict=True)}
+    near, stores = await _in_reach(catchments, seen, records)  # may ask for a connection of its own
     closed, partaking = set(seen.closed), None if seen.partaking is None else set(seen.partaking)
     giving = [store for store in stores if store not in closed and (partaking is None or store in partaking)]
     if not named.keys() >= set(giving):
         async with _reading(sessions) as session:
             await name(session, giving, named)
-    return Sight(Locked(seen), _standings(seen, near), former, giving, named)
+    return Sight(Locked(seen), _standings(records, doubts, near), former, giving, named)
 
 
 @asynccontextmanager
@@ -201,35 +204,28 @@ async def _former(session: AsyncSession, campaign: UUID, viewers: Collection[UUI
     return (await session.execute(FORMER, {"campaign": campaign, "viewers": array_of(viewers)})).all()
 
 
-def _column(seen: Row[Any], name: str, kind: Any) -> NDArray[Any]:
-    """What ``_LOOK`` tells of each viewer, in the order of the claims."""
-    column = np.frombuffer(getattr(seen, name), kind)
-    places = np.frombuffer(seen.places, ">i8")
-    return column if (places[1:] > places[:-1]).all() else column[np.argsort(places)]
-
-
-def _standings(seen: Row[Any], near: Sequence[Sequence[Place]]) -> Standings:
+def _standings(records: NDArray[Any], doubts: Mapping[int, str], near: Sequence[Sequence[Place]]) -> Standings:
     return Standings(
-        [None if tier < 0 else tier for tier in _column(seen, "tiers", ">i2").tolist()],
-        _column(seen, "fixed_at", ">i8").tolist(),
-        _column(seen, "accuracy_m", ">f4").tolist(),
-        {place - 1: doubt for place, doubt in zip(seen.doubtful or (), seen.doubts or (), strict=True)},
+        [None if tier < 0 else tier for tier in records["tier"].tolist()],
+        records["fixed_at"].tolist(),
+        records["accuracy_m"].tolist(),
+        doubts,
         near,
     )
 
 
-async def _in_reach(catchments: Catchments, seen: Row[Any]) -> tuple[list[Sequence[Place]], list[UUID]]:
-    """For each viewer in ``seen`` the stores in reach, nearest first; and all these stores."""
-    fixed_at, accuracy = _column(seen, "fixed_at", ">i8"), _column(seen, "accuracy_m", ">f4").astype(np.float64)
-    near: list[Sequence[Place]] = [()] * len(fixed_at)
-    fresh_after = (seen.clock - FRESH - _SINCE) // timedelta(microseconds=1)
-    placed = np.flatnonzero((fixed_at > fresh_after) & (accuracy <= MAX_ACCURACY_M))
+async def _in_reach(
+    catchments: Catchments, facts: Row[Any], records: NDArray[Any]
+) -> tuple[list[Sequence[Place]], list[UUID]]:
+    """For each viewer in ``records`` the stores in reach, nearest first; and all these stores."""
+    near: list[Sequence[Place]] = [()] * len(records)
+    fresh_after = (facts.clock - FRESH - _SINCE) // timedelta(microseconds=1)
+    placed = np.flatnonzero((records["fixed_at"] > fresh_after) & (records["accuracy_m"] <= MAX_ACCURACY_M))
     if not len(placed):
         return near, []
-    reach = await catchments.of(seen.brand_id, seen.radius_m)
-    points = _column(seen, "points", _POINT)[placed]
-    matches = reach.match(points["lng"], points["lat"], accuracy[placed])
-    kept = nearest_first(matches, near_counts=seen.near_counts)
+    reach = await catchments.of(facts.brand_id, facts.radius_m)
+    matches = reach.match(*places_of(records[placed]))
+    kept = nearest_first(matches, near_counts=facts.near_counts)
     numbers = matches.store[kept]
     pairs = list(zip(map(reach.stores.__getitem__, numbers.tolist()), matches.distance_m[kept].tolist(), strict=True))
     fixes = matches.fix[kept]

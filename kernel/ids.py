@@ -38,5 +38,9 @@ def new_ids(n: int) -> list[UUID]:
     halves = np.empty((n, 2), ">u8")
     halves[:, 0] = (begin + (place >> 12)) << 16 | 7 << 12 | place & 0xFFF
     halves[:, 1] = np.frombuffer(secrets.token_bytes(8 * n), ">u8") >> 2 | 1 << 63
-    raw = halves.tobytes()
-    return [QuickUUID(raw[start : start + 16]) for start in range(0, 16 * n, 16)]
+    return ids_in(halves.tobytes())
+
+
+def ids_in(packed: bytes) -> list[UUID]:
+    """The identifiers in ``packed``, 16 bytes each."""
+    return [QuickUUID(packed[start : start + 16]) for start in range(0, len(packed), 16)]

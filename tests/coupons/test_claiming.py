@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import pytest
 from world import World
 
@@ -14,7 +13,7 @@ from coupons import drops, ledger
 from coupons.cards import CouponCard
 from coupons.claiming import Answer, answer_batch, foresee
 from coupons.locking import Locked, lock
-from coupons.sight import Claim, Ours, Sight, _column, look, recalled
+from coupons.sight import Claim, Ours, Sight, look, recalled
 from geo.catchments import Catchments
 from kernel.identity import Principal
 from kernel.ids import new_ids
@@ -197,15 +196,6 @@ async def test_stores_are_counted_beside_a_quota_only(world: World) -> None:
         assert [tuple(row) for row in rows] == counted
     async with world.kernel.sessions() as session:
         assert (await ledger.audit(session)).findings == []
-
-
-def test_columns_are_put_into_the_order_of_the_claims() -> None:
-    class Seen:
-        places = np.array([3, 1, 2], ">i8").tobytes()
-        tiers = np.array([30, 10, 20], ">i2").tobytes()
-
-    seen: Any = Seen()
-    assert _column(seen, "tiers", ">i2").tolist() == [10, 20, 30]
 
 
 async def test_a_number_that_a_store_has_left_is_asked_under_the_lock(world: World) -> None:
