@@ -52,6 +52,7 @@ def create_engine(settings: Settings) -> AsyncEngine:
         url,
         pool_size=settings.database_pool,
         max_overflow=0,
+        pool_use_lifo=True,  # those in use stay few, with their statements planned and their caches warm
         hide_parameters=True,  # they may be coordinates, and errors are logged
         connect_args={"server_settings": {"application_name": "nearcast", "jit": "off"} | _NOTICES_US},
     )
