@@ -128,7 +128,8 @@ class NewCampaign(BaseModel):
     valid_from: Moment | None = None
     valid_until: Moment | None = Field(None, description="One of `valid_until` and `valid_days` is needed")
     valid_days: Annotated[int, Field(ge=0, le=3650)] | None = Field(
-        None, description="Whole days after the day of issue; the last ends at the brand's midnight"
+        None,
+        description="Whole days after the day of issue, or of `valid_from` if that is later; the last ends at midnight",
     )
 
     def columns(self) -> dict[str, Any]:

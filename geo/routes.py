@@ -92,6 +92,14 @@ class StoreView(BaseModel):
     closed_until: datetime | None = Field(description="Closed for the time being, if that lies ahead")
 
 
+class StorePut(StoreView):
+    """A store as it is kept now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STORE | {"trade_area_mended": "open ring closed"}]})
+
+    trade_area_mended: str | None = Field(description="What had to be mended in the trade area; null: nothing")
+
+
 class NearbyStore(StoreView):
     """A store, how far it is, and whether it is open."""
 
@@ -280,26 +288,28 @@ def _checked(given: StoreGiven) -> StoreLine:
     tags=["stores"],
     responses=refusals("token_missing", "forbidden", "not_found", "invalid", "idempotency_mismatch"),
 )
-async def put_store(session: InSession, who: Ops, once: InOnce, given: StoreGiven) -> StoreView:
+async def put_store(session: InSession, who: Ops, once: InOnce, given: StoreGiven) -> StorePut:
     """Add one store, or update the one with this code."""
 
-    async def work() -> StoreView:
+    async def work() -> StorePut:
         store = _checked(given)
         if not await stores.brand_exists(session, who.brand):
             raise Refusal("not_found", "This brand does not exist.")
         await stores.upsert(session, who.brand, [store])
         row = await stores.by_code(session, who.brand, store.code)
         assert row is not None  # written in this very transaction
-        return StoreView.model_validate(_view(row))
+        mended = store.area.repaired if store.area is not None else None
+        return StorePut.model_validate({**_view(row), "trade_area_mended": mended})
 
-    return await once(StoreView, work)
+    return await once(StorePut, work)
 
 
 _StoreCode = Annotated[str, PathPart(min_length=1, max_length=MAX_LENGTH["code"], pattern=PLAIN)]
 
 
 @router.put(
-    "/stores/{store_code}/closing",
+    # Codes are the brand's own, and some brands write them with a slash.
+    "/stores/{store_code:path}/closing",
     status_code=204,
     tags=["stores"],
     responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
@@ -313,7 +323,7 @@ async def close_store(session: InSession, who: Ops, store_code: _StoreCode, clos
 
 
 @router.delete(
-    "/stores/{store_code}/closing",
+    "/stores/{store_code:path}/closing",
     status_code=204,
     tags=["stores"],
     responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
