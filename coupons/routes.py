@@ -11,6 +11,7 @@ from coupons import (
     campaigns,
     conversion_routes,
     drops,
+    foresight,
     funnel,
     import_views,
     limit_routes,
@@ -214,7 +215,7 @@ async def open_drop(
 )
 async def preview_drop(room: UUID, body: views.PreviewOf, session: InSession, who: GuideOrOps) -> views.Preview:
     """How many viewers are in reach now, how many of them would get one, and why not the others."""
-    return views.Preview.of(await drops.preview(session, who, room, body.campaign))
+    return views.Preview.of(await foresight.preview(session, who, room, body.campaign))
 
 
 @router.get("/rooms/{room}/drops", tags=["drops"], summary="Drops of a room", responses=refusals(*ASKED))

@@ -15,7 +15,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from coupons import cards, drops
+from coupons import cards, foresight
 from coupons.tables import Campaign
 from coupons.wallet import QrCode
 from kernel.http import Code, Label
@@ -310,7 +310,7 @@ class Preview(BaseModel):
     held_until: int | None
 
     @classmethod
-    def of(cls, preview: drops.Preview) -> Self:
+    def of(cls, preview: foresight.Preview) -> Self:
         """From the use case's answer."""
         return cls.model_validate(msgspec.to_builtins(preview))
 
