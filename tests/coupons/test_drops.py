@@ -109,6 +109,29 @@ async def test_a_push_grants_the_nearest_first_up_to_the_stock(world: World) -> 
     await _clean(world)
 
 
+async def test_whoever_misses_a_push_is_noted_with_the_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "CHUNK", 2)
+    campaign = await world.campaign(store_quota=2, min_tier=1, holdout_percent=50)
+    await world.store("S2", north_m=2_000)
+    viewers = await world.viewers(30, tier=1)
+    near = [viewer for viewer in viewers if not held_out(Limits(campaign, 1, 1, 50), viewer.subject)]
+    for viewer in viewers:
+        await world.execute(
+            "UPDATE locations SET position = ST_Translate(position::geometry, 0, :north)::geography"
+            " WHERE viewer_id = :viewer",
+            north=(1_500 if viewer is near[-1] else viewers.index(viewer)) / 111_000,
+            viewer=viewer.subject,
+        )
+    (low,) = await world.viewers(1, tier=0, north_m=2_900)
+    drop = await world.drop(campaign, "push", stock=3)
+    assert await drops.run_push(world.kernel.sessions, drop) == 3
+    decided = dict(await world.execute("SELECT viewer_id, coalesce(reason, outcome) FROM decisions"))
+    expected = {viewer.subject: "sold_out" if viewer in near else "held_out" for viewer in viewers}
+    expected |= {viewer.subject: "issued" for viewer in (*near[:2], near[-1])} | {low.subject: "tier"}
+    assert decided == expected
+    await _clean(world)
+
+
 async def test_a_push_goes_in_chunks_and_tells_each_viewer_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "CHUNK", 4)
     drop = await world.drop(await world.campaign(stock=50), "push", stock=50)
