@@ -95,7 +95,9 @@ async def preview(session: AsyncSession, who: Principal, room: UUID, campaign: U
     )
 
 
-def _near(area: Area, stores: Select[Any], viewers: Sequence[UUID] | None = None, k: int = 1) -> Select[Any]:
+def _near(
+    area: Area, stores: Select[Any], viewers: Sequence[UUID] | None = None, k: int = 1
+) -> Select[UUID, UUID, float, str, int, str | None]:
     return candidates(
         area.room,
         stores,
@@ -161,7 +163,8 @@ class _Quotas(NamedTuple):
         given = select(CampaignStore.store_id, CampaignStore.quota - CampaignStore.issued).where(
             CampaignStore.campaign_id == campaign.id, CampaignStore.quota.is_not(None)
         )
-        return cls(campaign.store_quota, dict((await session.execute(given)).all()))
+        some = {store: left for store, left in await session.execute(given) if left is not None}
+        return cls(campaign.store_quota, some)
 
     def of(self, store: UUID) -> float:
         return inf if self.every is None else self.some.get(store, self.every)

@@ -121,7 +121,7 @@ def _mended(polygons: list[list[np.ndarray[Any, Any]]], reason: str) -> BaseGeom
 
 def _simple(rings: list[np.ndarray[Any, Any]], reason: str) -> BaseGeometry:
     """What rings enclose that may cross themselves, but not so often that it would be a guess."""
-    parts = shapely.get_parts(shapely.make_valid([Polygon(ring) for ring in rings])) if rings else []
+    parts: Any = shapely.get_parts(shapely.make_valid([Polygon(ring) for ring in rings])) if rings else []
     polygons = [piece for part in parts for piece in shapely.get_parts(part) if isinstance(piece, Polygon)]
     if len(polygons) > MAX_PIECES * max(1, len(rings)):
         raise BadArea(f"crosses itself so often that what it encloses would be a guess ({reason})")
