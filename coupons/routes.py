@@ -317,10 +317,13 @@ async def room_funnel(room: UUID, session: InSession, who: GuideOrOps) -> funnel
 
 @router.get("/ops/funnel", tags=["figures"], summary="Funnels", responses=refusals(*SIGNED_IN, "invalid"))
 async def ops_funnel(
-    session: InSession, who: Ops, by: Annotated[funnel.By, Query()] = "room"
+    session: InSession,
+    who: Ops,
+    by: Annotated[funnel.By, Query()] = "room",
+    limit: Annotated[int, Query(ge=1, le=funnel.MOST)] = 200,
 ) -> Page[funnel.FunnelRow]:
-    """By room, store, guide or drop: the 200 with the most coupons."""
-    return Page(items=await funnel.by(session, who.brand, by))
+    """By room, store, guide or drop, most coupons first."""
+    return Page(items=await funnel.by(session, who.brand, by, limit))
 
 
 @router.get("/ops/funnel/all", tags=["figures"], summary="Funnel of all rooms", responses=refusals(*SIGNED_IN))

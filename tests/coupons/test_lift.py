@@ -121,4 +121,12 @@ async def test_figures_after_a_random_evening_are_the_audits_and_the_lift_counts
         name: str(row[name]) for name in ("coupons", "issued", "redeemed")
     }
     assert float(line["lift_points"]) == row["lift"]["lift_points"]
+    # An answer has as many rows as asked for, a file all of them.
+    of_drops = (await tills.ok(world.ops, "GET", "/ops/conversion?by=drop"))["items"]
+    assert (await tills.ok(world.ops, "GET", "/ops/funnel?by=drop&limit=1"))["items"][0]["id"] == of_drops[0]["id"]
+    assert (await tills.ok(world.ops, "GET", "/ops/conversion?by=drop&limit=1"))["items"] == of_drops[:1]
+    sheet = await tills(world.ops, "GET", "/ops/conversion?by=drop&limit=1&format=csv")
+    lines = list(csv.DictReader(io.StringIO(sheet.text.removeprefix("\ufeff"))))
+    assert [line["id"] for line in lines] == [row["id"] for row in of_drops] and len(lines) == 3
+    assert sum(int(line["coupons"]) for line in lines) == totals["issued"]
     assert (await tills.refused(world.guide, "GET", "/ops/conversion"))["code"] == "forbidden"
