@@ -178,12 +178,18 @@ async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None)
             if done.state in ("over", "held"):
                 return _Done(total, done.state)
         if done.state == "sold_out":
-            # Nobody matches them again; that they had none is to be known all the same.
-            for start in range(0, len(crowded), CHUNK):
-                async with transaction(sessions) as session:
-                    await _grant_chunk(session, drop, crowded[start : start + CHUNK], None, found.named, sold_out=True)
+            await _note_missed(sessions, drop, crowded)
             break
     return _Done(total)
+
+
+async def _note_missed(sessions: Sessions, drop: UUID, missed: Sequence[Match]) -> None:
+    """``missed`` waited for another store when the drop was sold out: nobody matches them again, but they count."""
+    for start in range(0, len(missed), CHUNK):
+        async with transaction(sessions) as session:
+            if (locked := await lock(session, drop)) is not None:
+                some = missed[start : start + CHUNK]
+                await note(session, locked, [Decided(m.viewer, m.store, "sold_out", m.distance_m) for m in some])
 
 
 async def _matches(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Found:
