@@ -65,6 +65,7 @@ _STORE: dict[str, Any] = {
     "datum": "bd09",
     "canonical": {"lng": 121.446319, "lat": 31.223718},
     "radius_m": 3000,
+    "has_trade_area": False,
     "opens": "09:00:00",
     "closes": "22:00:00",
     "closed_until": None,
@@ -87,6 +88,7 @@ class StoreView(BaseModel):
     datum: Datum
     canonical: Canonical
     radius_m: int | None = Field(description="null: the campaign's radius")
+    has_trade_area: bool = Field(description="Its catchment is a polygon instead of a circle")
     opens: time | None = Field(description="Time of day in the brand's time zone; null: not told")
     closes: time | None = Field(description="Before `opens`: the next day. The same: open day and night")
     closed_until: datetime | None = Field(description="Closed for the time being, if that lies ahead")

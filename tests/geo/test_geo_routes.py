@@ -77,6 +77,11 @@ async def test_what_was_mended_in_a_trade_area_is_told(rest: httpx.AsyncClient, 
     given = GIVEN | {"trade_area": {"type": "Polygon", "coordinates": [ring]}}
     made = await rest.post("/v1/stores", json=given, headers=as_("ops"))
     assert (made.status_code, made.json()["trade_area_mended"]) == (200, "open ring closed")
+    (near,) = (await rest.get("/v1/stores/nearby?lng=121.45&lat=31.23&datum=wgs84", headers=as_("viewer"))).json()[
+        "items"
+    ]
+    again = await rest.post("/v1/stores", json=GIVEN, headers=as_("ops"))
+    assert [one["has_trade_area"] for one in (made.json(), near, again.json())] == [True, True, False]
 
 
 async def test_the_same_idempotency_key_is_answered_the_same(rest: httpx.AsyncClient, as_: As) -> None:
