@@ -113,4 +113,5 @@ def test_a_fault_is_found(house: House, monkeypatch: pytest.MonkeyPatch, fault: 
     fault(monkeypatch)
     # The model, the audit, or where both come too late a constraint.
     with pytest.raises((AssertionError, IntegrityError, Flaky)):
-        run_state_machine_as_test(machine_of(house), settings=FAULTS)
+        for _ in range(5):  # the first is nearly always enough
+            run_state_machine_as_test(machine_of(house), settings=FAULTS)
