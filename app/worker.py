@@ -18,6 +18,7 @@ from app.retention import Rule
 from coupons import drops, ledger, months, push, reviews
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
+from coupons.siblings import Siblings
 from guides.notices import Notices
 from kernel import garbage, tracing
 from kernel.clock import now
@@ -140,13 +141,14 @@ async def run(kernel: Kernel, stopping: asyncio.Event) -> None:
 
 def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
     bus = RedisBus(kernel.redis, log_length=kernel.settings.room_log_length)
-    watch = Watch(kernel.sessions)
+    watch, siblings = Watch(kernel.sessions), Siblings()
     quick, slow = retention.quick(kernel.settings), retention.rules(kernel.settings)
     return [
         ("relay", lambda: relay.run(kernel.settings, kernel.sessions, bus), 0.2),
         ("look_at_outbox", lambda: _look_at_outbox(kernel), 2.0),
         ("push", lambda: _grant_pushes(kernel), 0.2),
         ("close_drops", lambda: drops.close_due(kernel.sessions, now()), 0.5),
+        ("tell_siblings", lambda: siblings.tell(kernel.sessions), 0.5),
         ("unpin", lambda: _unpin(kernel), 0.5),
         ("watch_guides", watch.turn, 1.0),
         ("notice_silence", lambda: _notice_silence(kernel), 5.0),

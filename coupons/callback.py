@@ -56,7 +56,8 @@ def check_url(url: str, trusted: Sequence[str]) -> httpx.URL:
     try:
         literal = ip_address(parsed.host)
     except ValueError:
-        if "." not in parsed.host.strip("."):  # localhost, and names that only mean something inside
+        # localhost, and names that only mean something inside; and what no name can hold, which came out escaped.
+        if "." not in parsed.host.strip(".") or b"%" in parsed.raw_host:
             raise Refusal("invalid", "This host is not a public one.", field="url") from None
     else:
         if not is_public(literal):

@@ -14,6 +14,7 @@ from coupons.cards import DropStock
 from coupons.tables import Campaign, CampaignStore, Drop
 from coupons.terms import terms_of, tiers_of
 from geo.tables import Store
+from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
@@ -21,6 +22,8 @@ from kernel.outbox import emit_everywhere
 
 MOVES = {"run": ("draft", "paused"), "pause": ("running",), "end": ("draft", "running", "paused")}
 """What can be done to a campaign, and in which states."""
+_IN_ORDER = (("claim_from", "claim_until"), ("valid_from", "valid_until"), ("claim_from", "valid_until"))
+"""Moments of which the second must lie after the first. Coupons may be claimed before they hold."""
 STATES = {"run": "running", "pause": "paused", "end": "ended"}
 
 
@@ -72,9 +75,11 @@ def _check(columns: dict[str, Any]) -> None:
         raise Refusal("invalid", "Give both usable_from and usable_until, and not the same.", field="usable_until")
     if campaign.valid_until is None and campaign.valid_days is None:
         raise Refusal("invalid", "Say until when the coupons hold: valid_until or valid_days.", field="valid_until")
-    for first, last in (("claim_from", "claim_until"), ("valid_from", "valid_until")):
+    for first, last in _IN_ORDER:
         if columns.get(first) and columns.get(last) and columns[first] >= columns[last]:
             raise Refusal("invalid", f"{last} must lie after {first}.", field=last)
+        if columns.get(last) and columns[last] <= now():
+            raise Refusal("invalid", f"{last} is over already.", field=last)
 
 
 async def _take_part(
@@ -152,7 +157,9 @@ async def change_stock(session: AsyncSession, who: Principal, campaign: UUID, cu
     done = await session.scalar(changed.values(stock=target).returning(Campaign.id))
     found = await get(session, who.brand, campaign)
     if done is None:
-        raise Refusal("budget_conflict", stock=found.stock, issued=found.issued)
+        given = f"{found.issued} coupons are given already; the stock cannot be less than that."
+        reason = given if found.stock == current else None
+        raise Refusal("budget_conflict", reason, stock=found.stock, issued=found.issued)
     await _tell_rooms(session, found, current)
     return found
 

@@ -81,9 +81,10 @@ async def ops_conversion(
     who: Ops,
     by: Annotated[funnel.By, Query()] = "room",
     form: Annotated[Literal["csv", "json"], Query(alias="format")] = "json",
+    limit: Annotated[int, Query(ge=1, le=funnel.MOST, description="Of JSON")] = 200,
 ) -> Page[ConversionRow] | Response:
-    """By room, store, guide or drop: the 200 with the most coupons."""
-    found = await funnel.by(session, who.brand, by)
+    """By room, store, guide or drop, most coupons first: as many as asked for, or as CSV all of them."""
+    found = await funnel.by(session, who.brand, by, limit if form == "json" else funnel.EVERY)
     compared = await lifts.by(session, who.brand, by, [row.id for row in found])
     rows = [ConversionRow.of_both(row, compared.get(row.id)) for row in found]
     if form == "json":

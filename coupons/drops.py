@@ -1,6 +1,5 @@
 """Drops: opened by guides, seen by rooms, ended by time, by the guide, or by the last coupon."""
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,17 +10,14 @@ import msgspec
 from sqlalchemy import Row, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import history, rules
+from coupons import rules
 from coupons.cards import DropCard, DropOpened, DropView, EndReason
 from coupons.codes import Signer
 from coupons.granting import end
-from coupons.locking import Area, lock
-from coupons.push import grant_arrivals, held, run_push
-from coupons.reach import Match, match
+from coupons.locking import lock
+from coupons.push import grant_arrivals, run_push
 from coupons.tables import Campaign, Drop
-from coupons.terms import limits_of, offer_of, quiet_of
-from geo.matching import FRESH, MAX_ACCURACY_M
-from geo.tables import Store
+from coupons.terms import offer_of, quiet_of
 from kernel.clock import milliseconds
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
@@ -31,15 +27,12 @@ from kernel.postgres import Sessions, transaction
 from kernel.tables import Brand
 
 __all__ = [
-    "Preview",
-    "StoreViewers",
     "close_due",
     "due",
     "end_drop",
     "grant_arrivals",
     "list_drops",
     "open_drop",
-    "preview",
     "require_host",
     "run_push",
     "view_of",
@@ -73,36 +66,6 @@ _OVER = text(
     ORDER BY d.id
     """
 )
-_FIXES = text(
-    """
-    SELECT count(*) FILTER (WHERE l.fixed_at > :fresh_after AND l.accuracy_m <= :max_accuracy) AS located,
-           count(*) FILTER (WHERE l.fixed_at <= :fresh_after) AS stale,
-           count(*) FILTER (WHERE l.fixed_at > :fresh_after AND l.accuracy_m > :max_accuracy) AS uncertain
-    FROM locations l WHERE l.room_id = :room
-    """
-)
-
-
-class StoreViewers(msgspec.Struct, frozen=True):
-    """A store and how many eligible viewers are in its reach."""
-
-    code: str
-    name: str
-    viewers: int
-
-
-class Preview(msgspec.Struct, frozen=True):
-    """What a push drop would do now. ``reasons`` counts, by refusal code, the viewers with a fix who would get none.
-
-    ``held_until``, in milliseconds, is when the brand's quiet hours would let it begin; None: at once.
-    """
-
-    located: int
-    in_range: int
-    eligible: int
-    reasons: dict[str, int]
-    stores: list[StoreViewers]
-    held_until: int | None = None
 
 
 async def require_host(session: AsyncSession, who: Principal, room: UUID) -> Row[Any]:
@@ -251,65 +214,6 @@ async def list_drops(session: AsyncSession, who: Principal, room: UUID) -> list[
         .limit(200)
     )
     return [view_of(drop, campaign) for drop, campaign in (await session.execute(query))]
-
-
-async def preview(session: AsyncSession, who: Principal, room: UUID, campaign: UUID) -> Preview:
-    """Whom a push drop of ``campaign`` would reach in ``room`` now, and why not the others."""
-    host = await require_host(session, who, room)
-    query = select(Campaign, Brand).join(Brand, Brand.id == Campaign.brand_id)
-    row = (await session.execute(query.where(Campaign.id == campaign, Campaign.brand_id == who.brand))).one_or_none()
-    if row is None:
-        raise Refusal("not_found", what=str(campaign))
-    found, brand = row
-    area = Area(room, who.brand, campaign, found.all_stores, found.radius_m, found.near_counts, host.at)
-    matches = await match(session, area, drop=None)
-    reasons, stores = await _foresee(session, found, brand, host.at, matches)
-    values = {"room": room, "fresh_after": host.at - FRESH, "max_accuracy": MAX_ACCURACY_M}
-    fixes = (await session.execute(_FIXES, values)).one()
-    reasons["out_of_range"] = fixes.located - len(matches)
-    reasons["location_stale"] = fixes.stale
-    reasons["location_uncertain"] = fixes.uncertain
-    hours = quiet_of(brand)
-    quiet = None if hours is None else hours.until(host.at)
-    return Preview(
-        located=fixes.located,
-        in_range=len(matches),
-        eligible=stores.total(),
-        reasons={code: n for code, n in sorted(reasons.items()) if n > 0},
-        stores=await _named(session, stores),
-        held_until=None if quiet is None else milliseconds(quiet),
-    )
-
-
-async def _foresee(
-    session: AsyncSession, campaign: Campaign, brand: Brand, at: datetime, matches: Sequence[Match]
-) -> tuple[Counter[str], Counter[UUID]]:
-    """Why some of ``matches`` would get none, and how many the others would get at which store."""
-    viewers = [m.viewer for m in matches]
-    has = await held(session, campaign.id, viewers)
-    limits = limits_of(campaign, campaign.id, brand.cap_coupons)
-    histories = await history.of(session, brand.id, viewers, limits, brand.cap_days, at)
-    today = at.astimezone(ZoneInfo(brand.timezone)).date()
-    left_today = rules.left_of_day(campaign.per_day, counted_on=campaign.day, issued=campaign.day_issued, today=today)
-    reasons: Counter[str] = Counter()
-    stores: Counter[UUID] = Counter()
-    for one in matches:
-        had = histories.get(one.viewer, rules.NEWCOMER)
-        reason = rules.barred(limits, tier=one.tier, held=has.get(one.viewer, 0), history=had)
-        reason = reason or rules.passed_over(limits, one.viewer, one.doubt) or rules.to_review(limits, one.doubt)
-        if reason is None and left_today is not None and stores.total() >= left_today:
-            reason = "sold_out_today"
-        if reason is None:
-            stores[one.store] += 1
-        else:
-            reasons[reason] += 1
-    return reasons, stores
-
-
-async def _named(session: AsyncSession, stores: Counter[UUID]) -> list[StoreViewers]:
-    query = select(Store.id, Store.code, Store.name).where(Store.id.in_(stores))
-    names = {store.id: store for store in await session.execute(query)}
-    return [StoreViewers(names[store].code, names[store].name, n) for store, n in stores.most_common()]
 
 
 async def due(session: AsyncSession) -> Sequence[UUID]:

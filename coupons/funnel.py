@@ -11,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 By = Literal["room", "store", "guide", "drop"]
 SPOTS: tuple[By, ...] = get_args(By)
+MOST = 5000
+"""Funnels of one answer; a file holds them all."""
+EVERY = 1_000_000
 
 
 def _example(**figures: Any) -> ConfigDict:

@@ -1,8 +1,8 @@
 """What coupons changed: how many more came to a store than of those who were held out for comparison.
 
 A campaign's holdout is drawn by lot among those who could have had a coupon, so both groups differ in nothing but the
-offer. Who was offered one and found it sold out stays among the offered: they would have been held out as likely as
-anybody. Whoever was offered two campaigns counts twice.
+offer. Who was offered one and found it sold out stays among the offered, and so does who had to be looked at first,
+however that ended: they would have been held out as likely as anybody. Whoever was offered two campaigns counts twice.
 """
 
 from collections.abc import Sequence
@@ -75,8 +75,11 @@ _LIFT = """
         UNION ALL
         SELECT {decisions}, d.campaign_id, v.viewer_id, v.outcome = 'held_out', v.at
         FROM drop_viewers v JOIN drops d ON d.id = v.drop_id JOIN rooms r ON r.id = d.room_id
+        JOIN campaigns c ON c.id = d.campaign_id
         WHERE r.brand_id = :brand AND v.outcome <> 'issued' AND {of_decisions}
-          AND (v.outcome = 'held_out' OR v.reason IN ('sold_out', 'sold_out_today'))
+          AND (v.outcome = 'held_out' OR v.reason IN ('sold_out', 'sold_out_today', 'under_review')
+               -- Of a review that ended without a coupon; where doubt refuses, it does so before the lot.
+               OR (v.reason = 'suspect' AND c.doubt = 'review'))
     ), decided AS (
         SELECT spot, viewer_id, bool_or(held_out) AS held_out, min(at) AS at
         FROM asked GROUP BY spot, campaign_id, viewer_id

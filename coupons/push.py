@@ -111,12 +111,14 @@ class _Found(NamedTuple):
 
 class _Done(NamedTuple):
     """How many were granted, and how it stands: sold out, over, or held until the campaign gives coupons again.
-    ``decided`` counts the decisions written; ``left``: somebody was not decided about and shall be matched again."""
+    ``decided`` counts the decisions written; ``left``: somebody was not decided about and shall be matched again, among
+    them the ``crowded``, whose store has given all of its own."""
 
     granted: int
     state: Literal["open", "sold_out", "over", "held"] = "open"
     decided: int = 0
     left: bool = False
+    crowded: Sequence[Match] = ()
 
 
 async def held(session: AsyncSession, campaign: UUID, viewers: Sequence[UUID]) -> dict[UUID, int]:
@@ -174,7 +176,7 @@ async def grant_everywhere(sessions: Sessions, arrivals: Sequence[tuple[UUID, UU
 async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Done:
     total, left = 0, True
     while left and (found := await _matches(sessions, drop, viewers)).matches:
-        done, left = _Done(0), False
+        done, left, crowded = _Done(0), False, list[Match]()
         # A campaign that had issued nothing, and to which only this run adds: then nobody need be looked at again.
         ours = None if found.before.issued else found.before
         for start in range(0, len(found.matches), CHUNK):
@@ -185,11 +187,22 @@ async def _grant(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None)
             total += done.granted
             ours = ours and _Tally(ours.issued + done.granted, ours.decided + done.decided)
             left |= done.left
+            crowded += done.crowded
             if done.state in ("over", "held"):
                 return _Done(total, done.state)
         if done.state == "sold_out":
+            await _note_missed(sessions, drop, crowded)
             break
     return _Done(total)
+
+
+async def _note_missed(sessions: Sessions, drop: UUID, missed: Sequence[Match]) -> None:
+    """``missed`` waited for another store when the drop was sold out: nobody matches them again, but they count."""
+    for start in range(0, len(missed), CHUNK):
+        async with transaction(sessions) as session:
+            if (locked := await lock(session, drop)) is not None:
+                some = missed[start : start + CHUNK]
+                await note(session, locked, [Decided(m.viewer, m.store, "sold_out", m.distance_m) for m in some])
 
 
 async def _matches(sessions: Sessions, drop: UUID, viewers: Sequence[UUID] | None) -> _Found:
@@ -214,7 +227,7 @@ async def _grant_chunk(
     named: Named,
     sold_out: bool,
 ) -> _Done:
-    """Decide about ``chunk`` in one transaction. ``sold_out`` in this run: only note who missed it.
+    """Decide about ``chunk`` in one transaction. ``sold_out`` in this run: only note who missed it, and why.
 
     ``ours`` is the tally as it is if nobody in ``chunk`` had a coupon when they were matched, and nobody but this run
     has granted or decided anything since; None if somebody may have had one.
@@ -222,10 +235,7 @@ async def _grant_chunk(
     locked = await lock(session, drop)
     if locked is None:
         return _Done(0, "over")
-    if sold_out:
-        await note(session, locked, [Decided(m.viewer, m.store, "sold_out", m.distance_m) for m in chunk])
-        return _Done(0, "sold_out", len(chunk))
-    if (closed := locked.closed()) is not None:
+    if not sold_out and (closed := locked.closed()) is not None:
         return _Done(0, "held" if closed in HOLDS else "over")
     if locked.left > 0 and 0 in (locked.left_today, locked.left_of_minute):
         return _Done(0, "held")
@@ -243,7 +253,7 @@ async def _grant_chunk(
     written = granted + len(decided)
     settled = written + sum(now.decided is True for now in changed.values())
     sold_out = await end_if_sold_out(session, locked, granted)
-    return _Done(granted, "sold_out" if sold_out else "open", written, settled < len(chunk))
+    return _Done(granted, "sold_out" if sold_out else "open", written, settled < len(chunk), deciding.crowded)
 
 
 async def _changed(
@@ -275,6 +285,7 @@ class _Deciding:
     histories: Histories
     wanted: list[Wanted] = field(default_factory=list)
     decided: list[Decided] = field(default_factory=list)
+    crowded: list[Match] = field(default_factory=list)
 
     def about(self, chunk: Sequence[Match]) -> Iterator[Wanted]:
         """Who of ``chunk`` gets one. Viewers whose store has filled up since the match are left for the next pass,
@@ -303,6 +314,7 @@ class _Deciding:
             if quota is not None:
                 left = self.quotas.get(store, quota)
                 if left <= 0:
+                    self.crowded.append(one)
                     continue
                 self.quotas[store] = left - 1 if reviewed is None else left
             if reviewed is not None:

@@ -4,8 +4,8 @@ A redemption is a compare-and-set on the coupon's row, a row of its own and a le
 taken in the order order, coupon, redemption. The till's key makes a retry find the same redemption.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -67,6 +67,13 @@ _STANDING = text("SELECT at FROM redemptions WHERE coupon_id = :coupon AND rever
 
 def _in_hours(coupon: Row[Any], at: datetime) -> bool:
     return rules.usable_at(_terms(coupon), at.astimezone(ZoneInfo(coupon.timezone)).time())
+
+
+def _since_issued(sale: Sale, coupon: Row[Any]) -> Sale:
+    """``sale``; one that was told afterwards, by a till whose clock is a little behind, not before the coupon holds."""
+    before = coupon.valid_from - sale.at
+    late = sale.told_at is not None and timedelta() < before <= timedelta(seconds=codes.SKEW_SECONDS)
+    return replace(sale, at=coupon.valid_from) if late else sale
 
 
 def _read(presented: Presented, signer: codes.Signer) -> tuple[str, codes.Shown | None]:
@@ -146,6 +153,7 @@ async def use_up(session: AsyncSession, who: Principal, presented: Presented, sa
         if (former := await _former(session, store, code, sale)) is not None:
             return former
     coupon = await _coupon(session, who, code)
+    sale = _since_issued(sale, coupon)
     off = await _off(session, who, coupon, store, sale)
     usable = ("issued",) if sale.told_at is None else ("issued", "expired")
     taken = await session.scalar(

@@ -11,6 +11,7 @@ from coupons import (
     campaigns,
     conversion_routes,
     drops,
+    foresight,
     funnel,
     import_views,
     limit_routes,
@@ -214,7 +215,7 @@ async def open_drop(
 )
 async def preview_drop(room: UUID, body: views.PreviewOf, session: InSession, who: GuideOrOps) -> views.Preview:
     """How many viewers are in reach now, how many of them would get one, and why not the others."""
-    return views.Preview.of(await drops.preview(session, who, room, body.campaign))
+    return views.Preview.of(await foresight.preview(session, who, room, body.campaign))
 
 
 @router.get("/rooms/{room}/drops", tags=["drops"], summary="Drops of a room", responses=refusals(*ASKED))
@@ -316,10 +317,13 @@ async def room_funnel(room: UUID, session: InSession, who: GuideOrOps) -> funnel
 
 @router.get("/ops/funnel", tags=["figures"], summary="Funnels", responses=refusals(*SIGNED_IN, "invalid"))
 async def ops_funnel(
-    session: InSession, who: Ops, by: Annotated[funnel.By, Query()] = "room"
+    session: InSession,
+    who: Ops,
+    by: Annotated[funnel.By, Query()] = "room",
+    limit: Annotated[int, Query(ge=1, le=funnel.MOST)] = 200,
 ) -> Page[funnel.FunnelRow]:
-    """By room, store, guide or drop: the 200 with the most coupons."""
-    return Page(items=await funnel.by(session, who.brand, by))
+    """By room, store, guide or drop, most coupons first."""
+    return Page(items=await funnel.by(session, who.brand, by, limit))
 
 
 @router.get("/ops/funnel/all", tags=["figures"], summary="Funnel of all rooms", responses=refusals(*SIGNED_IN))

@@ -193,13 +193,14 @@ def validity(
 ) -> tuple[datetime, datetime]:
     """From when until when a coupon issued at ``issued_at`` holds (the end is exclusive).
 
-    ``valid_days`` counts whole days after the day of issue in the brand's ``zone``, so the last one is used up to
-    midnight. Where both ends are given, the earlier one counts. Raises ValueError where neither is.
+    ``valid_days`` counts whole days after the day from which it holds in the brand's ``zone``, so the last one is used
+    up to midnight. Where both ends are given, the earlier one counts. Raises ValueError where neither is.
     """
     begin = max(issued_at, valid_from) if valid_from is not None else issued_at
     ends: list[datetime] = [] if valid_until is None else [valid_until]
     if valid_days is not None:
-        last_day = issued_at.astimezone(zone).date() + timedelta(days=valid_days)
+        # Not after the issue: a coupon given ahead of its campaign's days would end before it begins.
+        last_day = begin.astimezone(zone).date() + timedelta(days=valid_days)
         midnight = datetime.combine(last_day + timedelta(days=1), time(), zone)
         ends.append(midnight.astimezone(issued_at.tzinfo))
     if not ends:

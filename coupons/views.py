@@ -15,7 +15,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from coupons import cards, drops
+from coupons import cards, foresight
 from coupons.tables import Campaign
 from coupons.wallet import QrCode
 from kernel.http import Code, Label
@@ -128,7 +128,8 @@ class NewCampaign(BaseModel):
     valid_from: Moment | None = None
     valid_until: Moment | None = Field(None, description="One of `valid_until` and `valid_days` is needed")
     valid_days: Annotated[int, Field(ge=0, le=3650)] | None = Field(
-        None, description="Whole days after the day of issue; the last ends at the brand's midnight"
+        None,
+        description="Whole days after the day of issue, or of `valid_from` if that is later; the last ends at midnight",
     )
 
     def columns(self) -> dict[str, Any]:
@@ -309,7 +310,7 @@ class Preview(BaseModel):
     held_until: int | None
 
     @classmethod
-    def of(cls, preview: drops.Preview) -> Self:
+    def of(cls, preview: foresight.Preview) -> Self:
         """From the use case's answer."""
         return cls.model_validate(msgspec.to_builtins(preview))
 

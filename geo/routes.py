@@ -65,6 +65,7 @@ _STORE: dict[str, Any] = {
     "datum": "bd09",
     "canonical": {"lng": 121.446319, "lat": 31.223718},
     "radius_m": 3000,
+    "has_trade_area": False,
     "opens": "09:00:00",
     "closes": "22:00:00",
     "closed_until": None,
@@ -87,9 +88,18 @@ class StoreView(BaseModel):
     datum: Datum
     canonical: Canonical
     radius_m: int | None = Field(description="null: the campaign's radius")
+    has_trade_area: bool = Field(description="Its catchment is a polygon instead of a circle")
     opens: time | None = Field(description="Time of day in the brand's time zone; null: not told")
     closes: time | None = Field(description="Before `opens`: the next day. The same: open day and night")
     closed_until: datetime | None = Field(description="Closed for the time being, if that lies ahead")
+
+
+class StorePut(StoreView):
+    """A store as it is kept now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STORE | {"trade_area_mended": "open ring closed"}]})
+
+    trade_area_mended: str | None = Field(description="What had to be mended in the trade area; null: nothing")
 
 
 class NearbyStore(StoreView):
@@ -280,26 +290,28 @@ def _checked(given: StoreGiven) -> StoreLine:
     tags=["stores"],
     responses=refusals("token_missing", "forbidden", "not_found", "invalid", "idempotency_mismatch"),
 )
-async def put_store(session: InSession, who: Ops, once: InOnce, given: StoreGiven) -> StoreView:
+async def put_store(session: InSession, who: Ops, once: InOnce, given: StoreGiven) -> StorePut:
     """Add one store, or update the one with this code."""
 
-    async def work() -> StoreView:
+    async def work() -> StorePut:
         store = _checked(given)
         if not await stores.brand_exists(session, who.brand):
             raise Refusal("not_found", "This brand does not exist.")
         await stores.upsert(session, who.brand, [store])
         row = await stores.by_code(session, who.brand, store.code)
         assert row is not None  # written in this very transaction
-        return StoreView.model_validate(_view(row))
+        mended = store.area.repaired if store.area is not None else None
+        return StorePut.model_validate({**_view(row), "trade_area_mended": mended})
 
-    return await once(StoreView, work)
+    return await once(StorePut, work)
 
 
 _StoreCode = Annotated[str, PathPart(min_length=1, max_length=MAX_LENGTH["code"], pattern=PLAIN)]
 
 
 @router.put(
-    "/stores/{store_code}/closing",
+    # Codes are the brand's own, and some brands write them with a slash.
+    "/stores/{store_code:path}/closing",
     status_code=204,
     tags=["stores"],
     responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
@@ -313,7 +325,7 @@ async def close_store(session: InSession, who: Ops, store_code: _StoreCode, clos
 
 
 @router.delete(
-    "/stores/{store_code}/closing",
+    "/stores/{store_code:path}/closing",
     status_code=204,
     tags=["stores"],
     responses=refusals("token_missing", "forbidden", "not_found", "invalid"),

@@ -172,6 +172,7 @@ def _columns() -> list[Any]:
         func.ST_X(point).label("x"),
         func.ST_Y(point).label("y"),
         Store.radius_m,
+        Store.trade_area.is_not(None).label("has_trade_area"),
         Store.opens,
         Store.closes,
         Store.closed_until,
@@ -214,7 +215,8 @@ NEARBY = text(
     f"""
     WITH here AS (SELECT ST_SetSRID(ST_MakePoint(:lng, :lat), 4326)::geography AS point)
     SELECT stores.id, code, name, banner, city, address, source_lng AS lng, source_lat AS lat, source_datum AS datum,
-        ST_X(position::geometry) AS x, ST_Y(position::geometry) AS y, radius_m, opens, closes, closed_until,
+        ST_X(position::geometry) AS x, ST_Y(position::geometry) AS y, radius_m,
+        trade_area IS NOT NULL AS has_trade_area, opens, closes, closed_until,
         ST_Distance(position, here.point) AS distance_m
     FROM here, stores
     WHERE brand_id = :brand

@@ -56,7 +56,7 @@ def parse(text: str, datum: Datum, lng: float, lat: float) -> TradeArea:
     if not shape.is_valid:
         # The reason ends in the place in brackets; nobody reads that in a list of lines.
         repaired = shapely.is_valid_reason(shape).partition("[")[0].lower()
-        shape = _mended(shape, repaired)
+        shape = _mended(moved, repaired)
     _check_place(shape, lng, lat)
     return TradeArea(shapely.to_wkb(shape), repaired)
 
@@ -104,15 +104,28 @@ def _number(value: Any) -> bool:
     return math.isfinite(value) if isinstance(value, float) else abs(value) <= 180
 
 
-def _mended(shape: BaseGeometry, reason: str) -> BaseGeometry:
-    """``shape`` made valid, with the lines and points that this leaves dropped. A bow-tie keeps both wings."""
-    parts = [polygon for part in shapely.get_parts(shapely.make_valid(shape)) for polygon in shapely.get_parts(part)]
-    polygons = [polygon for polygon in parts if isinstance(polygon, Polygon)]
-    if not polygons:
+def _mended(polygons: list[list[np.ndarray[Any, Any]]], reason: str) -> BaseGeometry:
+    """The polygons' rings made valid one by one, with the lines and points that this leaves dropped. A bow-tie keeps
+    both wings; a hole that is not inside its polygon is refused, as it would become part of the area or nothing."""
+    areas = []
+    for shell, *holes in polygons:
+        area, hole = _simple([shell], reason), _simple(holes, reason)
+        if not (hole.is_empty or area.covers(hole)):
+            raise BadArea("has a hole that is not inside it")
+        areas.append(area.difference(hole))
+    pieces = [piece for piece in shapely.get_parts(shapely.union_all(areas)) if isinstance(piece, Polygon)]
+    if not pieces:
         raise BadArea(f"encloses nothing ({reason})")
-    if len(polygons) > MAX_PIECES:
+    return MultiPolygon(pieces)
+
+
+def _simple(rings: list[np.ndarray[Any, Any]], reason: str) -> BaseGeometry:
+    """What rings enclose that may cross themselves, but not so often that it would be a guess."""
+    parts: Any = shapely.get_parts(shapely.make_valid([Polygon(ring) for ring in rings])) if rings else []
+    polygons = [piece for part in parts for piece in shapely.get_parts(part) if isinstance(piece, Polygon)]
+    if len(polygons) > MAX_PIECES * max(1, len(rings)):
         raise BadArea(f"crosses itself so often that what it encloses would be a guess ({reason})")
-    return MultiPolygon(shapely.get_parts(shapely.union_all(polygons)).tolist())
+    return shapely.union_all(polygons)
 
 
 def _check_place(shape: BaseGeometry, lng: float, lat: float) -> None:

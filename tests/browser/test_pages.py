@@ -258,8 +258,34 @@ def test_a_doubtful_viewer_waits_for_operations_and_hears_their_decision(
     ops.sees_no(row)
     viewer.taps("#openWallet")
     viewer.until(lambda: len(viewer.driver.find_elements(By.CSS_SELECTOR, ".wallet .ticket")) == 1, "one coupon")
+
+    # Withdrawn after all, by its code.
+    viewer.taps(".wallet .ticket", "核实后满30减8")
+    code = viewer.sees(".couponSheet .code").text
+    viewer.closes_sheets()
+    for typed, said in ((code[:-3], "券码输错"), (code, "已作废：核实后满30减8")):
+        ops.types("#voidCode", typed)
+        ops.confirms("#voidNow")
+        ops.sees(".toast", said)
+    ops.picture("withdrawn")
+    assert not ops.sees("#voidCode").get_attribute("value")
+    viewer.taps("#openWallet")
+    viewer.sees(".wallet .ticket", "已作废")
     assert viewer.console() == []
     assert ops.console() == []
+    _switches_language_without_a_network(ops)
+
+
+def _switches_language_without_a_network(ops: Person) -> None:
+    """What was answered is said in the other language at once."""
+    ops.driver.execute_cdp_cmd("Network.enable", {})
+    nothing = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    ops.driver.execute_cdp_cmd("Network.emulateNetworkConditions", nothing)
+    ops.taps("#tabOverview")
+    ops.sees("#eyes [data-fact=joins]", "/秒")
+    ops.taps("main [data-language]")
+    ops.sees("#eyes [data-fact=joins]", "/s")
+    ops.sees("#fresh", "No network")
 
 
 def _grabbed(viewer: Person, grab: str) -> bool:

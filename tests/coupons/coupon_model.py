@@ -29,6 +29,8 @@ REACH_M = 3_000
 VIEWERS = 4
 TILL_SAYS = {"redeemed": "already_redeemed", "expired": "coupon_expired", "voided": "coupon_voided"}
 SELDOM = st.sampled_from((False, False, False, True))
+KEYS = st.sampled_from(("t", "u", "v", "w"))
+"""Of tills: few, so that some meet again."""
 TRACES = tuple(
     f"SELECT '{table}.{column}' FROM {table} WHERE {column} = :member"
     for table, column in (
@@ -329,9 +331,15 @@ class CouponMachine(RuleBasedStateMachine):
     def walk(self, number: int, place: float) -> None:
         self.house.run(self._stand(self.viewers[number], place))
 
-    @rule(target=uses, coupon=coupons, elsewhere=SELDOM, key=st.sampled_from(("t", "u", "v")))
+    @rule(target=uses, coupon=coupons, elsewhere=SELDOM, key=KEYS)
     def redeem(self, coupon: UUID, elsewhere: bool, key: str) -> Any:
-        model = self.given[coupon]
+        return self._redeem(self.given[coupon], elsewhere, key)
+
+    @rule(target=uses, use=uses, key=KEYS)
+    def redeem_once_more(self, use: tuple[str, str], key: str) -> Any:
+        return self._redeem(self.used[use].coupon, False, key)
+
+    def _redeem(self, model: ModelCoupon, elsewhere: bool, key: str) -> Any:
         store = next(code for code in STORES if (code != model.store) == elsewhere)
         presented = redemption.Presented(model.code, None)
         key = f"{self.campaign}-{key}"

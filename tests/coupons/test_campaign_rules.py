@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from world import World
 
-from coupons import drops, ledger, redemption
+from coupons import drops, foresight, ledger, redemption
 from coupons.cards import CouponCard
 from coupons.codes import Signer
 from coupons.issuing import Issuer
@@ -40,9 +40,9 @@ async def _decided(world: World, drop: UUID) -> dict[UUID, str]:
     return dict(rows)
 
 
-async def _preview(world: World, campaign: UUID) -> drops.Preview:
+async def _preview(world: World, campaign: UUID) -> foresight.Preview:
     async with world.kernel.sessions() as session:
-        return await drops.preview(session, world.ops, world.room, campaign)
+        return await foresight.preview(session, world.ops, world.room, campaign)
 
 
 def _clock(offset: timedelta) -> Any:

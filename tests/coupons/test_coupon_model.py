@@ -64,9 +64,10 @@ def test_any_order_of_steps_leaves_what_the_model_says(house: House) -> None:
 @pytest.mark.deep
 @pytest.mark.timeout(3600)
 def test_any_order_of_many_steps_leaves_what_the_model_says(house: House) -> None:
-    for game in range(3):
+    missed, game = EVERYTHING, 0
+    while game < 3 or (missed and game < 8):  # what is rare may need some more
         run_state_machine_as_test(seed(game)(machine_of(house)), settings=LONG)
-    missed = EVERYTHING - house.happened.keys()
+        missed, game = EVERYTHING - house.happened.keys(), game + 1
     assert not missed, f"the games never came to it: {sorted(missed)}"
 
 
@@ -112,4 +113,5 @@ def test_a_fault_is_found(house: House, monkeypatch: pytest.MonkeyPatch, fault: 
     fault(monkeypatch)
     # The model, the audit, or where both come too late a constraint.
     with pytest.raises((AssertionError, IntegrityError, Flaky)):
-        run_state_machine_as_test(machine_of(house), settings=FAULTS)
+        for _ in range(5):  # the first is nearly always enough
+            run_state_machine_as_test(machine_of(house), settings=FAULTS)

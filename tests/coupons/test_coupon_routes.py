@@ -84,6 +84,9 @@ async def test_a_repeated_request_makes_one_campaign(api: Api, world: World) -> 
         {"store_codes": ["nowhere"]},
         {"store_codes": []},
         {"claim_from": "2026-06-18T12:00:00Z", "claim_until": "2026-06-18T12:00:00Z"},
+        {"claim_from": "2150-02-01T00:00:00Z", "valid_until": "2150-01-01T00:00:00Z"},
+        {"claim_until": "2025-12-31T00:00:00Z"},
+        {"valid_until": "2025-12-31T00:00:00Z"},
         {"valid_until": "9999-12-31T23:59:59Z"},
         {"valid_until": "0001-01-01T00:00:00Z"},
         {"valid_until": 4e11},
@@ -115,7 +118,9 @@ async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Api, world: Wor
     await world.viewers(3)
     drop = await api.ok(world.guide, "POST", f"/rooms/{world.room}/drops", {"campaign": campaign["id"], "mode": "push"})
     await drops.run_push(world.kernel.sessions, drop["id"])
-    assert await api.refused(world.ops, "PATCH", path, {"current": 80, "target": 2}) == "budget_conflict"
+    answer = await api(world.ops, "PATCH", path, {"current": 80, "target": 2})
+    assert answer.json()["code"] == "budget_conflict"
+    assert answer.json()["detail"] == "3 coupons are given already; the stock cannot be less than that."
     assert (await api.ok(world.ops, "PATCH", path, {"current": 80, "target": 3}))["issued"] == 3
 
 

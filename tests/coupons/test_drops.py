@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from world import World, principal
 
-from coupons import drops, granting, ledger, push
+from coupons import drops, foresight, granting, ledger, push
 from coupons.cards import DropView
 from coupons.issuing import Issuer
 from coupons.reach import Match
@@ -106,6 +106,29 @@ async def test_a_push_grants_the_nearest_first_up_to_the_stock(world: World) -> 
     assert far.subject not in decided
     assert await world.execute("SELECT state, end_reason FROM drops") == [("ended", "sold_out")]
     assert await world.scalar("SELECT matched_at FROM drops")
+    await _clean(world)
+
+
+async def test_whoever_misses_a_push_is_noted_with_the_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "CHUNK", 2)
+    campaign = await world.campaign(store_quota=2, min_tier=1, holdout_percent=50)
+    await world.store("S2", north_m=2_000)
+    viewers = await world.viewers(30, tier=1)
+    near = [viewer for viewer in viewers if not held_out(Limits(campaign, 1, 1, 50), viewer.subject)]
+    for viewer in viewers:
+        await world.execute(
+            "UPDATE locations SET position = ST_Translate(position::geometry, 0, :north)::geography"
+            " WHERE viewer_id = :viewer",
+            north=(1_500 if viewer is near[-1] else viewers.index(viewer)) / 111_000,
+            viewer=viewer.subject,
+        )
+    (low,) = await world.viewers(1, tier=0, north_m=2_900)
+    drop = await world.drop(campaign, "push", stock=3)
+    assert await drops.run_push(world.kernel.sessions, drop) == 3
+    decided = dict(await world.execute("SELECT viewer_id, coalesce(reason, outcome) FROM decisions"))
+    expected = {viewer.subject: "sold_out" if viewer in near else "held_out" for viewer in viewers}
+    expected |= {viewer.subject: "issued" for viewer in (*near[:2], near[-1])} | {low.subject: "tier"}
+    assert decided == expected
     await _clean(world)
 
 
@@ -338,13 +361,35 @@ async def test_a_preview_counts_who_would_get_one_and_why_not_the_others(world: 
     await world.viewers(1, tier=1, at=now() - timedelta(minutes=11))
     await world.viewers(1, tier=1, north_m=None)
     async with world.kernel.sessions() as session:
-        seen = await drops.preview(session, world.guide, world.room, campaign)
+        seen = await foresight.preview(session, world.guide, world.room, campaign)
     assert (seen.located, seen.in_range, seen.eligible) == (7, 6, 4)
     assert seen.reasons == {"tier": 2, "out_of_range": 1, "location_uncertain": 1, "location_stale": 1}
     assert [(s.code, s.viewers) for s in seen.stores] == [("S1", 3), ("S2", 1)]
     async with world.kernel.sessions() as session:
         with pytest.raises(Refusal, match="not_found"):
-            await drops.preview(session, world.guide, world.room, new_id())
+            await foresight.preview(session, world.guide, world.room, new_id())
+
+
+async def test_a_preview_says_what_a_push_does_where_stores_fill_up(world: World) -> None:
+    await world.store("S2", north_m=400)
+    await world.store("S3", north_m=2_500)
+    campaign = await world.campaign(store_quota=2, stock=5, radius_m=1_000, reserve_percent=20)
+    await world.execute(
+        "INSERT INTO campaign_stores (campaign_id, store_id, quota, issued) SELECT :c, id, 1, 1 FROM stores"
+        " WHERE code = 'S3'",
+        c=campaign,
+    )
+    for north_m in (0, 10, 20, 30, 40, 410, -900, 2_500):
+        await world.viewers(1, north_m=north_m)
+    async with world.kernel.sessions() as session:
+        seen = await foresight.preview(session, world.guide, world.room, campaign)
+    assert (seen.located, seen.in_range, seen.eligible) == (8, 8, 4)
+    assert seen.reasons == {"sold_out": 4}
+    assert await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push", stock=5)) == 4
+    gave = await world.execute(
+        "SELECT s.code, count(*) FROM coupons c JOIN stores s ON s.id = c.store_id GROUP BY 1 ORDER BY 1"
+    )
+    assert sorted((one.code, one.viewers) for one in seen.stores) == [tuple(row) for row in gave]
 
 
 # ---- ending --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from world import World
 from coupons import campaigns, drops
 from coupons.cards import CouponCard
 from coupons.issuing import Issuer
+from coupons.siblings import Siblings
 from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.postgres import transaction
@@ -126,3 +127,29 @@ async def test_what_is_said_to_be_left_is_what_drop_and_campaign_have_left(world
     assert sorted(await told(9, 5)) == sorted([(wide, 2), (narrow, 2)])
     assert await left() == {wide: 2, narrow: 2}
     assert sorted(await told(5, 50)) == sorted([(wide, 37), (narrow, 5)])
+
+
+async def test_drops_of_one_campaign_hear_what_the_others_leave_them(world: World, issuer: Issuer) -> None:
+    viewers = await world.viewers(3)
+    campaign = await world.campaign(stock=40)
+    giving, waiting = await world.drop(campaign, stock=40), await world.drop(campaign, stock=39)
+    await world.drop(await world.campaign(stock=3), stock=9)
+    await world.drop(campaign, stock=5)
+    siblings = Siblings()
+
+    async def told() -> list[tuple[UUID, int]]:
+        await world.execute("DELETE FROM outbox")
+        await siblings.tell(world.kernel.sessions)
+        rows = await world.execute("SELECT convert_from(payload, 'UTF8') FROM outbox ORDER BY id")
+        events = [msgspec.json.decode(row[0]) for row in rows]
+        return [(UUID(event["drop"]), event["left"]) for event in events]
+
+    assert await told() == [], "each has as many left as it says"
+    for viewer in viewers[:2]:
+        await _claim(issuer, world, giving, viewer)
+    assert await told() == [(waiting, 38)], "that of another campaign is alone, the narrow one has fewer than that"
+    assert await told() == []
+    await _claim(issuer, world, giving, viewers[2])
+    assert await told() == [(waiting, 37)]
+    await world.execute("UPDATE drops SET state = 'ended' WHERE id <> :waiting", waiting=waiting)
+    assert await told() == []

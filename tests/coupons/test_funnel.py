@@ -8,6 +8,7 @@ from coupons.codes import Signer
 from coupons.rules import Limits, held_out
 from guides.tables import Staff
 from kernel.clock import now
+from kernel.identity import Principal
 from kernel.ids import new_id
 from kernel.postgres import transaction
 from live.tables import Attendance, Room
@@ -131,3 +132,21 @@ async def test_figures_are_the_audits_however_they_are_grouped(world: World, sig
     # People, on the other hand, are one each, also if they were in both rooms.
     assert (whole.in_room, whole.in_range, whole.offered, whole.issued) == (6, 6, 6, 6)
     assert sum(row.in_room for row in grouped["room"]) == 7
+
+
+async def test_a_visit_counts_at_the_store_of_the_coupon_and_after_it_was_given(world: World, signer: Signer) -> None:
+    await world.store("S2", north_m=9_000)
+    here, elsewhere, before = await world.viewers(3)
+
+    async def comes(viewer: Principal, store: str) -> None:
+        async with transaction(world.kernel.sessions) as session:
+            shown = signer.show_member(viewer.subject, now().timestamp())
+            await visits.record(session, world.clerk(store), shown, signer, now())
+
+    await comes(before, "S1")
+    await drops.run_push(world.kernel.sessions, await world.drop(await world.campaign(), "push"))
+    await comes(here, "S1")
+    await comes(elsewhere, "S2")
+    async with world.kernel.sessions() as session:
+        whole = await funnel.of_brand(session, "acme")
+    assert (whole.issued, whole.visited, whole.redeemed) == (3, 1, 0)

@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tills import Tills
 from world import World
 
-from coupons import drops, funnel, ledger, lift, redemption, visits, wallet
+from coupons import drops, funnel, ledger, lift, redemption, reviews, visits, wallet
 from coupons.rules import Limits, held_out
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -40,6 +41,19 @@ def test_the_interval_holds_the_lift_and_turns_round_with_it(data: st.DataObject
 
 def test_without_a_comparison_there_is_no_lift() -> None:
     assert lift.Lift(5, 2, 0, 0).interval is None and lift.Lift(0, 0, 5, 2).interval is None
+
+
+async def test_the_lot_is_drawn_among_those_who_are_reviewed_and_they_stay_in_it(world: World) -> None:
+    campaign = await world.campaign(holdout_percent=50, doubt="review")
+    viewers = await world.viewers(30)
+    await world.execute("UPDATE locations SET doubt = 'jumped', doubted_at = now()")
+    await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push", 30))
+    out = sum(held_out(Limits(campaign, 1, 0, 50), viewer.subject) for viewer in viewers)
+    async with world.kernel.sessions() as session:
+        assert await lift.by(session, "acme", "room") == {world.room: lift.Lift(30 - out, 0, out, 0)}
+    assert await reviews.expire_due(world.kernel.sessions, now() + timedelta(days=1)) == 30 - out
+    async with world.kernel.sessions() as session:
+        assert await lift.by(session, "acme", "room") == {world.room: lift.Lift(30 - out, 0, out, 0)}
 
 
 async def test_figures_after_a_random_evening_are_the_audits_and_the_lift_counts_who_came(
@@ -107,4 +121,12 @@ async def test_figures_after_a_random_evening_are_the_audits_and_the_lift_counts
         name: str(row[name]) for name in ("coupons", "issued", "redeemed")
     }
     assert float(line["lift_points"]) == row["lift"]["lift_points"]
+    # An answer has as many rows as asked for, a file all of them.
+    of_drops = (await tills.ok(world.ops, "GET", "/ops/conversion?by=drop"))["items"]
+    assert (await tills.ok(world.ops, "GET", "/ops/funnel?by=drop&limit=1"))["items"][0]["id"] == of_drops[0]["id"]
+    assert (await tills.ok(world.ops, "GET", "/ops/conversion?by=drop&limit=1"))["items"] == of_drops[:1]
+    sheet = await tills(world.ops, "GET", "/ops/conversion?by=drop&limit=1&format=csv")
+    lines = list(csv.DictReader(io.StringIO(sheet.text.removeprefix("\ufeff"))))
+    assert [line["id"] for line in lines] == [row["id"] for row in of_drops] and len(lines) == 3
+    assert sum(int(line["coupons"]) for line in lines) == totals["issued"]
     assert (await tills.refused(world.guide, "GET", "/ops/conversion"))["code"] == "forbidden"

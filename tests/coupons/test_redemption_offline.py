@@ -59,6 +59,14 @@ async def test_it_counts_from_when_it_happened_and_says_when_it_was_told(tills: 
     assert await world.scalar("SELECT redeemed_at FROM coupons") == at
 
 
+async def test_a_clock_that_is_a_little_behind_sells_nothing_before_its_time(tills: Tills, world: World) -> None:
+    code = await tills.coupon()
+    behind = [sold(tills, code, key, ago_s=ago_s, shown_ago_s=0) for key, ago_s in (("far", 10), ("near", 3))]
+    early, used = await tell(tills, world.clerk(), *behind)
+    assert early == "coupon_not_yet_valid"
+    assert datetime.fromisoformat(used["at"]) == await world.scalar("SELECT valid_from FROM coupons")
+
+
 async def test_each_of_many_has_its_own_outcome(tills: Tills, world: World) -> None:
     await world.store("S2", north_m=5_000)
     (elsewhere,) = await world.viewers(1, north_m=5_000)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from world import World
 
-from coupons import drops, ledger, reviews, rules
+from coupons import drops, foresight, ledger, reviews, rules
 from coupons.cards import CouponCard
 from coupons.issuing import Issuer
 from kernel.clock import now
@@ -147,7 +147,7 @@ async def test_a_push_and_late_arrivals_are_reviewed_alike_and_the_preview_says_
     (doubtful,) = await world.viewers(1, doubt="jumped")
     campaign = await world.campaign(doubt="review", store_quota=4)
     async with world.kernel.sessions() as session:
-        seen = await drops.preview(session, world.ops, world.room, campaign)
+        seen = await foresight.preview(session, world.ops, world.room, campaign)
     assert (seen.eligible, seen.reasons) == (2, {"under_review": 1})
     drop = await world.drop(campaign, "push", stock=4)
     assert await drops.run_push(world.kernel.sessions, drop) == 2

@@ -96,6 +96,12 @@ def test_validity_begins_at_issue_and_ends_with_the_campaign() -> None:
     assert rules.validity(NOON, SHANGHAI, valid_from=later, valid_until=last, valid_days=None)[0] == later
 
 
+def test_a_coupon_given_ahead_of_its_campaigns_days_has_all_of_them() -> None:
+    first = datetime(2026, 7, 1, tzinfo=SHANGHAI)
+    window = rules.validity(NOON, SHANGHAI, valid_from=first, valid_until=None, valid_days=2)
+    assert window == (first, datetime(2026, 7, 4, tzinfo=SHANGHAI))
+
+
 def test_validity_without_an_end_is_an_error() -> None:
     with pytest.raises(ValueError, match="until when"):
         rules.validity(NOON, SHANGHAI, valid_from=None, valid_until=None, valid_days=None)

@@ -26,7 +26,7 @@ from kernel.identity import Role
         "https://169.254.169.254/latest", "https://[::ffff:10.0.0.1]/", "https://100.64.0.1/", "https://crm/",
         "ftp://crm.example.com/", "https://user:pw@crm.example.com/", "https:///x", "https://crm.example.com/#x", "x",
         "https://0.0.0.0/", "https://[fe80::1]/", "https://[64:ff9b::a00:1]/", "https://224.0.0.1/",
-        "https://[2002:7f00:1::]/", "http://127.0.0.1.nip.io/",
+        "https://[2002:7f00:1::]/", "http://127.0.0.1.nip.io/", "https://crm example.com/",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public_are_refused(url: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -59,7 +60,7 @@ As = Callable[..., dict[str, str]]
 async def test_a_store_given_over_rest_is_listed_and_updated_by_code(rest: httpx.AsyncClient, as_: As) -> None:
     made = await rest.post("/v1/stores", json=GIVEN | {"opens": "09:00", "closes": "21:30"}, headers=as_("ops"))
     assert made.status_code == 200, made.text
-    assert made.json()["banner"] == "岚汀茶室"
+    assert (made.json()["banner"], made.json()["trade_area_mended"]) == ("岚汀茶室", None)
     assert made.json()["opens"] == "09:00:00"
     again = await rest.post("/v1/stores", json=GIVEN | {"name": "New", "radius_m": 900}, headers=as_("ops"))
     assert again.json()["id"] == made.json()["id"]
@@ -69,6 +70,18 @@ async def test_a_store_given_over_rest_is_listed_and_updated_by_code(rest: httpx
     assert (item["name"], item["radius_m"], item["opens"]) == ("New", 900, None)
     assert (item["lng"], item["lat"], item["datum"]) == (121.45, 31.23, "wgs84")
     assert item["canonical"]["lng"] == pytest.approx(121.4546, abs=0.001)
+
+
+async def test_what_was_mended_in_a_trade_area_is_told(rest: httpx.AsyncClient, as_: As) -> None:
+    ring = [[121.44, 31.22], [121.46, 31.22], [121.46, 31.24], [121.44, 31.24]]
+    given = GIVEN | {"trade_area": {"type": "Polygon", "coordinates": [ring]}}
+    made = await rest.post("/v1/stores", json=given, headers=as_("ops"))
+    assert (made.status_code, made.json()["trade_area_mended"]) == (200, "open ring closed")
+    (near,) = (await rest.get("/v1/stores/nearby?lng=121.45&lat=31.23&datum=wgs84", headers=as_("viewer"))).json()[
+        "items"
+    ]
+    again = await rest.post("/v1/stores", json=GIVEN, headers=as_("ops"))
+    assert [one["has_trade_area"] for one in (made.json(), near, again.json())] == [True, True, False]
 
 
 async def test_the_same_idempotency_key_is_answered_the_same(rest: httpx.AsyncClient, as_: As) -> None:
@@ -258,18 +271,19 @@ async def test_nearby_tells_whether_a_store_is_open_by_the_brands_clock(
 async def test_a_closing_is_for_ops_for_a_store_that_exists_and_for_a_time_that_makes_sense(
     rest: httpx.AsyncClient, as_: As, keep_stores: Keep
 ) -> None:
-    await keep_stores([store("A", 121.47, 31.23)])
+    await keep_stores([store("A", 121.47, 31.23), store("B/1", 121.47, 31.23)])
     cases = [
         ("viewer", "A", "2027-01-01T00:00:00Z", 403),
         ("ops", "B", "2027-01-01T00:00:00Z", 404),
         ("ops", "A", "2027-01-01T00:00:00", 422),
         ("ops", "A", "9999-12-31T23:59:59-12:00", 422),
         ("ops", "A", "0001-01-01T00:00:00+12:00", 204),
+        ("ops", "B/1", "0001-01-01T00:00:00+12:00", 204),
     ]
     for role, code, until, status in cases:
-        answer = await rest.put(f"/v1/stores/{code}/closing", json={"until": until}, headers=as_(role))
+        answer = await rest.put(f"/v1/stores/{quote(code, '')}/closing", json={"until": until}, headers=as_(role))
         assert answer.status_code == status, (until, answer.text)
-    (item,) = (await rest.get("/v1/stores", headers=as_("viewer"))).json()["items"]
+    item, _ = (await rest.get("/v1/stores", headers=as_("viewer"))).json()["items"]
     assert item["closed_until"] is None, "what is over already is no closing"
 
 

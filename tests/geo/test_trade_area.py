@@ -43,6 +43,15 @@ def test_an_open_ring_is_closed_and_a_bow_tie_keeps_both_wings() -> None:
     assert mended.area == pytest.approx(0.02 * 0.02 / 2, rel=1e-6)
 
 
+def test_a_hole_that_crosses_itself_stays_a_hole() -> None:
+    small = [[(x - 121.47) / 4 + 121.475, (y - 31.23) / 4 + 31.23] for x, y in BOW_TIE]
+    area = parse(polygon(SQUARE, small), "gcj02", 121.462, 31.222)
+    assert area.repaired is not None
+    mended = shapely.from_wkb(area.wkb)
+    assert mended.is_valid
+    assert mended.area == pytest.approx(0.02 * 0.02 * (1 - 1 / 32), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -59,6 +68,9 @@ def test_an_open_ring_is_closed_and_a_bow_tie_keeps_both_wings() -> None:
         (polygon([[10**400, 1], [2, 3], [4, 5]]), "not \\[lng, lat\\]"),
         (polygon([[y, x] for x, y in SQUARE]), "swapped"),
         (polygon([[121.46, 31.22], [121.47, 31.23], [121.48, 31.24], [121.46, 31.22]]), "encloses nothing"),
+        (polygon(SQUARE, SQUARE), "encloses nothing"),
+        (polygon(SQUARE, [[x + 0.1, y] for x, y in SQUARE]), "a hole that is not inside it"),
+        (polygon(SQUARE, [[x + 0.01, y] for x, y in SQUARE]), "a hole that is not inside it"),
         (polygon([[x + 0.1, y] for x, y in SQUARE]), r"lies 8\.\d km from the store"),
         (polygon([[120.4, 31.22], [122.4, 31.22], [121.47, 32.5], [120.4, 31.22]]), "farther than 50 km"),
         (polygon([[121.47 + i / 1e6, 31.23 + i % 2 / 100] for i in range(6000)]), "6001 vertices"),

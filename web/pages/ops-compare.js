@@ -55,7 +55,7 @@ export class Compare {
   }
 
   async #save(form) {
-    const answer = await fetch(`/v1/ops/conversion?by=${this.#by}&format=${form}`, {headers: {Authorization: `Bearer ${await this.#session.token(false)}`}}).catch(() => {
+    const answer = await fetch(`/v1/ops/conversion?by=${this.#by}&format=${form}&limit=5000`, {headers: {Authorization: `Bearer ${await this.#session.token(false)}`}}).catch(() => {
       throw new Refused('offline');
     });
     if (!answer.ok) throw new Refused((await answer.json().catch(() => null))?.code ?? 'unavailable', '', {status: answer.status});

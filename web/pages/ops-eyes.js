@@ -2,7 +2,7 @@
 
 import {by, h} from './dom.js';
 import {count} from './format.js';
-import {t} from './i18n.js';
+import {refusal, t} from './i18n.js';
 
 const GAPS_OVER_MS = 600_000;
 const TURNED_AWAY = ['busy', 'unavailable'];
@@ -22,7 +22,7 @@ const parts = (counts, wanted) => Object.entries(counts ?? {}).reduce((all, [nam
 /**
  * The tiles of an answer of `/v1/ops/health`.
  * @param {any} now @param {any} before  an earlier answer, null at first @param {any} first  one of ten minutes ago at most
- * @returns {{name: string, value: string, limit?: string, beyond?: boolean, list?: boolean}[]}
+ * @returns {{name: string, value: string, limit?: string, beyond?: boolean, counts?: [string, number][]}[]}
  */
 export function facts(now, before, first) {
   const {gateways, limits, outbox} = now;
@@ -56,12 +56,17 @@ export function facts(now, before, first) {
     {name: 'outbox', value: t('secondsLong', {n: outbox.oldest_seconds.toFixed(1)}), limit: t('secondsLong', {n: limits.outbox_seconds}), beyond: outbox.oldest_seconds > limits.outbox_seconds},
     {name: 'resumes', value: back ? `${Math.round(100 * (back - anew) / back)}%` : '–', limit: `≥ ${100 - 100 * limits.resumes_missed}%`, beyond: anew > limits.resumes_missed * back},
     late('loop', 'loop_lag_ms'),
-    {name: 'claims', value: [...outcomes].sort(([, a], [, b]) => b - a).map(([name, n]) => `${name} ${count(n)}`).join(' · ') || '–', beyond: away > limits.claims_turned_away * claimed, list: true},
+    {name: 'claims', value: outcomes.size ? '' : '–', beyond: away > limits.claims_turned_away * claimed, counts: [...outcomes].sort(([, a], [, b]) => b - a)},
   ];
+}
+
+function outcome([code, n]) {
+  return h('li', {'data-outcome': code}, h('span', {}, code === 'ok' ? t('claimGranted') : refusal({code})), h('b', {class: 'num'}, count(n)));
 }
 
 export class Eyes {
   #session;
+  #now = null;
   #before = null;
   #earlier = []; // answers of the last ten minutes
 
@@ -70,13 +75,15 @@ export class Eyes {
 
   async refresh() {
     const now = await this.#session.call('GET', '/v1/ops/health');
-    this.#earlier = [...this.#earlier.filter((one) => Date.parse(now.at) - Date.parse(one.at) < GAPS_OVER_MS), now];
+    if (now !== this.#now) { // not only said again in another language
+      this.#earlier = [...this.#earlier.filter((one) => Date.parse(now.at) - Date.parse(one.at) < GAPS_OVER_MS), now];
+      [this.#before, this.#now] = [this.#now, now];
+    }
     const shown = facts(now, this.#before, this.#earlier[0]);
-    this.#before = now;
     const wrong = shown.filter(({beyond}) => beyond).length;
     by('eyesState').textContent = wrong ? t('eyesWrong', {n: wrong}) : t('eyesWell');
     by('eyesState').toggleAttribute('data-wrong', wrong > 0);
-    by('eyes').replaceChildren(...shown.map(({name, value, limit, beyond, list}) => h('div', {'data-fact': name, 'data-beyond': beyond, class: list ? 'list' : null},
-      h('dt', {t: `eye_${name}`}), h('dd', {}, value), limit && h('dd', {class: 'small', t: ['eyeLimit', {n: limit}]}))));
+    by('eyes').replaceChildren(...shown.map(({name, value, limit, beyond, counts}) => h('div', {'data-fact': name, 'data-beyond': beyond, class: counts ? 'list' : null},
+      h('dt', {t: `eye_${name}`}), h('dd', {}, value, counts && h('ul', {}, ...counts.map(outcome))), limit && h('dd', {class: 'small', t: ['eyeLimit', {n: limit}]}))));
   }
 }

@@ -11,11 +11,12 @@ const NAMES_FROM = 4e4; // pixels for the world: closer than this, stores have t
 const MIN_SCALE = 300; // pixels for the whole width of the world
 const MAX_SCALE = 6e6;
 const MARGIN_PX = 56;
+const FARTHEST_NORTH = 85; // degrees; at the pole itself the map has no end
 const STEPS_DEGREES = [20, 10, 5, 2, 1, .5, .2, .1, .05, .02, .01];
 
 /** Longitude and latitude in degrees → the unit square. @returns {[number, number]} */
 export function project(lng, lat) {
-  const sine = Math.sin((lat * Math.PI) / 180);
+  const sine = Math.sin((Math.min(Math.max(lat, -FARTHEST_NORTH), FARTHEST_NORTH) * Math.PI) / 180);
   return [lng / 360 + .5, .5 - Math.log((1 + sine) / (1 - sine)) / (4 * Math.PI)];
 }
 

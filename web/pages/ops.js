@@ -21,7 +21,7 @@ const SLOW_MS = 250; // the budget of a certain event's p99
 
 adopt();
 hangIcons();
-const session = await signIn('ops', 'ops-01');
+const session = remembering(await signIn('ops', 'ops-01'));
 const map = new StoreMap(by('map'));
 let chosen = null; // the room whose funnel is shown, null: all together
 let stores = [];
@@ -40,9 +40,30 @@ for (const tab of ['tabOverview', 'tabSafety']) by(tab).addEventListener('click'
 session.call('GET', `/v1/brands/${brand}`).then((found) => { by('brand').textContent = found.name; }, () => {});
 by('city').addEventListener('change', () => map.show(stores, by('city').value));
 by('funnelAll').addEventListener('click', () => choose(null));
-onLanguage(() => refresh());
+onLanguage(async () => {
+  await session.again(refresh);
+  await refresh();
+});
 await refresh();
 tick();
+
+/** A session that knows what it was answered: after a switch of language all of it is said again at once, whatever the network does. */
+function remembering(session) {
+  const answers = new Map(); // by path
+  let repeating = false;
+  return Object.assign(Object.create(session), {
+    async call(method, path, options) {
+      if (repeating && method === 'GET' && answers.has(path)) return answers.get(path);
+      const answer = await session.call(method, path, options);
+      if (method === 'GET') answers.set(path, answer);
+      return answer;
+    },
+    async again(work) {
+      repeating = true;
+      await work().finally(() => { repeating = false; });
+    },
+  });
+}
 
 function tick() {
   setTimeout(async () => {
@@ -83,11 +104,10 @@ async function gateways() {
   by('gateways').replaceChildren(...items.map((one) => h('tr', {'data-gateway': one.id},
     h('td', {}, h('b', {}, one.url.replace(/^wss?:\/\//, '')), h('span', {class: 'small faint gatewayid clip'}, one.id)),
     h('td', {class: 'n num'}, count(one.viewers)), h('td', {class: 'n num'}, count(one.frames)),
-    h('td', {}, delayBar(one.delay_ms_p50 ?? 0, one.delay_ms_p99 ?? 0, scale)),
-    h('td', {class: 'n num'}, t('ms', {n: figure(one.delay_ms_p50)})),
-    h('td', {class: `n num ${one.delay_ms_p99 > SLOW_MS ? 'warn' : ''}`}, t('ms', {n: figure(one.delay_ms_p99)})),
+    h('td', {}, delayBar(one.delay_ms_p50 ?? 0, one.delay_ms_p99 ?? 0, scale),
+      h('span', {class: `ends small num ${one.delay_ms_p99 > SLOW_MS ? 'warn' : ''}`}, `${figure(one.delay_ms_p50)} · ${t('ms', {n: figure(one.delay_ms_p99)})}`)),
     h('td', {class: 'n num'}, count(one.shed)))));
-  if (!items.length) by('gateways').append(h('tr', {}, h('td', {colspan: 7, class: 'faint', t: 'noGateways'})));
+  if (!items.length) by('gateways').append(h('tr', {}, h('td', {colspan: 5, class: 'faint', t: 'noGateways'})));
 }
 
 function figure(ms) {

@@ -504,6 +504,7 @@ export const WORDS = {
   eye_resumes: ['续看成功', 'Resumed'],
   eye_loop: ['事件循环', 'Event loop'],
   eye_claims: ['抢券结果', 'Claims by outcome'],
+  claimGranted: ['抢到了', 'Got one'],
   eyeLimit: ['上限 {n}', 'limit {n}'],
   perSecond: ['{n}/秒', '{n}/s'],
   secondsLong: ['{n} 秒', '{n} s'],
