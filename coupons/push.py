@@ -235,14 +235,15 @@ async def _grant_chunk(
     locked = await lock(session, drop)
     if locked is None:
         return _Done(0, "over")
-    if not sold_out and (closed := locked.closed()) is not None:
-        return _Done(0, "held" if closed in HOLDS else "over")
-    if locked.left > 0 and 0 in (locked.left_today, locked.left_of_minute):
-        return _Done(0, "held")
+    if not sold_out:
+        if (closed := locked.closed()) is not None:
+            return _Done(0, "held" if closed in HOLDS else "over")
+        if locked.left > 0 and 0 in (locked.left_today, locked.left_of_minute):
+            return _Done(0, "held")
     changed = await _changed(session, locked, chunk, ours)
     quotas = await _quotas(session, locked)
     histories = await locked.histories(session, (m.viewer for m in chunk))
-    deciding = _Deciding(locked, changed, quotas, histories)
+    deciding = _Deciding(locked, changed, quotas, histories, sold_out)
     cards = await write(session, locked, make(locked, deciding.about(chunk), named), careful=careful)
     # The constraints took none of these back so far; if they ever do, it is decided all the same, and the run ends.
     lost = [want for want, card in zip(deciding.wanted, cards, strict=True) if card is None]
@@ -252,7 +253,7 @@ async def _grant_chunk(
     granted = len(cards) - len(lost)
     written = granted + len(decided)
     settled = written + sum(now.decided is True for now in changed.values())
-    sold_out = await end_if_sold_out(session, locked, granted)
+    sold_out = sold_out or await end_if_sold_out(session, locked, granted)
     return _Done(granted, "sold_out" if sold_out else "open", written, settled < len(chunk), deciding.crowded)
 
 
@@ -283,6 +284,8 @@ class _Deciding:
     quotas: dict[UUID, int]
     """Of each store that has given some: how many it may still give. Counted down."""
     histories: Histories
+    sold_out: bool
+    """The drop has ended for it: also if its campaign should have got more since, nobody gets one."""
     wanted: list[Wanted] = field(default_factory=list)
     decided: list[Decided] = field(default_factory=list)
     crowded: list[Match] = field(default_factory=list)
@@ -294,7 +297,7 @@ class _Deciding:
         limits, quota = locked.limits, locked.row.store_quota
         periods = [left for left in (locked.left_of_minute, locked.left_today) if left is not None]
         left_now = min(periods, default=None)
-        left_unreserved = locked.left_unreserved
+        left_unreserved = 0 if self.sold_out else locked.left_unreserved
         for one in chunk:
             viewer, store, doubt = one.viewer, one.store, one.doubt
             now = self.changed.get(viewer)

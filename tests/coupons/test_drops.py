@@ -8,6 +8,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from world import World, principal
 
 from coupons import drops, foresight, granting, ledger, push
@@ -129,6 +131,26 @@ async def test_whoever_misses_a_push_is_noted_with_the_reason(world: World, monk
     expected = {viewer.subject: "sold_out" if viewer in near else "held_out" for viewer in viewers}
     expected |= {viewer.subject: "issued" for viewer in (*near[:2], near[-1])} | {low.subject: "tier"}
     assert decided == expected
+    await _clean(world)
+
+
+async def test_a_push_that_was_sold_out_stays_so_whatever_its_campaign_gets(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "CHUNK", 2)
+    end_if_sold_out = push.end_if_sold_out
+
+    async def and_then_more(session: AsyncSession, *asked: Any) -> bool:
+        ended = await end_if_sold_out(session, *asked)
+        await session.execute(text("UPDATE campaigns SET stock = 20"))
+        return ended
+
+    monkeypatch.setattr(push, "end_if_sold_out", and_then_more)
+    drop = await world.drop(await world.campaign(stock=2), "push", stock=10)
+    await world.viewers(6)
+    assert await drops.run_push(world.kernel.sessions, drop) == 2
+    assert await world.execute("SELECT state, end_reason, issued FROM drops") == [("ended", "sold_out", 2)]
+    assert await world.scalar("SELECT count(*) FROM drop_viewers WHERE reason = 'sold_out'") == 4
     await _clean(world)
 
 
