@@ -69,9 +69,11 @@ class Wheel:
 
     async def run(self) -> None:
         """Turn until cancelled."""
+        now = self.now
         while True:
-            await asyncio.sleep(1 - monotonic() % 1)
-            now = int(monotonic())
-            while self.turn(now, AT_ONCE):
+            if not self.turn(now, AT_ONCE):
+                await asyncio.sleep(1 - monotonic() % 1)
+                now = int(monotonic())
+            else:
                 # No pauses once a second takes longer than itself.
                 await asyncio.sleep(PAUSE_SECONDS if monotonic() < now + 1 else 0)

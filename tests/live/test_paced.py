@@ -77,7 +77,9 @@ class Rooms:
     """Audiences as the notes see them."""
 
     def __init__(self, *sizes: int) -> None:
-        self.people = {new_id(): {new_id(): [] for _ in range(size)} for size in sizes}
+        self.people: dict[UUID, dict[UUID, list[Any]]] = {
+            new_id(): {new_id(): [] for _ in range(size)} for size in sizes
+        }
         self.noted: Counter[tuple[UUID, UUID]] = Counter()
 
     def __call__(self) -> list[tuple[UUID, Audience]]:
