@@ -53,7 +53,7 @@ class Audience:
         self, display_rate: float, tally: Tally, turns: Turns, failed: Callable[[BaseException], None]
     ) -> None:
         self._tally = tally
-        self._pen = Pen(tally)
+        self._pen = Pen(tally, failed)
         self._turns = turns
         self._failed = failed
         self._loop = asyncio.get_running_loop()

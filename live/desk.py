@@ -37,6 +37,7 @@ from live.pulse import Pulse
 from live.replica import Facts, Room, person
 from live.session import ERASED, Carry, Effect, Enter, Note, Say, Session, refused
 from live.speech import Speech
+from live.staying import Staying
 from live.wheel import Wheel
 from live.wire import Close
 from live.word_lists import WordLists
@@ -52,7 +53,7 @@ SETTLE_SECONDS = 2.0
 """How long a room whose log begins waits for what the relay has still to tell it. Without a worker it opens then."""
 JOURNAL_SECONDS = 0.4
 STAYED_SECONDS = 60.0
-"""How often those who stay are noted again."""
+"""How often those who stay are noted again, a share of them with each flush of the journal."""
 DRAIN_SECONDS = 20.0
 NOTICE_SECONDS = 2.0
 """How long a draining gateway says so (``/readyz``, the list of gateways) before it hangs up on anybody."""
@@ -120,14 +121,10 @@ class Gateway:
             group.create_task(self._watch_loop(), name="lag")
 
     async def _write_journal(self) -> None:
-        stayed = monotonic()
+        staying = Staying(self._journal.stayed, int(STAYED_SECONDS / JOURNAL_SECONDS))
         while True:
             await asyncio.sleep(JOURNAL_SECONDS)
-            if monotonic() - stayed > STAYED_SECONDS:
-                stayed = monotonic()
-                for room in self.hub.rooms.values():
-                    for viewer in room.audience.viewers():
-                        self._journal.stayed(room.id, viewer)
+            staying.note((room.id, room.audience) for room in self.hub.rooms.values())
             await self._journal.flush()
 
     async def _look_after_rooms(self) -> None:

@@ -106,11 +106,23 @@ class Hub:
         return room
 
     async def reach(self, room: Room, seq: int) -> None:
-        """A viewer knows more than this copy, from another gateway: read up before letting them in."""
+        """A viewer knows more than this copy, from another gateway: read up before letting them in.
+
+        Raises TimeoutError when the room is not whole soon, and what Redis raises.
+        """
         if seq > room.seq:
-            epoch = room.epoch
-            for entry in await self._bus.read(room.id, room.seq):
+            epoch, entries = await self._read(room)
+            for entry in entries:
                 self._take(room, epoch, entry)
+            async with asyncio.timeout(REPAIR_SECONDS):
+                await room.whole.wait()
+
+    async def _read(self, room: Room) -> tuple[str, list[Entry]]:
+        """What the log tells after this copy, and the log's epoch."""
+        entries = await self._bus.read(room.id, room.seq)
+        # Asked last: what was read before belongs to this epoch, or to one that is over and taken for lost either way.
+        epoch, _ = await self._bus.head(room.id)
+        return epoch, entries
 
     async def close_idle(self, now: float) -> None:
         """Give up rooms that nobody has watched here for a while."""
@@ -223,8 +235,10 @@ class Hub:
                     await self._begin_anew(room)
                     continue
                 after = room.seq
-                missing = await self._bus.read(room.id, after)
-                if not missing or missing[0].seq > after + 1:
+                epoch, missing = await self._read(room)
+                if epoch != room.epoch:
+                    room.epoch = ""  # another log: its numbers mean something else
+                elif not missing or missing[0].seq > after + 1:
                     log.warning("log_trimmed", room=str(room.id), have=after)
                     room.epoch = ""
                 for entry in missing:

@@ -66,10 +66,15 @@ def batch(events: list[Raw], seq: int | None = None) -> Prepared:
 
 
 class Pen:
-    """Writes to sockets, and counts what was written."""
+    """Writes to sockets, and counts what was written.
 
-    def __init__(self, tally: Tally) -> None:
+    A defect with one socket costs that socket only: it is told to ``failed`` and cut off, and its viewer, who comes
+    back and resumes, misses nothing. All others are told what they are owed.
+    """
+
+    def __init__(self, tally: Tally, failed: Callable[[BaseException], None]) -> None:
         self._tally = tally
+        self._failed = failed
 
     def write(self, message: Prepared, targets: list[Connection], apart: Container[Connection]) -> list[Connection]:
         """``message`` to all ``targets`` but those ``apart`` and those who are slow or leave: these are returned."""
@@ -77,14 +82,17 @@ class Pen:
         left: list[Connection] = []
         alike = compressed = 0
         for connection in targets:
-            if connection.slow or connection.closing or (apart and connection in apart):
-                left.append(connection)
-            elif connection.deflates:
-                connection.push(message.deflated)
-                compressed += 1
-            else:
-                connection.push(plain)
-                alike += 1
+            try:
+                if connection.slow or connection.closing or (apart and connection in apart):
+                    left.append(connection)
+                elif connection.deflates:
+                    connection.push(message.deflated)
+                    compressed += 1
+                else:
+                    connection.push(plain)
+                    alike += 1
+            except Exception as error:
+                self._cut_off(connection, error)
         tally = self._tally
         tally.frames += alike + compressed
         tally.written += alike * len(plain)
@@ -95,9 +103,17 @@ class Pen:
 
     def write_apart(self, message: Prepared | None, connection: Connection) -> None:
         """``message``, if there is one, to one viewer who is not like all others."""
-        if message is not None and not connection.closing:
+        if message is None or connection.closing:
+            return
+        try:
             connection.write(message)
             self._tally.frames += 1
+        except Exception as error:
+            self._cut_off(connection, error)
+
+    def _cut_off(self, connection: Connection, error: Exception) -> None:
+        self._failed(error)
+        connection.transport.abort()
 
     @property
     def frames(self) -> int:

@@ -192,6 +192,7 @@ def _step(receiver: Receiver, halves: Halves, next_door: RoomCrowd, room: Room, 
         "frame_bytes": round(heard.received / max(1, heard.arrivals)),
         "gateway_busy": round(cpu_talking / talked, 2),
         "receiver_busy": round(busy, 2),
+        "receiver_behind_ms": round(receiver.behind() * 1000),
     }
 
 

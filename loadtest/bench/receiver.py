@@ -105,6 +105,8 @@ class Receiver:
         self._connected = 0
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
+        self._full_since: float | None = None
+        self._behind = 0.0
 
     def __enter__(self) -> "Receiver":
         return self
@@ -193,7 +195,9 @@ class Receiver:
     def turn(self, timeout: float) -> None:
         """Read what has come, waiting ``timeout`` seconds for the first of it."""
         buffer, view, viewers, now = self._buffer, self._view, self._viewers, time.time
-        for fd, _ in self._epoll.poll(timeout, AT_ONCE):
+        ready = self._epoll.poll(timeout, AT_ONCE)
+        self._look_behind(len(ready) == AT_ONCE)
+        for fd, _ in ready:
             viewer = viewers[fd]
             kept = len(viewer.held)
             try:
@@ -252,12 +256,26 @@ class Receiver:
     # ---- is it the bottleneck? -------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Begin to watch how busy this process is."""
+        """Begin to watch how busy this process is, and how far behind."""
+        self._behind, self._full_since = 0.0, None
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def busy(self) -> float:
         """The part of the time since ``watch`` that this process was on its core, 0 to 1."""
         return (time.process_time() - self._cpu) / max(1e-9, time.perf_counter() - self._wall)
+
+    def behind(self) -> float:
+        """The longest time, in seconds since ``watch``, in which more sockets waited than one turn serves: what came
+        meanwhile may have waited for this process that long. In the mean it may be idle all the same."""
+        return self._behind
+
+    def _look_behind(self, full: bool) -> None:
+        if not full:
+            self._full_since = None
+            return
+        now = time.perf_counter()
+        self._full_since = self._full_since or now
+        self._behind = max(self._behind, now - self._full_since)
 
     def used(self) -> float:
         """CPU seconds of this process since ``watch``."""

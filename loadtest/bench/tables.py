@@ -14,6 +14,9 @@ NAMES = {
     "claims redis": "a Lua script in Redis, AOF always",
 }
 
+NOTABLY_BEHIND_MS = 100
+"""A receiver that was behind for so long may have made the delays it measured."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -60,6 +63,12 @@ def _fanout(result: dict[str, Any]) -> Figures:
     )
 
 
+def _receiver(step: dict[str, Any]) -> str:
+    """How busy it was, and for how long at a time it was behind, where that shows in the delays."""
+    behind = step.get("receiver_behind_ms", 0)  # a result of before has none
+    return f"{step['receiver_busy']:.0%}" + (f", {behind} ms behind" if behind >= NOTABLY_BEHIND_MS else "")
+
+
 def _peak(result: dict[str, Any]) -> Figures:
     rows = [
         [
@@ -72,7 +81,7 @@ def _peak(result: dict[str, Any]) -> Figures:
             f"{step['deliveries_per_s_core'] / 1e6:.2f} M",
             f"{step['frame_bytes'] / 1000:.1f} kB",
             f"{step['gateway_busy']:.0%}",
-            f"{step['receiver_busy']:.0%}",
+            _receiver(step),
             f"{step['us_per_single_event']:.1f}",
         ]
         for step in result["steps"]

@@ -196,6 +196,44 @@ async def test_gap_that_the_log_no_longer_holds_is_a_fresh_welcome() -> None:
         assert [event.text for event in me.events] == ["后"]
 
 
+async def _another_log(house: House, size: int) -> None:
+    """Redis was emptied unheard, and tells a log of its own by now."""
+    unheard, house.bus._receiver = house.bus._receiver, None
+    del house.bus._rooms[house.room_id]
+    for n in range(size):
+        await house.announce(f"新{n}")
+    house.bus._receiver = unheard
+
+
+async def test_a_repair_takes_nothing_from_a_log_that_is_not_the_rooms(house: House) -> None:
+    me = await house.enter()
+    room = await house.open()
+    epoch = room.epoch
+    for n in range(2):
+        await house.announce(f"旧{n}")
+    await until(lambda: len(me.events) == 2)
+    await _another_log(house, 4)
+    house.hub.entry(room.id, epoch, Entry(4, announced("旧3")))  # 3 was missed, and is another one's number by now
+    await until(lambda: isinstance(me.frames[-1], wire.Welcome) and len(me.frames) > 2)
+    assert [event.text for event in me.events] == ["旧0", "旧1"]
+    again = me.frames[-1]
+    assert (again.announcement, again.log.seq, again.log.epoch) == ("新3", 4, room.epoch)
+    assert room.epoch != epoch
+
+
+async def test_who_knows_more_is_not_let_into_a_copy_of_a_log_that_is_gone(house: House) -> None:
+    me = await house.enter()
+    room = await house.open()
+    epoch = room.epoch
+    await _another_log(house, 3)
+    await house.hub.reach(room, 3)
+    assert (room.epoch != epoch, room.seq, room.whole.is_set()) == (True, 3, True)
+    await until(lambda: len(me.frames) > 1)
+    assert (me.events, me.frames[-1].announcement) == ([], "新2")
+    late = await house.enter(resume=wire.Position(epoch, 3))
+    assert not late.recovered
+
+
 async def test_deleted_comment_is_not_shown_to_those_who_come_later(house: House) -> None:
     await house.enter()
     gone, kept = (wire.Commented(new_id(), wire.Person(new_id(), "小周"), text, 1) for text in ("删", "留"))

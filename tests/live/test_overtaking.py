@@ -40,6 +40,11 @@ class Viewer:
     def __init__(self) -> None:
         self.session = SimpleNamespace(who=SimpleNamespace(subject=new_id(), role=Role.VIEWER))
         self.got: list[bytes] = []
+        self.cut = 0
+        self.transport = SimpleNamespace(abort=self._abort)
+
+    def _abort(self) -> None:
+        self.cut += 1
 
     def push(self, data: bytes) -> None:
         self.got.append(data)
@@ -133,17 +138,31 @@ async def test_slow_viewers_are_told_what_is_certain_and_no_small_talk() -> None
     assert room.audience._tally.shed["slow"] == 1
 
 
-async def test_a_tick_that_breaks_off_does_not_end_the_room() -> None:
+def _broken(_data: object) -> None:
+    raise RuntimeError("a defect")
+
+
+async def test_a_defect_with_one_viewer_costs_no_other_what_is_certain() -> None:
+    room = Room()
+    (bad, late), others = room.viewers[:2], room.viewers[2:]
+    bad.push = cast(Any, _broken)  # type: ignore[method-assign]
+    late.slow, late.write = True, cast(Any, _broken)  # type: ignore[method-assign]
+    assert not (await room.tells(1, "一"))(LATER)
+    assert [str(error) for error in room.broken] == ["a defect"] * 2
+    assert (bad.cut, late.cut) == (1, 1), "they come back and resume"
+    assert room.heard("一") == len(others)
+    assert not (await room.talks("有白色吗"))(LATER)
+    assert room.heard("有白色吗") == len(others)
+    assert not any(one.cut for one in others)
+
+
+async def test_a_tick_that_breaks_off_does_not_end_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room()
     tell = await room.tells(1, "一")
-
-    def broken(_data: bytes) -> None:
-        raise RuntimeError("a defect")
-
-    good, room.viewers[0].push = room.viewers[0].push, cast(Any, broken)
-    assert not tell(LATER)
-    assert [str(error) for error in room.broken] == ["a defect"]
-    room.viewers[0].push = cast(Any, good)
+    with monkeypatch.context() as broken:
+        broken.setattr(telling.Pen, "write", _broken)
+        assert not tell(LATER)
+    assert len(room.broken) == 1
     assert not (await room.tells(2, "二"))(LATER)
     assert room.heard("二") == VIEWERS
 
