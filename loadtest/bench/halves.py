@@ -61,7 +61,7 @@ class Heard:
 def _listen(pipe: Connection, port: int, room: str) -> None:
     """The other process: listens until told to leave, and answers in between."""
     crowd = RoomCrowd(port, room)
-    with Receiver() as receiver:
+    with Receiver(delays=True) as receiver:
         while True:
             receiver.turn(TURN_SECONDS)
             if not pipe.poll():

@@ -116,7 +116,7 @@ class Talk:
 
 def measure(house: House, plan: Plan) -> dict[str, Any]:
     """Fill the room step by step, and measure each step; the result as saved."""
-    with Receiver() as receiver, ThreadPoolExecutor(1) as beside:
+    with Receiver(delays=True) as receiver, ThreadPoolExecutor(1) as beside:
         # All at once: each call of the command starts a Python. They are signed on one core while the gateway starts on
         # the other.
         signed = beside.submit(house.tokens, 2 * NEIGHBOURS + plan.sanctions + max(plan.viewers))

@@ -2,6 +2,9 @@
 
 It must never be what is measured. It reads with ``recv_into``, looks at two to ten bytes of each frame, and hands the
 payload's place in the buffer to the viewer's crowd. ``busy`` tells which part of the time it was on the CPU.
+
+Where delays are measured it asks the kernel when a frame came to the viewer's socket (``SO_TIMESTAMPNS``). Ten thousand
+phones read their frames at once; one process that stands for all of them reads them one after the other.
 """
 
 import select
@@ -22,17 +25,24 @@ PER_ADDRESS = 20_000
 """Viewers for each source address: the system has some 28,000 ports for one."""
 _BIND_ADDRESS_NO_PORT = 24
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("qq")
+_NOTES = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
 class Viewer:
     """One socket, and how far it has come."""
 
-    __slots__ = ("alive", "crowd", "held", "joined", "missing", "open", "receive", "seq", "sock", "token", "told")
+    __slots__ = (
+        "alive", "came", "crowd", "held", "joined", "missing", "open", "receive", "seq", "sock", "token", "told",
+    )  # fmt: skip
 
     def __init__(self, crowd: "Crowd", sock: socket.socket, token: str) -> None:
         self.crowd = crowd
         self.sock = sock
         self.receive: Callable[[Any], int] = sock.recv_into
+        self.came = 0.0
+        """When the last of what was read came to the socket, in seconds since 1970, if the kernel is asked."""
         self.token = token
         self.held = b""
         """The beginning of what has not come whole."""
@@ -43,6 +53,18 @@ class Viewer:
         """Certain events that never came."""
         self.told = 0
         """Certain events that came since the welcome."""
+
+    def ask_when(self) -> None:
+        """From now on know when it ``came``."""
+        self.sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self.receive = self._receive_and_ask
+
+    def _receive_and_ask(self, into: Any) -> int:
+        size, notes, _, _ = self.sock.recvmsg_into((into,), _NOTES)
+        if notes:
+            seconds, nanoseconds = _TIMESPEC.unpack(notes[0][2])
+            self.came = seconds + nanoseconds * 1e-9
+        return size
 
     def send(self, payload: bytes, opcode: int = frames.TEXT) -> None:
         """One frame; a viewer's frames are so few that they always fit the socket's buffer."""
@@ -83,7 +105,7 @@ class Crowd:
         self.joined += 1
 
     def hear(self, viewer: Viewer, buffer: bytearray, start: int, stop: int, now: float) -> None:  # noqa: ARG002
-        """A text frame's payload is ``buffer[start:stop]``; ``now`` is in seconds since 1970."""
+        """A text frame's payload is ``buffer[start:stop]``; it came ``now``, in seconds since 1970."""
         self.frames += 1
         self.bytes += stop - start
 
@@ -95,9 +117,11 @@ class Crowd:
 
 
 class Receiver:
-    """All viewers of a bench; a context manager that leaves no socket open."""
+    """All viewers of a bench; a context manager that leaves no socket open. ``delays``: they are measured, so the
+    kernel is asked when frames came, which takes as long again as reading a small one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, delays: bool = False) -> None:
+        self._delays = delays
         self._epoll = select.epoll()
         self._viewers: dict[int, Viewer] = {}
         self._buffer = bytearray(BUFFER)
@@ -155,6 +179,8 @@ class Receiver:
         sock.setblocking(False)
         sock.send(request)
         viewer = crowd.admit(sock, token)
+        if self._delays:
+            viewer.ask_when()
         self._viewers[sock.fileno()] = viewer
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         return viewer
@@ -217,7 +243,7 @@ class Receiver:
             if buffer[0] == 0x81 and buffer[1] == 126 and end == 4 + (buffer[2] << 8 | buffer[3]):
                 # By far the commonest: exactly one text frame of middling size.
                 viewer.held = b""
-                viewer.crowd.hear(viewer, buffer, 4, end, now())
+                viewer.crowd.hear(viewer, buffer, 4, end, viewer.came or now())
                 continue
             try:
                 if not viewer.open:
@@ -243,7 +269,7 @@ class Receiver:
         """Understand ``buffer[:end]``; returns where the rest begins."""
         buffer, crowd = self._buffer, viewer.crowd
         found, rest = frames.split(buffer, end)
-        now = time.time()
+        now = viewer.came or time.time()
         for opcode, start, stop in found:
             if opcode == frames.TEXT:
                 crowd.hear(viewer, buffer, start, stop, now)
@@ -266,7 +292,8 @@ class Receiver:
 
     def behind(self) -> float:
         """The longest time, in seconds since ``watch``, in which more sockets waited than one turn serves: what came
-        meanwhile may have waited for this process that long. In the mean it may be idle all the same."""
+        meanwhile may have waited for this process that long (which is no part of a delay that the kernel tells). In the
+        mean it may be idle all the same."""
         return self._behind
 
     def _look_behind(self, full: bool) -> None:

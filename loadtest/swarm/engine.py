@@ -54,7 +54,7 @@ class Swarm:
         self._order = count()
         self._began = 0.0
         self._let_in = 0
-        self._receiver = Receiver()
+        self._receiver = Receiver(delays=True)
         self._door = Door()
         self._tick = Tick(0.0)
         self._closes: Counter[str] = Counter()

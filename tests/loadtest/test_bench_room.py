@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -93,6 +94,37 @@ def test_acks_and_refusals_are_counted_apart() -> None:
     assert (crowd.acknowledged, crowd.comments, dict(crowd.refused), dict(crowd.closes)) == (
         2, 1, {"too_fast": 1}, {4002: 1},
     )  # fmt: skip
+
+
+class _Clocked(Crowd):
+    """Keeps when the last frame came."""
+
+    came = 0.0
+
+    def hear(self, viewer: Viewer, buffer: bytearray, start: int, stop: int, now: float) -> None:
+        super().hear(viewer, buffer, start, stop, now)
+        self.came = now
+
+
+@pytest.mark.parametrize("delays", [True, False])
+@pytest.mark.parametrize(
+    "frames", [[b"\x81\x7e\x00\x80" + b"x" * 128], [b"\x81\x01x", b"\x81\x01y"]], ids=["one", "two"]
+)
+def test_a_delay_ends_at_the_viewers_socket_however_late_it_is_read(delays: bool, frames: list[bytes]) -> None:
+    read_late = 0.2
+    with socket.create_server(("127.0.0.1", 0)) as door, Receiver(delays=delays) as receiver:
+        crowd = _Clocked("room", door.getsockname()[1])
+        viewer = receiver.adopt(crowd, socket.create_connection(crowd.address), "token", b"hello")
+        viewer.open = True
+        server, _ = door.accept()
+        with server:
+            for frame in frames:
+                server.sendall(frame)
+            sent = time.time()
+            time.sleep(read_late)
+            receiver.turn(60)
+    assert crowd.frames == len(frames)
+    assert crowd.came <= sent + read_late / 2 if delays else crowd.came >= sent + read_late
 
 
 def test_the_percentile_is_the_delay_that_so_many_did_not_exceed() -> None:
