@@ -74,10 +74,12 @@ def _peak(result: dict[str, Any]) -> Figures:
         [
             f"{step['viewers']:,}" + (" on two" if step.get("gateways", 1) == 2 else ""),
             f"{step['certain_p50_ms']:.0f} / {step['certain_p99_ms']:.0f}",
-            str(step["certain_lost"]),
+            _first(step, "certain_p99_ms"),
+            str(step["certain_lost"] + step.get("first", {}).get("certain_lost", 0)),
             f"{step['lossy_p50_ms']:.0f} / {step['lossy_p99_ms']:.0f}",
             f"{step['lossy_shown'] / max(1, step['lossy_owed']):.1%}",
             f"{step['next_door_p99_ms']:.0f}",
+            _first(step, "next_door_p99_ms"),
             f"{step['deliveries_per_s_core'] / 1e6:.2f} M",
             f"{step['frame_bytes'] / 1000:.1f} kB",
             f"{step['gateway_busy']:.0%}",
@@ -86,10 +88,12 @@ def _peak(result: dict[str, Any]) -> Figures:
         ]
         for step in result["steps"]
     ]
-    columns = ("viewers", "certain p50/p99 ms", "lost", "comments p50/p99 ms", "shown", "next door p99 ms",
-               "events/s/core", "frame", "gateway", "receiver", "µs alone")  # fmt: skip
+    columns = ("viewers", "certain p50/p99 ms", "at first", "lost", "comments p50/p99 ms", "shown",
+               "next door p99 ms", "at first", "events/s/core", "frame", "gateway", "receiver", "µs alone")  # fmt: skip
     above = "One room, 500 comments/s, 200 likes/s, 2 pins or announcements a second"
     below = [f"Growth of the last column: {result['growth_1k_20k']:.2f} ×."]
+    if any("first" in step for step in result["steps"]):
+        below.append("“At first”: in the seconds before, when the new sockets' buffers are filled for the first time.")
     if any(step.get("gateways", 1) == 2 for step in result["steps"]):
         below.append("“On two”: the viewers are on two gateways, which share the core and are counted together.")
     if (alone := result.get("alone_ms")) is not None:  # a result of before has neither
@@ -101,6 +105,10 @@ def _peak(result: dict[str, Any]) -> Figures:
             f"Kicks, mutes and bans from REST to a gateway: p50 {revoked['p50']} ms, at most {revoked['max']} ms."
         )
     return Figures(above, columns, rows, " ".join(below))
+
+
+def _first(step: dict[str, Any], name: str) -> str:
+    return f"{step['first'][name]:.0f}" if "first" in step else "–"
 
 
 def _joins(result: dict[str, Any]) -> Figures:

@@ -34,7 +34,7 @@ def test_the_four_benches_count_what_they_did(house: House, monkeypatch: pytest.
     assert tables.figures(race).rows
 
     # The second step is more than one process may hold.
-    room = peak.measure(house, peak.Plan((10, 20), seconds=1.5, fixed=2, alone=3, sanctions=1, most=45))
+    room = peak.measure(house, peak.Plan((10, 20), seconds=1.5, fixed=2, alone=3, sanctions=1, most=45, first=0.5))
     assert [step["gateways"] for step in room["steps"]] == [1, 2]
     assert set(peak.FIELDS) <= room.keys()
     assert (room["alone_ms"]["events"], room["revoked_ms"]["sanctions"]) == (3, 3)
