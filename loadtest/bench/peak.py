@@ -65,7 +65,7 @@ class Plan:
     @classmethod
     def quick(cls) -> "Plan":
         """In less than 45 s."""
-        return cls((1000, MAIN), seconds=2.5, first=0.0, fixed=3, alone=10, sanctions=1)
+        return cls((1000, MAIN), seconds=2.0, first=0.0, fixed=3, alone=10, sanctions=1)
 
 
 class Talk:

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 from hubhouse import House, listening
 from roomworld import World, make_world
+from viewers import gateway, telling
 
 from kernel.process import Kernel
+from live.gateway import Gateway
 
 
 @pytest.fixture
@@ -21,3 +23,10 @@ async def house() -> AsyncIterator[House]:
     house = House()
     async with listening(house):
         yield house
+
+
+@pytest.fixture
+async def two(world: World) -> AsyncIterator[tuple[Gateway, Gateway]]:
+    """Two gateways and the worker's relay."""
+    async with gateway(world.kernel) as one, gateway(world.kernel) as other, telling(world.kernel):
+        yield one, other

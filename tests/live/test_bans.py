@@ -1,8 +1,7 @@
 """Kicks and bans, from the rows to sockets on several gateways."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +9,9 @@ import msgspec
 import pytest
 from roomworld import World, do, held, refused, snapshot
 from sqlalchemy import update
-from viewers import Client, Nearby, announced, gateway, last_words, principal, until, watching
+from viewers import Client, Nearby, announced, closed, gateway, last_words, principal, telling, until, watching
 from websockets.asyncio.client import connect
 
-from app import relay
 from kernel.clock import milliseconds, now
 from kernel.identity import Principal
 from kernel.ids import new_id
@@ -114,18 +112,6 @@ async def test_only_staff_sends_away_and_nobody_sends_staff_away(world: World) -
 # ---- on gateways ---------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def telling(kernel: Kernel) -> AsyncIterator[None]:
-    """The worker's relay, woken by every commit."""
-    bus = RedisBus(kernel.redis)
-    running = asyncio.ensure_future(relay.run(kernel.settings, kernel.sessions, bus))
-    try:
-        yield
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
-
-
 async def turned_away(url: str, kernel: Kernel, room: UUID, who: Principal) -> int | None:
     async with connect(f"{url}/v1/rooms/{room}/live", close_timeout=1) as socket:
         await Client(socket).send(wire.Hello(kernel.keyring.issue(who)))
@@ -133,19 +119,6 @@ async def turned_away(url: str, kernel: Kernel, room: UUID, who: Principal) -> i
         assert bye is not None
         assert bye.code == code
         return code
-
-
-async def closed(client: Client) -> int | None:
-    bye, code = await last_words(client.socket)
-    assert bye is not None
-    assert bye.code == code
-    return code
-
-
-@pytest.fixture
-async def two(world: World) -> AsyncIterator[tuple[Gateway, Gateway]]:
-    async with gateway(world.kernel) as one, gateway(world.kernel) as other, telling(world.kernel):
-        yield one, other
 
 
 async def test_a_kick_closes_the_viewers_sockets_on_all_gateways_and_they_may_be_back(

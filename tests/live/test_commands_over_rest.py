@@ -1,14 +1,11 @@
 """What guides do over REST, as viewers of several gateways see it: who is sent away, and what is explained last."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
-import pytest
 from roomworld import World, snapshot
-from test_bans import closed, telling
 from test_room_routes import Caller, serve
-from viewers import Client, gateway, principal, until, watching
+from viewers import Client, closed, principal, until, watching
 
 from kernel.ids import new_id
 from live import wire
@@ -16,12 +13,6 @@ from live.gateway import Gateway
 from live.wire import Close
 
 PINS = 12
-
-
-@pytest.fixture
-async def two(world: World) -> AsyncIterator[tuple[Gateway, Gateway]]:
-    async with gateway(world.kernel) as one, gateway(world.kernel) as other, telling(world.kernel):
-        yield one, other
 
 
 async def test_a_mute_a_kick_and_a_ban_over_rest_hold_on_a_gateway_that_nobody_asked(

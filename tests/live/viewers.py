@@ -11,6 +11,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from app import relay
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Keyring, Principal, Role
@@ -188,3 +189,22 @@ def announced(text: str) -> bytes:
 
 def slots(text: str) -> dict[str, bytes]:
     return {"announcement": msgspec.json.encode(text)}
+
+
+@asynccontextmanager
+async def telling(kernel: Kernel) -> AsyncIterator[None]:
+    """The worker's relay, woken by every commit."""
+    bus = RedisBus(kernel.redis)
+    running = asyncio.ensure_future(relay.run(kernel.settings, kernel.sessions, bus))
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def closed(client: Client) -> int | None:
+    bye, code = await last_words(client.socket)
+    assert bye is not None
+    assert bye.code == code
+    return code
