@@ -109,8 +109,10 @@ class Cluster:
             node.command("MEET", "127.0.0.1", first.port, first._bus_port)
         wait_for(lambda: all(node.sees(len(self.nodes)) for node in self.nodes))
 
-    def add_replica(self) -> None:
-        """A replica of the first node, in step with it."""
+    def ensure_replica(self) -> None:
+        """A replica of the first node, in step with it; nothing if there is one already, whoever is master now."""
+        if len(self.nodes) > len(RANGES):
+            return
         master, replica = self.nodes[0], Node(self._folder / "replica")
         replica.start()
         wait_for(replica.client.ping)

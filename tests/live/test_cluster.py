@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
-from cluster import RANGES, Cluster
+from cluster import Cluster
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 from roomworld import World, make_world
@@ -277,8 +277,7 @@ async def trimmed(cluster: Cluster, say: Say) -> None:
 
 
 async def taken_over(cluster: Cluster, say: Say) -> None:
-    if len(cluster.nodes) == len(RANGES):
-        cluster.add_replica()
+    cluster.ensure_replica()
     await asyncio.to_thread(cluster.await_replica)
     cluster.replicated.kill()
 
@@ -338,7 +337,7 @@ async def test_replica_takes_over_from_its_master_and_no_certain_event_is_missed
     """Afterwards the first slots live on the node that was a replica."""
     kernel, room = world.kernel, rooms[0]
     bus = RedisBus(kernel.redis)
-    cluster.add_replica()
+    cluster.ensure_replica()
     master = cluster.replicated
     async with gateway(kernel) as one, watching(one.url, kernel.keyring, room) as me:
         await bus.publish(room, "a", event=announced("前"))
@@ -358,8 +357,7 @@ async def test_master_that_hangs_is_left_for_its_replica(world: World, rooms: li
     """Its connections stay open: only the other nodes know that it is master no longer."""
     kernel, room = world.kernel, rooms[0]
     bus = RedisBus(kernel.redis)
-    if len(cluster.nodes) == len(rooms):
-        cluster.add_replica()
+    cluster.ensure_replica()
     master = cluster.replicated
     async with gateway(kernel) as one, watching(one.url, kernel.keyring, room) as me:
         await bus.publish(room, "a", event=announced("前"))
