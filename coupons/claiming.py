@@ -7,15 +7,31 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import codes, reviews, rules
 from coupons.cards import CouponCard
-from coupons.granting import Decided, Made, Named, Wanted, end_if_sold_out, make, note, stores_left, write
+from coupons.granting import (
+    Decided,
+    Made,
+    Named,
+    Wanted,
+    end_if_sold_out,
+    make,
+    note,
+    stores_left,
+    write,
+    write_if_found,
+)
 from coupons.history import Histories
 from coupons.locking import Locked
 from coupons.sight import Claim, Ours, Sight, Standings, recalled
 from kernel.clock import milliseconds
+from kernel.postgres import Sessions
+
+PLANNED_FOR = timedelta(seconds=1)
+"""A plan that finds its drop later is not carried out as it is."""
 
 
 class NotYet(NamedTuple):
@@ -71,6 +87,16 @@ class Plan:
     batch: "_Batch"
     made: list[Made]
 
+    def since(self, ours: Ours) -> int | None:
+        """How many coupons the drop will have given since it was seen, if this process alone gives any and what it has
+        on its way succeeds. None if the plan may not hold then, or the drop would be sold out."""
+        facts, batch = self.sight.facts, self.batch
+        issued, granted = ours.after(facts.row.campaign_issued)
+        since = issued - facts.row.campaign_issued
+        left = facts.left if facts.left_today is None else min(facts.left, facts.left_today)
+        same = facts.lasts(facts.at + PLANNED_FOR) and granted.isdisjoint(batch.viewers())
+        return since if same and 0 < batch.granted < left - since else None
+
     def holds(self, locked: Locked, former: Sequence[Row[Any]]) -> bool:
         """Whether the same would be decided now: under the lock, with ``former`` coupons of those who claim."""
         left = locked.left if locked.left_today is None else min(locked.left, locked.left_today)
@@ -80,6 +106,29 @@ class Plan:
             and self.batch.granted <= left
             and {coupon.id for coupon in former} == {coupon.id for coupon in self.sight.former}
         )
+
+
+async def carry_out(sessions: Sessions, plan: Plan, since: int, ours: Ours) -> "Answered | None":
+    """Write what was planned and commit, in one question, if the drop is found as it was seen but for ``since`` coupons
+    given meanwhile; else nothing is written, and the answer is None. ``ours`` knows from the start what is on its way.
+    """
+    facts, batch = plan.sight.facts, plan.batch
+    (made,) = plan.made
+    issued = facts.row.campaign_issued + since
+    ours.add(issued, batch.wanting())
+    cards = None
+    try:
+        until = facts.at + PLANNED_FOR
+        cards = await write_if_found(sessions, facts, made, batch.decided, since=since, until=until)
+    except IntegrityError:
+        pass  # a defect, or somebody's hand in the database: see `granting.in_one_transaction`
+    finally:
+        if cards is None:
+            ours.take_back(issued)
+    if cards is None:
+        return None
+    batch.grant(cards)
+    return Answered(batch.answers(), issued, batch.recipients)
 
 
 def foresee(claims: Sequence[Claim], sight: Sight) -> Plan | None:
@@ -96,7 +145,7 @@ def foresee(claims: Sequence[Claim], sight: Sight) -> Plan | None:
     batch.recall(sight.former)
     batch.sift()
     batch.allowed, batch.left_today = len(claims), None
-    return Plan(sight, batch, list(make(facts, batch.decide(), batch.named)))
+    return Plan(sight, batch, list(make(facts, batch.decide(), batch.named, piece=len(claims))))
 
 
 async def _ask(session: AsyncSession, locked: Locked, batch: "_Batch", former: Sequence[Row[Any]]) -> None:
@@ -258,13 +307,16 @@ class _Batch:
             self._wanted.append(place)
             yield Wanted(viewer, held + 1, store, distance, claim.key)
 
+    def wanting(self) -> list[UUID]:
+        """Who is to get one, in the order of their coupons."""
+        return [self._claims[place].viewer for place in self._wanted]
+
     def grant(self, cards: Sequence[CouponCard | None]) -> None:
         """Answer those who were ``_wanted`` with their coupons."""
         for place, card in zip(self._wanted, cards, strict=True):
             self._answers[place] = card or "limit_reached"
-        self.recipients = [
-            self._claims[place].viewer for place, card in zip(self._wanted, cards, strict=True) if card is not None
-        ]
+        pairs = zip(self.wanting(), cards, strict=True)
+        self.recipients = [viewer for viewer, card in pairs if card is not None]
         self.granted = len(self.recipients)
 
     def answers(self) -> list[Answer]:

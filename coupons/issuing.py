@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, Answered, NotYet, answer_batch, foresee
+from coupons.claiming import Answer, Answered, NotYet, Plan, answer_batch, carry_out, foresee
 from coupons.granting import Named, in_one_transaction
 from coupons.locking import lock
 from coupons.sight import Claim, Ours, look
@@ -56,7 +56,7 @@ NAMED_SECONDS = 10.0
 CLAIMS = Counter("nearcast_claims", "Claims answered, by outcome", ["outcome"], registry=REGISTRY)
 for _known in ("issued", "busy", "unavailable"):
     CLAIMS.labels(_known)  # there from the start, so that a rate sees the first of them
-BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time from lock to commit of a batch", registry=REGISTRY)
+BATCH_SECONDS = Histogram("nearcast_claim_batch_seconds", "Time to write and commit a batch", registry=REGISTRY)
 BATCH_SIZE = Histogram(
     "nearcast_claim_batch_size",
     "Claims in a batch",
@@ -83,13 +83,21 @@ class _Turn:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
+        self.asked: asyncio.Future[None] = loop.create_future()
+        """It has the lock or stands in its queue: a plan of the next one may be sent."""
         self.locked: asyncio.Future[None] = loop.create_future()
         """It has the lock, or never will: the next one may queue for it."""
         self.decided: asyncio.Future[None] = loop.create_future()
         """Its transaction has ended."""
 
+    def has_asked(self) -> None:
+        """Its plan is on its way."""
+        if not self.asked.done():
+            self.asked.set_result(None)
+
     def has_lock(self) -> None:
         """It has the lock now."""
+        self.has_asked()
         if not self.locked.done():
             self.locked.set_result(None)
 
@@ -235,6 +243,11 @@ class Issuer:
         async with asyncio.timeout(BATCH_TIMEOUT_SECONDS):
             sight = await look(self._sessions, self._catchments, drop, claims, self._names())
             plan = None if sight is None else foresee(claims, sight)
+            if plan is not None:
+                if before is not None:
+                    await asyncio.wait([before.asked])
+                if (answers := await self._carried_out(plan, ours, turn)) is not None:
+                    return answers
             if before is not None:
                 await asyncio.wait([before.locked])  # or it might queue for the lock behind this one
 
@@ -254,6 +267,18 @@ class Issuer:
             ours.add(answered.issued, answered.recipients)
             BATCH_SECONDS.observe(perf_counter() - began)
             return answered.answers
+
+    async def _carried_out(self, plan: Plan, ours: Ours, turn: _Turn) -> list[Answer] | None:
+        """The answers, if the plan was carried out as it is."""
+        if (since := plan.since(ours)) is None:
+            return None
+        asyncio.get_running_loop().call_soon(turn.has_asked)  # by then the question is on its way
+        began = perf_counter()
+        answered = await carry_out(self._sessions, plan, since, ours)
+        if answered is None:
+            return None
+        BATCH_SECONDS.observe(perf_counter() - began)
+        return answered.answers
 
     def _names(self) -> Named:
         now = asyncio.get_running_loop().time()

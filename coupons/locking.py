@@ -67,7 +67,10 @@ class Locked:
     @property
     def day(self) -> date:
         """The day of the brand's calendar on which it is granted."""
-        return self.at.astimezone(self._zone).date()
+        return self._day(self.at)
+
+    def _day(self, at: datetime) -> date:
+        return at.astimezone(self._zone).date()
 
     @property
     def left_today(self) -> int | None:
@@ -117,17 +120,28 @@ class Locked:
 
     def closed(self) -> str | None:
         """Why it gives nobody a coupon now: see ``rules.closed``, and the brand's quiet hours."""
-        return self._over() or ("quiet_hours" if self.quiet() else None)
+        return self._closed(self.at)
 
     def quiet(self) -> bool:
         """Whether the brand's quiet hours hold this drop now."""
+        return self._quiet(self.at)
+
+    def lasts(self, until: datetime) -> bool:
+        """Whether it gives and counts then as now if nobody touches it: open or closed, in the same minute and day."""
+        minute = rules.minute_of(self.row.opens_at, until)
+        return (self._closed(until), self._day(until), minute) == (self.closed(), self.day, self.minute)
+
+    def _closed(self, at: datetime) -> str | None:
+        return self._over(at) or ("quiet_hours" if self._quiet(at) else None)
+
+    def _quiet(self, at: datetime) -> bool:
         row = self.row
         if row.mode == "claim" and not row.quiet_claims:
             return False
         quiet = quiet_of(row)
-        return quiet is not None and quiet.until(self.at) is not None
+        return quiet is not None and quiet.until(at) is not None
 
-    def _over(self) -> str | None:
+    def _over(self, at: datetime) -> str | None:
         row = self.row
         return rules.closed(
             rules.Opening(
@@ -141,7 +155,7 @@ class Locked:
                 row.claim_until,
                 row.valid_until,
             ),
-            self.at,
+            at,
         )
 
     @cached_property

@@ -1,7 +1,6 @@
 """What a batch of claims sees before its drop is locked, and how far that still holds under the lock."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,14 +14,14 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.granting import Named, array_of, name
+from coupons.granting import Named, array_of, array_of_ids, name
 from coupons.locking import Locked
 from coupons.reach import POINT, nearest_first, places_of
 from coupons.rules import Place
-from coupons.statements import FACTS
+from coupons.statements import FACTS, TERMS
 from geo.catchments import Catchments
 from geo.matching import FRESH, MAX_ACCURACY_M
-from kernel.postgres import Sessions
+from kernel.postgres import Sessions, asking
 
 REMEMBERED = 8
 """Batches of a drop that ``Ours`` knows; those under way at the same time are fewer."""
@@ -77,7 +76,7 @@ _STANDING = np.dtype([("place", ">i8"), ("tier", ">i2"), ("fixed_at", ">i8"), ("
 # each viewer costs.
 _LOOK = text(
     f"""
-    SELECT d.*, clock_timestamp() AS clock,
+    SELECT d.*, clock_timestamp() AS clock, {TERMS.format(facts="d")} AS terms,
            ARRAY(SELECT id FROM stores WHERE brand_id = d.brand_id AND closed_until > clock_timestamp()) AS closed,
            CASE WHEN NOT d.all_stores
                THEN ARRAY(SELECT store_id FROM campaign_stores WHERE campaign_id = d.campaign_id) END AS partaking,
@@ -129,11 +128,24 @@ class Ours:
 
     def add(self, issued: int, viewers: Sequence[UUID]) -> None:
         """A transaction that found ``issued`` coupons of the campaign has given one to each of ``viewers`` and has
-        certainly committed."""
+        certainly committed; or it is on its way, and ``take_back`` will be called if it fails."""
         if viewers:
             self._steps[issued] = issued + len(viewers), frozenset(viewers)
             if len(self._steps) > REMEMBERED:
                 del self._steps[next(iter(self._steps))]
+
+    def take_back(self, issued: int) -> None:
+        """What was to be given on finding ``issued`` coupons was not, or nobody knows."""
+        self._steps.pop(issued, None)
+
+    def after(self, seen: int) -> tuple[int, frozenset[UUID]]:
+        """How many coupons the campaign will have if nobody else gives any, ``seen`` and what was granted here since
+        or is on its way; and to whom these are."""
+        granted: frozenset[UUID] = frozenset()
+        while seen in self._steps:
+            seen, viewers = self._steps[seen]
+            granted |= viewers
+        return seen, granted
 
     def since(self, seen: int, now: int) -> frozenset[UUID] | None:
         """To whom coupons were granted between two counts of the campaign's; None if others gave some, too."""
@@ -171,8 +183,8 @@ async def look(
 
     ``named`` holds what is known of stores' names, and gets what is not.
     """
-    asked = {"drop": drop, "viewers": array_of([claim.viewer for claim in claims])}
-    async with _reading(sessions) as session:
+    asked = {"drop": drop, "viewers": array_of_ids([claim.viewer for claim in claims])}
+    async with asking(sessions) as session:
         seen = (await session.execute(_LOOK, asked)).one_or_none()
         if seen is None:
             return None
@@ -184,17 +196,9 @@ async def look(
     closed, partaking = set(seen.closed), None if seen.partaking is None else set(seen.partaking)
     giving = [store for store in stores if store not in closed and (partaking is None or store in partaking)]
     if not named.keys() >= set(giving):
-        async with _reading(sessions) as session:
+        async with asking(sessions) as session:
             await name(session, giving, named)
     return Sight(Locked(seen), _standings(records, doubts, near), former, giving, named)
-
-
-@asynccontextmanager
-async def _reading(sessions: Sessions) -> AsyncIterator[AsyncSession]:
-    """A session of single questions, which spares each two round trips."""
-    async with sessions() as session:
-        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-        yield session
 
 
 async def _former(session: AsyncSession, campaign: UUID, viewers: Collection[UUID]) -> Sequence[Row[Any]]:

@@ -47,10 +47,13 @@ LOCK = text(
     + " FOR NO KEY UPDATE OF c, d"
 )
 
+# What the facts say, but for what is `MOVING`, as a short text.
+TERMS = f"md5(CAST(to_jsonb({{facts}}) - CAST('{{{{{','.join(MOVING)}}}}}' AS text[]) AS text))"
+
 # What is the same for all coupons comes as an empty array: `unnest` fills up with nulls. Stores come once and are
 # referred to by number, for reading an identifier costs a tenth of writing a coupon.
-_STATEMENT = """
-    WITH known AS MATERIALIZED (SELECT CAST(CAST(:known AS text) AS uuid[]) AS stores), wanted AS (
+_WRITE = """
+    known AS MATERIALIZED (SELECT CAST(CAST(:known AS text) AS uuid[]) AS stores), wanted AS (
         SELECT * FROM unnest(
             CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
             CAST(CAST(:ns AS text) AS smallint[]), CAST(CAST(:stores AS text) AS smallint[]),
@@ -62,40 +65,43 @@ _STATEMENT = """
                              distance_band_m, amount_fen, claim_key, valid_from, valid_until, issued_at)
         SELECT id, :brand, :campaign, viewer_id, coalesce(n, 1), :drop, :room, stores[store], code, band, amount, key,
                :valid_from, :valid_until, :at
-        FROM wanted, known
+        FROM wanted, known {where}
         {conflict}
         RETURNING id
     ), lines AS (
         INSERT INTO ledger (coupon_id, transition, at, actor) SELECT id, 'issue', :at, CAST(:actor AS uuid) FROM made
     )
-    SELECT {answer} FROM made
 """
 # A conflict cannot strike while the campaign is locked, and looking for it costs a third of writing a coupon. Should it
 # strike, the coupon is not granted and its viewer is told so, which is the safe way to be wrong.
-WRITE = text(_STATEMENT.format(conflict="", answer="count(*)"))
-WRITE_CAREFULLY = text(_STATEMENT.format(conflict="ON CONFLICT DO NOTHING", answer="id"))
+WRITE = text(f"WITH {_WRITE.format(where='', conflict='')} SELECT count(*) FROM made")
+WRITE_CAREFULLY = text(f"WITH {_WRITE.format(where='', conflict='ON CONFLICT DO NOTHING')} SELECT id FROM made")
 
+_COUNT = """
+    campaign AS (
+        UPDATE campaigns SET issued = issued + CAST(:n AS integer), day = CAST(:day AS date),
+            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
+        WHERE id = :campaign {where}
+    ), of_drop AS (
+        UPDATE drops SET issued = issued + CAST(:n AS integer),
+            decided = decided + CAST(:n AS integer) + CAST(:noted AS integer),
+            minute = CAST(:minute AS integer),
+            minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END
+                + CAST(:n AS integer)
+        WHERE id = :drop {where}
+    )
+"""
 # Shares only of a campaign with a quota for each store, which never changes: moving them for every store that gave one
 # in a batch costs a quarter of what writing its coupons does.
 COUNT_AND_TELL = text(
     f"""
-    WITH told AS ({TELL}), shares AS (
+    WITH told AS ({TELL.format(where="")}), shares AS (
         INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
         SELECT :campaign, store_id, CAST(:quota AS integer), n
         FROM unnest(CAST(CAST(:stores AS text) AS uuid[]), CAST(CAST(:counts AS text) AS integer[])) AS g (store_id, n)
         ORDER BY store_id
         ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
-    ), campaign AS (
-        UPDATE campaigns SET issued = issued + CAST(:n AS integer), day = CAST(:day AS date),
-            day_issued = CASE WHEN day = CAST(:day AS date) THEN day_issued ELSE 0 END + CAST(:n AS integer)
-        WHERE id = :campaign
-    ), of_drop AS (
-        UPDATE drops SET issued = issued + CAST(:n AS integer), decided = decided + CAST(:n AS integer),
-            minute = CAST(:minute AS integer),
-            minute_issued = CASE WHEN minute = CAST(:minute AS integer) THEN minute_issued ELSE 0 END
-                + CAST(:n AS integer)
-        WHERE id = :drop
-    )
+    ), {_COUNT.format(where="")}
     SELECT pg_notify(:channel, '')
     """
 )
@@ -121,16 +127,36 @@ SPECIAL = text(
     """
 )
 
-DECIDED = text(
-    """
-    WITH counted AS (UPDATE drops SET decided = decided + CAST(:n AS integer) WHERE id = :drop)
+_NOTE = """
     INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
     SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
            w.reason, w.band, :at
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[]), CAST(CAST(:stores AS text) AS uuid[]),
-                CAST(CAST(:reasons AS text) AS text[]), CAST(CAST(:bands AS text) AS integer[]))
+    FROM unnest(CAST(CAST(:noted_viewers AS text) AS uuid[]), CAST(CAST(:noted_stores AS text) AS uuid[]),
+                CAST(CAST(:reasons AS text) AS text[]), CAST(CAST(:noted_bands AS text) AS integer[]))
         AS w (viewer_id, store_id, reason, band)
+    {where}
     ON CONFLICT DO NOTHING
+"""
+NOTE = text(
+    f"""
+    WITH counted AS (UPDATE drops SET decided = decided + CAST(:noted AS integer) WHERE id = :drop)
+    {_NOTE.format(where="")}
+    """
+)
+
+_FOUND = "EXISTS (SELECT FROM found)"
+# Lock, write, note, count and tell in one question that commits by itself, if drop and campaign say what they said and
+# exactly so many coupons were given and are left as is expected. As by `LOCK`, whoever has to wait for the rows reads
+# what they say by then. No brand is locked, for those with a cap are not written like this.
+WRITE_IF_FOUND = text(
+    f"""
+    WITH facts AS MATERIALIZED ({FACTS.format(first="")} FOR NO KEY UPDATE OF c, d), found AS MATERIALIZED (
+        SELECT FROM facts f
+        WHERE {TERMS.format(facts="f")} = :terms AND f.at < :until AND f.campaign_issued = CAST(:issued AS integer)
+            AND f.campaign_left = CAST(:campaign_left AS integer)
+    ), {_WRITE.format(where="WHERE " + _FOUND, conflict="")}, noted AS ({_NOTE.format(where="WHERE " + _FOUND)}),
+    told AS ({TELL.format(where="WHERE " + _FOUND)}), {_COUNT.format(where="AND " + _FOUND)}
+    SELECT pg_notify(:channel, '') FROM found
     """
 )
 

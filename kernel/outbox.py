@@ -36,11 +36,12 @@ TELL = """
     SELECT e.lane, e.topic, e.room, e.payload
     FROM unnest(CAST(:lanes AS smallint[]), CAST(:topics AS text[]), CAST(:rooms AS uuid[]),
                 CAST(:payloads AS bytea[])) WITH ORDINALITY AS e (lane, topic, room, payload, place)
+    {where}
     ORDER BY e.place
 """
-"""Events as part of a statement that does more; it ends with ``SELECT pg_notify(:channel, '')``, which wakes the relay.
-Its parameters come from ``told_by``."""
-_EMIT = text(f"WITH told AS ({TELL}) SELECT pg_notify(:channel, '')")
+"""Events as part of a statement that does more, if ``where`` holds; it ends with ``SELECT pg_notify(:channel, '')``,
+which wakes the relay. Its parameters come from ``told_by``."""
+_EMIT = text(f"WITH told AS ({TELL.format(where='')}) SELECT pg_notify(:channel, '')")
 
 
 def told_by(events: Sequence[tuple[UUID, str, Any]]) -> dict[str, Any]:

@@ -111,3 +111,11 @@ async def transaction(sessions: Sessions) -> AsyncIterator[AsyncSession]:
     """
     async with sessions() as session, session.begin():
         yield session
+
+
+@asynccontextmanager
+async def asking(sessions: Sessions) -> AsyncIterator[AsyncSession]:
+    """A session whose statements commit by themselves: one question costs one round trip instead of three."""
+    async with sessions() as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        yield session

@@ -1,6 +1,8 @@
 """A batch looks before it has the lock: what it saw then is used only as far as it still holds."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +11,14 @@ from uuid import UUID
 import pytest
 from world import World
 
-from coupons import drops, ledger
+from coupons import claiming, drops, issuing, ledger, statements
 from coupons.cards import CouponCard
-from coupons.claiming import Answer, answer_batch, foresee
+from coupons.claiming import Answer, Answered, Plan, answer_batch, carry_out, foresee
+from coupons.issuing import Issuer
 from coupons.locking import Locked, lock
 from coupons.sight import Claim, Ours, Sight, look, recalled
 from geo.catchments import Catchments
+from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_ids
 from kernel.postgres import transaction
@@ -40,6 +44,16 @@ class _Desk:
         if remember:
             self.ours.add(answered.issued, answered.recipients)
         return answered.answers
+
+    async def plan(self, claims: Sequence[Claim]) -> Plan:
+        plan = foresee(claims, await self.look(claims))
+        assert plan is not None
+        return plan
+
+    async def carry_out(self, plan: Plan) -> Answered | None:
+        since = plan.since(self.ours)
+        assert since is not None
+        return await carry_out(self._world.kernel.sessions, plan, since, self.ours)
 
     async def compare(self, claims: Sequence[Claim], sight: Sight) -> tuple[list[str], list[str], bool]:
         """What would be answered without a plan and is answered with one, and whether the plan held."""
@@ -103,6 +117,7 @@ async def test_who_is_known_by_their_coupon_needs_no_further_question(world: Wor
 
 
 HELD, GRANTED = True, ["CouponCard", "CouponCard", "limit_reached"]
+FOUND_AS_SEEN = ("nothing", "somebody joined")
 _MEANWHILE: dict[str, tuple[str, list[str], bool]] = {
     "nothing": ("SELECT 1", GRANTED, HELD),
     "somebody joined": ("UPDATE members SET tier = 3", GRANTED, HELD),
@@ -229,6 +244,178 @@ async def test_who_was_refused_and_gets_one_later_counts_as_one_who_got_one(worl
         assert (await ledger.audit(session)).findings == []
 
 
+# ---- in one question -----------------------------------------------------------------------------------------------
+
+
+async def _written(world: World) -> list[Any]:
+    counted = "SELECT issued, decided, minute_issued FROM drops UNION ALL SELECT issued, day_issued, 0 FROM campaigns"
+    tables = ("coupons", "ledger", "drop_viewers", "outbox")
+    return [
+        list(await world.execute(counted)),
+        *[await world.scalar(f"SELECT count(*) FROM {table}") for table in tables],
+    ]
+
+
+@pytest.mark.parametrize("meanwhile", _MEANWHILE)
+async def test_a_plan_is_written_in_one_question_only_if_the_drop_is_found_as_it_was_seen(
+    world: World, meanwhile: str
+) -> None:
+    drop = await world.drop(await world.campaign(stock=10), stock=10)
+    desk = _Desk(world, drop)
+    first, second = await world.viewers(2)
+    claims = _claims(world, [first, second]) + _claims(world, [first], "two")
+    plan = await desk.plan(claims)
+    await world.execute(_MEANWHILE[meanwhile][0])
+    before = await _written(world)
+    answered = await desk.carry_out(plan)
+    if meanwhile in FOUND_AS_SEEN:
+        assert answered is not None
+        assert _outcomes(answered.answers) == GRANTED
+        shown = [answer.id for answer in answered.answers if isinstance(answer, CouponCard)]
+        assert set(shown) == {row[0] for row in await world.execute("SELECT id FROM coupons")}
+        assert await _written(world) == [[(2, 2, 2), (2, 2, 0)], 2, 2, 0, 2]
+        assert desk.ours.after(0) == (2, {first.subject, second.subject})
+        async with world.kernel.sessions() as session:
+            assert (await ledger.audit(session)).findings == []
+    else:
+        assert answered is None
+        assert await _written(world) == before
+        assert desk.ours.after(0) == (0, frozenset())
+
+
+async def test_who_is_held_out_is_noted_with_it(world: World) -> None:
+    drop = await world.drop(await world.campaign(stock=100, holdout_percent=50), stock=100)
+    desk = _Desk(world, drop)
+    plan = await desk.plan(_claims(world, await world.viewers(40)))
+    await world.execute("UPDATE campaigns SET state = 'paused'")
+    assert await desk.carry_out(plan) is None
+    assert await world.scalar("SELECT count(*) FROM drop_viewers") == 0
+    await world.execute("UPDATE campaigns SET state = 'running'")
+    answered = await desk.carry_out(plan)
+    assert answered is not None
+    held_out = _outcomes(answered.answers).count("held_out")
+    assert 0 < held_out < 40
+    noted = "SELECT count(*) FROM drop_viewers WHERE outcome = 'held_out' AND reason = 'held_out'"
+    assert await world.scalar(noted) == held_out
+    assert await world.execute("SELECT issued, decided FROM drops") == [(40 - held_out, 40)]
+    async with world.kernel.sessions() as session:
+        assert (await ledger.audit(session)).findings == []
+
+
+async def test_a_plan_that_comes_late_is_not_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = await world.drop(await world.campaign(stock=10), stock=10)
+    desk = _Desk(world, drop)
+    plan = await desk.plan(_claims(world, await world.viewers(1)))
+    monkeypatch.setattr(claiming, "PLANNED_FOR", timedelta(0))
+    assert await desk.carry_out(plan) is None
+    assert await world.scalar("SELECT count(*) FROM coupons") == 0
+    monkeypatch.undo()
+    assert await desk.carry_out(plan) is not None
+
+
+async def test_no_plan_is_sent_for_the_last_coupon_or_over_the_end_of_a_minute_a_day_or_the_drop(world: World) -> None:
+    drop = await world.drop(await world.campaign(stock=10, per_day=5), stock=4)
+    plan = await _Desk(world, drop).plan(_claims(world, await world.viewers(3)))
+    row = plan.sight.facts.row
+    assert plan.since(Ours()) == 0
+
+    def sent(**facts: Any) -> bool:
+        changed = dict(row._mapping) | facts
+        seen: Any = SimpleNamespace(**changed, _mapping=changed)
+        return replace(plan, sight=replace(plan.sight, facts=Locked(seen))).since(Ours()) is not None
+
+    soon = timedelta(seconds=0.5)
+    assert sent()
+    assert not sent(drop_left=3)
+    assert not sent(campaign_left=3)
+    assert not sent(day=row.at.astimezone(plan.sight.facts._zone).date(), day_issued=2)
+    assert sent(day=row.at.astimezone(plan.sight.facts._zone).date(), day_issued=1)
+    assert not sent(ends_at=row.at + soon)
+    assert not sent(opens_at=row.at + soon - timedelta(minutes=3)), "another minute of the drop begins"
+    midnight = row.at.astimezone(plan.sight.facts._zone).replace(hour=23, minute=59, second=59, microsecond=500_000)
+    assert not sent(at=midnight, opens_at=midnight - timedelta(seconds=10), ends_at=midnight + timedelta(hours=1))
+    assert sent(
+        at=midnight - soon * 2, opens_at=midnight - timedelta(seconds=10), ends_at=midnight + timedelta(hours=1)
+    )
+
+
+async def test_a_plan_reckons_with_what_is_on_its_way(world: World) -> None:
+    """Both stand in the queue for the lock before the first has written anything."""
+    drop = await world.drop(await world.campaign(stock=10), stock=10)
+    desk = _Desk(world, drop)
+    viewers = await world.viewers(5)
+    one, two = await desk.plan(_claims(world, viewers[:2])), await desk.plan(_claims(world, viewers[2:4]))
+    same = await desk.plan(_claims(world, viewers[1:2], "again"))
+    async with world.kernel.sessions() as holding, holding.begin():
+        await holding.execute(ledger.text("SELECT 1 FROM campaigns FOR UPDATE"))
+        first = asyncio.create_task(desk.carry_out(one))
+        await world.somebody_waits()
+        assert same.since(desk.ours) is None, "who may have got one is asked about"
+        second = asyncio.create_task(desk.carry_out(two))
+        async with asyncio.timeout(60):
+            while await world.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
+                await asyncio.sleep(0.01)
+    answers = [await first, await second]
+    assert [answered and (answered.issued, _outcomes(answered.answers)) for answered in answers] == [
+        (0, ["CouponCard"] * 2),
+        (2, ["CouponCard"] * 2),
+    ]
+    stock = "SELECT convert_from(payload, 'utf8') FROM outbox WHERE topic = 'coupons.drop_stock' ORDER BY id"
+    assert [text.partition('"left":')[2].rstrip("}") for (text,) in await world.execute(stock)] == ["8", "6"]
+    async with world.kernel.sessions() as session:
+        assert (await ledger.audit(session)).findings == []
+
+
+async def test_a_row_that_the_database_would_not_have_undoes_the_plan_and_what_is_behind_it(world: World) -> None:
+    drop = await world.drop(await world.campaign(stock=10), stock=10)
+    desk = _Desk(world, drop)
+    first, second, third = await world.viewers(3)
+    one, two = await desk.plan(_claims(world, [first, second])), await desk.plan(_claims(world, [third]))
+    # A coupon that nobody counted.
+    made = await desk.plan(_claims(world, [first]))
+    async with transaction(world.kernel.sessions) as session:
+        await session.execute(statements.WRITE, made.made[0].values(made.sight.facts, None))
+    async with world.kernel.sessions() as holding, holding.begin():
+        await holding.execute(ledger.text("SELECT 1 FROM campaigns FOR UPDATE"))
+        answers = [asyncio.create_task(desk.carry_out(one))]
+        await world.somebody_waits()
+        answers.append(asyncio.create_task(desk.carry_out(two)))
+        async with asyncio.timeout(60):
+            while await world.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
+                await asyncio.sleep(0.01)
+    assert await asyncio.gather(*answers) == [None, None]
+    assert await world.scalar("SELECT count(*) FROM coupons") == 1
+    assert desk.ours.after(0) == (0, frozenset())
+
+
+async def test_whoever_came_first_is_first_also_when_plans_do_not_hold(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuing, "BATCH", 2)
+    campaign = await world.campaign(stock=10)
+    drop = await world.drop(campaign, stock=10)
+    viewers = await world.viewers(4)
+    sessions = world.kernel.sessions
+
+    async def claim(issuer: Issuer, viewer: Principal) -> str:
+        try:
+            await issuer.claim(viewer, world.room, drop, "one")
+        except Refusal as refusal:
+            return refusal.code
+        return "issued"
+
+    async with Catchments(sessions) as catchments, Issuer(sessions, catchments) as issuer:
+        async with sessions() as holding, holding.begin():
+            await holding.execute(ledger.text("UPDATE campaigns SET stock = 3"))
+            claims = asyncio.gather(*(claim(issuer, viewer) for viewer in viewers))
+            async with asyncio.timeout(60):
+                while await world.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
+                    await asyncio.sleep(0.01)
+        assert await claims == ["issued", "issued", "issued", "sold_out"]
+    async with world.kernel.sessions() as session:
+        assert (await ledger.audit(session)).findings == []
+
+
 def test_grants_since_a_count_are_known_only_without_a_gap() -> None:
     ours, (a, b, c) = Ours(), new_ids(3)
     ours.add(5, [a])
@@ -243,3 +430,7 @@ def test_grants_since_a_count_are_known_only_without_a_gap() -> None:
         ours.add(issued, [a])
     assert ours.since(5, 40) is None, "what is long ago is forgotten"
     assert ours.since(39, 40) == {a}
+    assert ours.after(38) == (40, {a})
+    ours.take_back(39)
+    assert ours.after(38) == (39, {a})
+    assert ours.after(50) == (50, frozenset())
