@@ -26,6 +26,26 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
             task.exception()
 
 
+async def finish(*works: Coroutine[Any, Any, None]) -> None:
+    """Do ``works``, one beside the other, to their ends, however often whoever waits for them is cancelled meanwhile.
+
+    For clean-ups that take a moment: whoever is told to end twice, as ``end`` does where a machine is slow, would break
+    them off and leave connections open. Each must end by itself. Then raises the cancellation, or what one raised.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    cancelled: asyncio.CancelledError | None = None
+    while left := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError as cancellation:
+            cancelled = cancellation
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+    if cancelled is not None:
+        raise cancelled
+    if errors:
+        raise errors[0]
+
+
 async def firmly(work: Coroutine[Any, Any, None]) -> None:
     """``work``, so that a single cancellation ends it: for children of a ``TaskGroup``, which cancels once."""
     task = asyncio.ensure_future(work)

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisError
 
 from kernel.redis import Client
-from kernel.tasks import end
+from kernel.tasks import end, finish
 from live.link import Link
 from live.nodes import Address, nodes_of
 
@@ -111,10 +111,8 @@ class Feed:
                     await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
         finally:
             self.healthy = False
-            for link in self._links.values():
-                await link.close()
-            self._links.clear()
-            await self._nodes.aclose()
+            links, self._links = self._links, {}
+            await finish(*(link.close() for link in links.values()), self._nodes.aclose())
 
     async def _sleep(self, seconds: float | None) -> None:
         try:

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisError
 
 from kernel.redis import slot_of
-from kernel.tasks import end
+from kernel.tasks import end, finish
 
 QUIET_SECONDS = 5.0
 """After so long without a word the connection is asked for a sign of life; after twice that it counts as lost."""
@@ -67,8 +67,11 @@ class Link:
         self._listening = asyncio.ensure_future(self._listen_until_lost())
 
     async def close(self) -> None:
-        """Hang up; ``lost`` is not called any more."""
+        """Hang up, also when cancelled meanwhile; ``lost`` is not called any more."""
         self.alive = False
+        await finish(self._close())
+
+    async def _close(self) -> None:
         if self._listening is not None:
             await end(self._listening)
         self._fail_waiting(RedisConnectionError("the subscription was given up"))

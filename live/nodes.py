@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from kernel.redis import Client, slot_of
+from kernel.tasks import finish
 
 ASK_SECONDS = 1.0
 Address = tuple[str, int]
@@ -125,7 +126,7 @@ class ClusterNodes:
         """See ``Nodes``."""
         addresses = self._first | {claim.address for claim in self._claims}
         for address in self._asked.keys() - addresses:
-            await self._hang_up(self._asked.pop(address))
+            await finish(self._hang_up(self._asked.pop(address)))
         answers = await asyncio.gather(*map(self._ask, addresses))
         newest: dict[str, Claim] = {}
         for answer in answers:
@@ -171,9 +172,8 @@ class ClusterNodes:
 
     async def aclose(self) -> None:
         """See ``Nodes``."""
-        for asked in self._asked.values():
-            await self._hang_up(asked)
-        self._asked.clear()
+        asked, self._asked = self._asked, {}
+        await finish(*map(self._hang_up, asked.values()))
 
     async def _hang_up(self, asked: Redis) -> None:
         await asked.aclose()

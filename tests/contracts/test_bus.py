@@ -9,6 +9,7 @@ import pytest
 from cluster import Cluster
 from redis import Redis
 
+from kernel import tasks
 from kernel.ids import new_id
 from kernel.redis import create_client
 from kernel.settings import Settings
@@ -162,6 +163,34 @@ async def test_epoch_is_renewed_by_the_first_who_asks(bus: Bus) -> None:
     assert new != old
     assert await bus.renew(room, old) == new
     assert (await bus.head(room))[0] == new
+
+
+@pytest.mark.parametrize("behind", ["redis", "cluster"])
+async def test_bus_that_is_told_to_end_again_and_again_hangs_up_all_the_same(
+    behind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it happens where a machine is so slow that hanging up takes long."""
+    monkeypatch.setattr(tasks, "AGAIN_SECONDS", 0.0)
+    running: Settings = request.getfixturevalue("running")
+    if behind == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        client, nodes = create_client(Settings(redis_url=cluster.url)), [node.client for node in cluster.nodes]
+    else:
+        client, nodes = create_client(running), [Redis.from_url(running.redis_url or "")]
+
+    def subscribed() -> int:
+        return sum(len(node.client_list(_type="pubsub")) for node in nodes)
+
+    before = subscribed()
+    for _ in range(5):
+        async with listening(RedisBus(client)):
+            assert subscribed() > before
+        async with asyncio.timeout(60):
+            while subscribed() > before:
+                await asyncio.sleep(0.01)
+    await client.aclose()
+    if behind == "redis":
+        nodes[0].close()
 
 
 @pytest.mark.parametrize("behind", ["redis", "cluster"])

@@ -58,6 +58,43 @@ async def test_what_breaks_under_a_firm_hand_is_heard_of() -> None:
             group.create_task(firmly(deaf(1)))
 
 
+async def test_a_clean_up_is_finished_however_often_its_task_is_told_to_end() -> None:
+    hung_up: list[str] = []
+
+    async def hang_up(name: str, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0.02)
+        hung_up.append(name)
+
+    async def serve() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await tasks.finish(hang_up("slow", 5), hang_up("quick", 1))
+
+    serving = asyncio.ensure_future(serve())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await end(serving)  # tells it a few times
+    assert hung_up == ["quick", "slow"]
+    assert serving.cancelled()
+
+
+async def test_what_a_clean_up_raises_is_raised_when_all_of_them_have_ended() -> None:
+    hung_up: list[str] = []
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def hang_up() -> None:
+        await asyncio.sleep(0.02)
+        hung_up.append("there")
+
+    with pytest.raises(LookupError):
+        await tasks.finish(fail(), hang_up())
+    assert hung_up == ["there"]
+
+
 async def test_work_goes_on_meanwhile_and_is_done_after_the_block() -> None:
     steps: list[str] = []
 
