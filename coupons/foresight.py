@@ -70,7 +70,8 @@ async def preview(session: AsyncSession, who: Principal, room: UUID, campaign: U
     if row is None:
         raise Refusal("not_found", what=str(campaign))
     found, brand = row
-    area = Area(room, who.brand, campaign, found.all_stores, found.radius_m, found.near_counts, host.at)
+    clock = host.at.astimezone(ZoneInfo(brand.timezone)).time() if found.only_open else None
+    area = Area(room, who.brand, campaign, found.all_stores, found.radius_m, found.near_counts, host.at, clock)
     matches = await match(session, area, drop=None)
     reasons, stores = await _foresee(session, found, brand, area, matches)
     values = {"room": room, "fresh_after": host.at - FRESH, "max_accuracy": MAX_ACCURACY_M}

@@ -64,7 +64,7 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
 
 def partaking(area: Area) -> Select[Any]:
     """The campaign's stores that are open for business."""
-    return open_stores(area.brand, area.at).join(
+    return open_stores(area.brand, area.at, area.clock).join(
         CampaignStore,
         (CampaignStore.store_id == Store.id) & (CampaignStore.campaign_id == area.campaign),
         isouter=area.all_stores,
@@ -74,7 +74,8 @@ def partaking(area: Area) -> Select[Any]:
 async def stores_left(
     session: AsyncSession, area: Area, quota: int | None, stores: Sequence[UUID]
 ) -> dict[UUID, int | None]:
-    """Which of ``stores`` may give coupons of the campaign now, and how many each has left (None: any number).
+    """Which of ``stores`` may give coupons of the campaign now, and how many each has left (None: any number). Whether
+    they are within their hours was asked when the viewer was.
 
     ``quota`` is the campaign's for each store. Numbers hold only while the campaign is locked.
     """

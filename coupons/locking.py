@@ -6,7 +6,7 @@ campaign_stores, so that two batches never wait for each other in a circle.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, time
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,8 @@ class Area:
     radius_m: int
     near_counts: bool
     at: datetime
+    clock: time | None = None
+    """The time of the brand's day, where only stores within their hours give."""
 
 
 @dataclass

@@ -45,8 +45,10 @@ HOLDS = ("campaign_state", "not_started", "quiet_hours")
 _AREA = text(
     """
     SELECT d.room_id AS room, c.brand_id AS brand, c.id AS campaign, c.all_stores, c.radius_m, c.near_counts,
-           clock_timestamp() AS at, c.issued, d.decided
-    FROM drops d JOIN campaigns c ON c.id = d.campaign_id
+           clock_timestamp() AS at,
+           CASE WHEN c.only_open THEN CAST(clock_timestamp() AT TIME ZONE b.timezone AS time) END AS clock,
+           c.issued, d.decided
+    FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
     WHERE d.id = :drop AND d.state = 'open' AND d.mode = 'push'
     """
 )

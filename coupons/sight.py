@@ -20,7 +20,7 @@ from coupons.reach import POINT, nearest_first, places_of
 from coupons.rules import Place
 from coupons.statements import FACTS, TERMS
 from geo.catchments import Catchments
-from geo.matching import FRESH, MAX_ACCURACY_M
+from geo.matching import FRESH, MAX_ACCURACY_M, WITHIN_HOURS
 from kernel.postgres import Sessions, asking
 
 REMEMBERED = 8
@@ -72,12 +72,18 @@ _SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 _STANDING = np.dtype([("place", ">i8"), ("tier", ">i2"), ("fixed_at", ">i8"), ("accuracy_m", ">f4"), *POINT])
 """What ``_LOOK`` tells of a viewer, in PostgreSQL's binary forms: whose claim it is, and what is known of them."""
 
+_CLOCK = "CAST(clock_timestamp() AT TIME ZONE d.timezone AS time)"
 # One row. What is asked of each viewer comes packed, one `_STANDING` behind the other: half of what reading a row for
 # each viewer costs.
 _LOOK = text(
     f"""
     SELECT d.*, clock_timestamp() AS clock, {TERMS.format(facts="d")} AS terms,
-           ARRAY(SELECT id FROM stores WHERE brand_id = d.brand_id AND closed_until > clock_timestamp()) AS closed,
+           ARRAY(
+               SELECT id FROM stores WHERE brand_id = d.brand_id AND closed_until > clock_timestamp()
+               UNION ALL
+               SELECT s.id FROM stores s
+               WHERE d.only_open AND s.brand_id = d.brand_id AND NOT {WITHIN_HOURS.format(store="s", clock=_CLOCK)}
+           ) AS closed,
            CASE WHEN NOT d.all_stores
                THEN ARRAY(SELECT store_id FROM campaign_stores WHERE campaign_id = d.campaign_id) END AS partaking,
            v.*

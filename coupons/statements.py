@@ -19,9 +19,10 @@ FACTS = """
            d.minute, d.minute_issued, c.per_minute, c.reserve_percent, c.brand_id,
            c.title, c.kind, c.amount_fen, c.threshold_fen, c.percent_off, c.gift, c.state AS campaign_state,
            c.stock - c.issued AS campaign_left, c.per_viewer, c.store_quota, c.all_stores, c.radius_m, c.near_counts,
-           c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until, c.valid_days,
-           c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from, c.usable_until,
-           r.state AS room_state, b.timezone, b.quiet_from, b.quiet_until, b.quiet_claims, b.cap_coupons, b.cap_days,
+           c.only_open, c.min_tier, c.holdout_percent, c.claim_from, c.claim_until, c.valid_from, c.valid_until,
+           c.valid_days, c.per_day, c.day, c.day_issued, c.segments, c.doubt, c.distance_tiers, c.usable_from,
+           c.usable_until, r.state AS room_state,
+           b.timezone, b.quiet_from, b.quiet_until, b.quiet_claims, b.cap_coupons, b.cap_days,
            -- A day and a minute that were left behind give no more coupons, whichever transaction came first.
            greatest(clock_timestamp(), CAST(c.day AS timestamp) AT TIME ZONE b.timezone,
                     d.opens_at + d.minute * interval '1 minute') AS at

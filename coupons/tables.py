@@ -69,6 +69,7 @@ class Campaign(Table):
     all_stores: Mapped[bool] = mapped_column(server_default="true", comment="else only those in campaign_stores")
     radius_m: Mapped[int] = mapped_column(server_default="3000")
     near_counts: Mapped[bool] = mapped_column(server_default="true", comment="does a fix at the edge count as inside")
+    only_open: Mapped[bool] = mapped_column(server_default="false", comment="only stores within their hours give")
     min_tier: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     holdout_percent: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     per_day: Mapped[int | None] = mapped_column(comment="coupons a day of the brand's calendar; null: no limit")

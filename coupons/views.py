@@ -107,6 +107,9 @@ class NewCampaign(BaseModel):
     )
     radius_m: Annotated[int, Field(ge=50, le=50_000)] = 3000
     near_counts: bool = Field(True, description="Whether a fix at the edge of a store's reach counts as inside")
+    only_open: bool = Field(
+        False, description="Whether only stores within their opening hours give; one without hours counts as open"
+    )
     min_tier: Annotated[int, Field(ge=0, le=3)] = 0
     holdout_percent: Annotated[int, Field(ge=0, le=50)] = Field(0, description="Share that gets none, to compare with")
     per_day: Stock | None = Field(None, description="Coupons a day of the brand's calendar; null: no limit")
@@ -168,6 +171,7 @@ class CampaignView(BaseModel):
                     "store_codes": None,
                     "radius_m": 3000,
                     "near_counts": True,
+                    "only_open": False,
                     "min_tier": 0,
                     "holdout_percent": 0,
                     "per_day": None,
@@ -209,6 +213,7 @@ class CampaignView(BaseModel):
     store_codes: list[str] | None
     radius_m: int
     near_counts: bool
+    only_open: bool
     min_tier: int
     holdout_percent: int
     per_day: int | None

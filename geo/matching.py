@@ -7,7 +7,7 @@ same question in memory; tests hold the two equal.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     true,
     union_all,
 )
@@ -43,11 +44,23 @@ DEFAULT_RADIUS_M = 3000
 StoreIds = Select[Any] | CTE | Subquery
 
 
-def open_stores(brand: str, now: datetime) -> Select[UUID]:
-    """``store_id`` of every store of ``brand`` that is not closed for the time being."""
-    return select(Store.id.label("store_id")).where(
+WITHIN_HOURS = """
+    ({store}.opens IS NULL OR {store}.closes IS NULL OR {store}.opens = {store}.closes
+     OR CASE WHEN {store}.opens < {store}.closes THEN {clock} >= {store}.opens AND {clock} < {store}.closes
+             ELSE {clock} >= {store}.opens OR {clock} < {store}.closes END)"""
+"""Whether the brand's ``clock`` lies within a store's opening hours, as ``geo.hours`` has it; without any, it does."""
+
+
+def open_stores(brand: str, now: datetime, clock: time | None = None) -> Select[UUID]:
+    """``store_id`` of every store of ``brand`` that is not closed for the time being, nor by its hours at ``clock``, a
+    time of the brand's day (None: hours do not count)."""
+    found = select(Store.id.label("store_id")).where(
         Store.brand_id == brand, or_(Store.closed_until.is_(None), Store.closed_until <= now)
     )
+    if clock is None:
+        return found
+    within = text(WITHIN_HOURS.format(store="stores", clock="CAST(:clock AS time)"))
+    return found.where(within.bindparams(clock=clock))
 
 
 def candidates(

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -51,6 +52,22 @@ async def _notices(world: World) -> list[tuple[UUID, str]]:
     rows = await world.execute("SELECT payload FROM outbox WHERE topic = 'coupons.reviewed' ORDER BY id")
     events = [msgspec.json.decode(bytes(row.payload), type=reviews.Reviewed) for row in rows]
     return [(told.viewer, told.review.state) for event in events for told in event.notices]
+
+
+async def test_a_review_may_be_allowed_when_the_store_has_gone_home(world: World, issuer: Issuer) -> None:
+    await world.execute("UPDATE stores SET opens = '00:00', closes = '00:00'")
+    drop = await world.drop(await world.campaign(doubt="review", only_open=True), stock=5)
+    (doubtful,) = await world.viewers(1, doubt="frozen+shared")
+    assert await _claim(issuer, world, drop, doubtful) == "under_review"
+    clock = now().astimezone(ZoneInfo("Asia/Shanghai"))
+    hours = {"opens": (clock + timedelta(hours=6)).time(), "closes": (clock + timedelta(hours=8)).time()}
+    await world.execute("UPDATE stores SET opens = :opens, closes = :closes", **hours)
+    (other,) = await world.viewers(1)
+    assert await _claim(issuer, world, drop, other) == "out_of_range"
+    (review,) = await _open(world)
+    granted = await _approve(world, review.id)
+    assert isinstance(granted, reviews.Review)
+    assert granted.state == "granted"
 
 
 async def test_a_doubtful_claim_waits_and_its_retry_finds_what_was_approved(world: World, issuer: Issuer) -> None:
