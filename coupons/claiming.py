@@ -93,17 +93,15 @@ class Plan:
         facts, batch = self.sight.facts, self.batch
         issued, granted = ours.after(facts.row.campaign_issued)
         since = issued - facts.row.campaign_issued
-        left = facts.left if facts.left_today is None else min(facts.left, facts.left_today)
         same = facts.lasts(facts.at + PLANNED_FOR) and granted.isdisjoint(batch.viewers())
-        return since if same and 0 < batch.granted < left - since else None
+        return since if same and 0 < batch.granted < facts.left_now - since else None
 
     def holds(self, locked: Locked, former: Sequence[Row[Any]]) -> bool:
         """Whether the same would be decided now: under the lock, with ``former`` coupons of those who claim."""
-        left = locked.left if locked.left_today is None else min(locked.left, locked.left_today)
         return (
             locked.still_holds(self.sight.facts)
             and locked.closed() is None
-            and self.batch.granted <= left
+            and self.batch.granted <= locked.left_now
             and {coupon.id for coupon in former} == {coupon.id for coupon in self.sight.former}
         )
 

@@ -80,7 +80,7 @@ async def stores_left(
     ``quota`` is the campaign's for each store. Numbers hold only while the campaign is locked.
     """
     values = {
-        "stores": array_of(stores),
+        "stores": array_of_ids(stores),
         "campaign": area.campaign,
         "brand": area.brand,
         "all_stores": area.all_stores,
@@ -98,7 +98,7 @@ async def stores_left(
 
 
 def array_of(values: Iterable[object]) -> str:
-    """``values`` (identifiers, numbers, words of our own) as PostgreSQL writes an array, for a parameter that is cast.
+    """``values`` (numbers, words of our own) as PostgreSQL writes an array, for a parameter that is cast.
 
     Given a list, the driver looks at every element by itself, which costs more than all the rest of a claim. Not for
     texts from outside: nothing is quoted.
@@ -107,7 +107,7 @@ def array_of(values: Iterable[object]) -> str:
 
 
 def array_of_ids(ids: Iterable[UUID]) -> str:
-    """As ``array_of``, at a fraction of its price."""
+    """As ``array_of``, for identifiers, at half to a seventh of the price of writing each out."""
     return "{" + b"".join([one.bytes for one in ids]).hex(",", 16) + "}"
 
 
@@ -126,13 +126,13 @@ def _quoted(text: str) -> str:
 def array(name: str, ids: Iterable[UUID]) -> Any:
     """``ids`` as a parameter of a composed statement."""
     # One parameter keeps the statement's text the same for every batch, so that its plan is found again.
-    return cast(bindparam(name, array_of(ids), type_=Text, unique=True), ARRAY(UuidType()))
+    return cast(bindparam(name, array_of_ids(ids), type_=Text, unique=True), ARRAY(UuidType()))
 
 
 async def name(session: AsyncSession, stores: Iterable[UUID], named: Named) -> None:
     """Look up those of ``stores`` that ``named`` does not know. Before a drop is locked: it need not wait for that."""
     if unknown := set(stores) - named.keys():
-        rows = (await session.execute(statements.STORES, {"stores": array_of(unknown)})).all()
+        rows = (await session.execute(statements.STORES, {"stores": array_of_ids(unknown)})).all()
         named.update((store, rest) for store, *rest in rows)
 
 
@@ -217,7 +217,7 @@ async def _count_and_tell(session: AsyncSession, written: _Written) -> None:
     are counted beside its quota."""
     row = written.locked.row
     shares = Tally(written.stores if row.store_quota is not None else ())
-    values = {"stores": array_of(shares), "counts": array_of(shares.values()), "quota": row.store_quota, "noted": 0}
+    values = {"stores": array_of_ids(shares), "counts": array_of(shares.values()), "quota": row.store_quota, "noted": 0}
     left = written.locked.left - len(written.stores)
     await session.execute(statements.COUNT_AND_TELL, values | _counters(written) | told_by(_events(written, left)))
 
@@ -284,7 +284,7 @@ class Made:
             "ids": array_of_ids(self._ids),
             "viewers": array_of_ids(self._viewers),
             "ns": "{}" if max(ns) == 1 else array_of(ns),
-            "known": array_of(numbers),
+            "known": array_of_ids(numbers),
             "stores": array_of(map(numbers.__getitem__, self.stores)),
             "codes": array_of(self._codes),
             "bands": array_of(self._bands),
@@ -352,8 +352,8 @@ def _noted(locked: Locked, decided: Sequence[Decided]) -> dict[str, Any]:
         "drop": locked.row.drop_id,
         "at": locked.at,
         "noted": len(decided),
-        "noted_viewers": array_of(d.viewer for d in decided),
-        "noted_stores": array_of(d.store for d in decided),
+        "noted_viewers": array_of_ids(d.viewer for d in decided),
+        "noted_stores": array_of_ids(d.store for d in decided),
         "reasons": array_of(d.reason for d in decided),
         "noted_bands": array_of(rules.distance_bands([d.distance_m for d in decided])),
     }

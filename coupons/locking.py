@@ -81,6 +81,11 @@ class Locked:
         return rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=self.day)
 
     @property
+    def left_now(self) -> int:
+        """How many may still be granted: by the drop, by its campaign, and by its campaign today."""
+        return self.left if self.left_today is None else min(self.left, self.left_today)
+
+    @property
     def minute(self) -> int:
         """The minute of the drop in which it is granted."""
         return rules.minute_of(self.row.opens_at, self.at)

@@ -21,7 +21,7 @@ from coupons.granting import (
     Decided,
     Named,
     Wanted,
-    array_of,
+    array_of_ids,
     end_if_sold_out,
     in_one_transaction,
     make,
@@ -167,7 +167,10 @@ async def grant_everywhere(sessions: Sessions, arrivals: Sequence[tuple[UUID, UU
     """Grant the open push drops to ``arrivals`` (room, viewer), whose fixes were just written; returns how many."""
     if not arrivals:
         return 0
-    values = {"rooms": array_of(room for room, _ in arrivals), "viewers": array_of(viewer for _, viewer in arrivals)}
+    values = {
+        "rooms": array_of_ids(room for room, _ in arrivals),
+        "viewers": array_of_ids(viewer for _, viewer in arrivals),
+    }
     waiting: dict[UUID, list[UUID]] = defaultdict(list)
     async with sessions() as session:
         for room, viewer in await session.execute(_WAITING, values):
@@ -266,7 +269,7 @@ async def _changed(
     row = locked.row
     if ours == _Tally(row.campaign_issued, row.drop_decided):
         return {}
-    values = {"drop": row.drop_id, "campaign": row.campaign_id, "viewers": array_of(m.viewer for m in chunk)}
+    values = {"drop": row.drop_id, "campaign": row.campaign_id, "viewers": array_of_ids(m.viewer for m in chunk)}
     return {now.viewer_id: now for now in (await session.execute(_CHANGED, values)).all()}
 
 

@@ -14,7 +14,18 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.granting import Decided, Named, Wanted, array_of, end_if_sold_out, make, name, stores_left, write
+from coupons.granting import (
+    Decided,
+    Named,
+    Wanted,
+    array_of,
+    array_of_ids,
+    end_if_sold_out,
+    make,
+    name,
+    stores_left,
+    write,
+)
 from coupons.locking import Locked, lock
 from coupons.terms import tiers_of
 from geo.doubt import STRONG, Sign
@@ -175,7 +186,7 @@ async def standing(session: AsyncSession, locked: Locked, viewers: Iterable[UUID
     """What those of ``viewers`` are answered about whom a review of the locked drop exists that was not granted."""
     if locked.limits.doubt != "review":
         return {}
-    found = await session.execute(_STANDING, {"drop": locked.row.drop_id, "viewers": array_of(set(viewers))})
+    found = await session.execute(_STANDING, {"drop": locked.row.drop_id, "viewers": array_of_ids(set(viewers))})
     return {row.viewer_id: _ANSWERS[row.state] for row in found if row.state in _ANSWERS}
 
 
@@ -187,9 +198,9 @@ async def file(session: AsyncSession, locked: Locked, decided: Iterable[Decided]
     row, tiers = locked.row, tiers_of(locked.row)
     expires = locked.at + rules.REVIEWABLE
     values = {
-        "ids": array_of(new_id() for _ in asked),
-        "viewers": array_of(one.viewer for one in asked),
-        "stores": array_of(one.store for one in asked),
+        "ids": array_of_ids(new_id() for _ in asked),
+        "viewers": array_of_ids(one.viewer for one in asked),
+        "stores": array_of_ids(one.store for one in asked),
         "distances": array_of(rules.blurred(one.distance_m, tiers) for one in asked),
         "doubts": [one.doubt for one in asked],
         "keys": [one.key for one in asked],
@@ -354,7 +365,7 @@ async def _settle(
     by: UUID | None,
     coupon: UUID | None = None,
 ) -> int:
-    values = {"state": state, "at": locked.at, "by": by, "coupon": coupon, "ids": array_of(ids)}
+    values = {"state": state, "at": locked.at, "by": by, "coupon": coupon, "ids": array_of_ids(ids)}
     viewers = [row.viewer_id for row in await session.execute(_SETTLE, values)]
     await _tell(session, locked, state, viewers, coupon=coupon)
     return len(viewers)

@@ -14,7 +14,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.granting import Named, array_of, array_of_ids, name
+from coupons.granting import Named, array_of_ids, name
 from coupons.locking import Locked
 from coupons.reach import POINT, nearest_first, places_of
 from coupons.rules import Place
@@ -211,7 +211,7 @@ async def _former(session: AsyncSession, campaign: UUID, viewers: Collection[UUI
     """The coupons of ``campaign`` that ``viewers`` have."""
     if not viewers:
         return []
-    return (await session.execute(FORMER, {"campaign": campaign, "viewers": array_of(viewers)})).all()
+    return (await session.execute(FORMER, {"campaign": campaign, "viewers": array_of_ids(viewers)})).all()
 
 
 def _standings(records: NDArray[Any], doubts: Mapping[int, str], near: Sequence[Sequence[Place]]) -> Standings:

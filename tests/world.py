@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from geoalchemy2 import WKTElement
 from sqlalchemy import insert, text
@@ -22,6 +23,8 @@ from kernel.tables import Brand
 
 BRAND = "acme"
 METRES_OF_LATITUDE = 111_000
+ZONE = ZoneInfo("Asia/Shanghai")
+"""Where the brand is."""
 SIGNER_SEED = b"\x07" * 32
 
 
@@ -103,6 +106,12 @@ class World:
             at=at or now(),
             doubt=doubt,
         )
+
+    async def shut(self, code: str) -> None:
+        """The store's hours are over: they come again in six to eight hours, perhaps past midnight."""
+        clock = now().astimezone(ZONE)
+        hours = {"opens": (clock + timedelta(hours=6)).time(), "closes": (clock + timedelta(hours=8)).time()}
+        await self.execute("UPDATE stores SET opens = :opens, closes = :closes WHERE code = :code", code=code, **hours)
 
     async def campaign(self, **columns: Any) -> UUID:
         """A running campaign of every store: 20 off from 100."""

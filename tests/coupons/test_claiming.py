@@ -352,9 +352,7 @@ async def test_a_plan_reckons_with_what_is_on_its_way(world: World) -> None:
         await world.somebody_waits()
         assert same.since(desk.ours) is None, "who may have got one is asked about"
         second = asyncio.create_task(desk.carry_out(two))
-        async with asyncio.timeout(60):
-            while await world.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
-                await asyncio.sleep(0.01)
+        await world.somebody_waits(2)
     answers = [await first, await second]
     assert [answered and (answered.issued, _outcomes(answered.answers)) for answered in answers] == [
         (0, ["CouponCard"] * 2),
@@ -380,9 +378,7 @@ async def test_a_row_that_the_database_would_not_have_undoes_the_plan_and_what_i
         answers = [asyncio.create_task(desk.carry_out(one))]
         await world.somebody_waits()
         answers.append(asyncio.create_task(desk.carry_out(two)))
-        async with asyncio.timeout(60):
-            while await world.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
-                await asyncio.sleep(0.01)
+        await world.somebody_waits(2)
     assert await asyncio.gather(*answers) == [None, None]
     assert await world.scalar("SELECT count(*) FROM coupons") == 1
     assert desk.ours.after(0) == (0, frozenset())
@@ -408,9 +404,7 @@ async def test_whoever_came_first_is_first_also_when_plans_do_not_hold(
         async with sessions() as holding, holding.begin():
             await holding.execute(ledger.text("UPDATE campaigns SET stock = 3"))
             claims = asyncio.gather(*(claim(issuer, viewer) for viewer in viewers))
-            async with asyncio.timeout(60):
-                while await world.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
-                    await asyncio.sleep(0.01)
+            await world.somebody_waits(2)
         assert await claims == ["issued", "issued", "issued", "sold_out"]
     async with world.kernel.sessions() as session:
         assert (await ledger.audit(session)).findings == []

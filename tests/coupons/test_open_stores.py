@@ -3,13 +3,12 @@
 
 from datetime import date, datetime, time, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
-from world import World
+from world import ZONE, World
 
 from coupons import drops, foresight
 from coupons.issuing import Issuer
@@ -21,9 +20,6 @@ from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.postgres import transaction
 from kernel.process import Kernel
-
-ZONE = ZoneInfo("Asia/Shanghai")
-"""Where the brand is."""
 
 
 async def _close(world: World, code: str, hours: float) -> None:
@@ -61,15 +57,8 @@ async def test_a_closing_counts_for_claims_before_the_catchments_in_memory_know_
         assert (await issuer.claim(viewer, world.room, drop, "four")).store == "S1"
 
 
-async def _shut(world: World, code: str) -> None:
-    """The store's hours are over: they come again in six to eight hours, perhaps past midnight."""
-    clock = now().astimezone(ZONE)
-    hours = {"opens": (clock + timedelta(hours=6)).time(), "closes": (clock + timedelta(hours=8)).time()}
-    await world.execute("UPDATE stores SET opens = :opens, closes = :closes WHERE code = :code", code=code, **hours)
-
-
 async def test_a_store_outside_its_hours_gives_coupons_for_a_later_visit(world: World) -> None:
-    await _shut(world, "S1")
+    await world.shut("S1")
     await world.viewers(1)
     assert await drops.run_push(world.kernel.sessions, await world.drop(await world.campaign(), "push")) == 1
     drop = await world.drop(await world.campaign())
@@ -90,7 +79,7 @@ async def test_where_the_campaign_says_so_the_nearest_store_within_its_hours_giv
     sessions = world.kernel.sessions
     async with Catchments(sessions) as catchments, Issuer(sessions, catchments) as issuer:
         assert (await issuer.claim(viewer, world.room, drop, "one")).store == "S1"
-        await _shut(world, "S1")
+        await world.shut("S1")
         assert (await issuer.claim(viewer, world.room, drop, "two")).store == "S2"
         async with sessions() as session:
             foreseen = await foresight.preview(session, world.guide, world.room, await world.campaign(**terms))
@@ -98,7 +87,7 @@ async def test_where_the_campaign_says_so_the_nearest_store_within_its_hours_giv
         assert await drops.run_push(sessions, await world.drop(await world.campaign(**terms), "push")) == 1
         pushed = "SELECT s.code FROM coupons c JOIN stores s ON s.id = c.store_id WHERE c.claim_key IS NULL"
         assert await world.execute(pushed) == [("S2",)]
-        await _shut(world, "S2")
+        await world.shut("S2")
         with pytest.raises(Refusal, match="out_of_range"):
             await issuer.claim(viewer, world.room, drop, "three")
         assert await drops.run_push(sessions, await world.drop(await world.campaign(**terms), "push")) == 0

@@ -3,7 +3,6 @@
 import asyncio
 from datetime import timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -59,9 +58,7 @@ async def test_a_review_may_be_allowed_when_the_store_has_gone_home(world: World
     drop = await world.drop(await world.campaign(doubt="review", only_open=True), stock=5)
     (doubtful,) = await world.viewers(1, doubt="frozen+shared")
     assert await _claim(issuer, world, drop, doubtful) == "under_review"
-    clock = now().astimezone(ZoneInfo("Asia/Shanghai"))
-    hours = {"opens": (clock + timedelta(hours=6)).time(), "closes": (clock + timedelta(hours=8)).time()}
-    await world.execute("UPDATE stores SET opens = :opens, closes = :closes", **hours)
+    await world.shut("S1")
     (other,) = await world.viewers(1)
     assert await _claim(issuer, world, drop, other) == "out_of_range"
     (review,) = await _open(world)
