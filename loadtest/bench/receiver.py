@@ -25,7 +25,7 @@ PER_ADDRESS = 20_000
 """Viewers for each source address: the system has some 28,000 ports for one."""
 _BIND_ADDRESS_NO_PORT = 24
 _LINGER_ZERO = struct.pack("ii", 1, 0)
-_SO_TIMESTAMPNS = 35
+SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("qq")
 _NOTES = socket.CMSG_SPACE(_TIMESPEC.size)
 
@@ -42,7 +42,7 @@ class Viewer:
         self.sock = sock
         self.receive: Callable[[Any], int] = sock.recv_into
         self.came = 0.0
-        """When the last of what was read came to the socket, in seconds since 1970, if the kernel is asked."""
+        """When the last of what was read came to the socket, in seconds since 1970; 0 where the kernel does not say."""
         self.token = token
         self.held = b""
         """The beginning of what has not come whole."""
@@ -55,15 +55,14 @@ class Viewer:
         """Certain events that came since the welcome."""
 
     def ask_when(self) -> None:
-        """From now on know when it ``came``."""
-        self.sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        """Know when it ``came``; the first moments may pass before the kernel begins to note it."""
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.receive = self._receive_and_ask
 
     def _receive_and_ask(self, into: Any) -> int:
         size, notes, _, _ = self.sock.recvmsg_into((into,), _NOTES)
-        if notes:
-            seconds, nanoseconds = _TIMESPEC.unpack(notes[0][2])
-            self.came = seconds + nanoseconds * 1e-9
+        seconds, nanoseconds = _TIMESPEC.unpack(notes[0][2]) if notes else (0, 0)
+        self.came = seconds + nanoseconds * 1e-9
         return size
 
     def send(self, payload: bytes, opcode: int = frames.TEXT) -> None:
