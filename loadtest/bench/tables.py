@@ -151,12 +151,14 @@ def _claims(result: dict[str, Any]) -> Figures:
             f"{found['per_s']:,}",
             f"{found['p50_ms']:,} / {found['p99_ms']:,}",
             f"{ratios[name]:.1f} ×" if name in ratios else "",
+            f"{found['floor_is']:.1f} ×",
         ]
         for name, found in result["contenders"].items()
     ]
+    rows.append([f"the rows alone, {result['at_once']} a commit", f"{result['floor_per_s']:,}", "", "", ""])
     return Figures(
         f"{result['callers']:,} callers who claim again as soon as they are answered",
-        ("who", "claims/s", "p50/p99 ms", "Nearcast is"),
+        ("who", "claims/s", "p50/p99 ms", "Nearcast is", "the rows alone are"),
         rows,
         f"CPU time of a claim: {result['python_us']:.0f} µs of Python, the callers' included, and"
         f" {result['postgres_us']:.0f} µs of PostgreSQL. Oversold: {result['oversold']}. {result['durability']}.",
@@ -173,13 +175,16 @@ def _drop(result: dict[str, Any]) -> Figures:
             f"{size['seconds']:.1f}",
             f"{size['per_viewer_s']:.0f}",
             f"{size['vs_per_viewer']:.1f} ×",
+            f"{size['floor_s']:.1f}",
+            f"{size['floor_vs_per_viewer']:.1f} ×",
             f"{size['python_us']:.0f}",
             f"{size['postgres_us']:.0f}",
         ]
         for size in result["sizes"]
     ]
     columns = ("viewers", "stores", "coupons", "all committed s", "all on the bus s", "one query a viewer s",
-               "Nearcast is", "Python µs a coupon", "PostgreSQL µs a coupon")  # fmt: skip
+               "Nearcast is", "the rows alone s", "these are", "Python µs a coupon",
+               "PostgreSQL µs a coupon")  # fmt: skip
     return Figures("A push drop to everybody in the room, nine in ten of whom stand near a store", columns, rows)
 
 

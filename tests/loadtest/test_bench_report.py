@@ -42,7 +42,8 @@ def test_one_step_is_a_picture_too() -> None:
 def test_the_growth_of_a_drop_is_shown_along_one_thing_at_a_time() -> None:
     sizes = [
         {"viewers": viewers, "stores": stores, "granted": viewers, "commit_s": 1.0, "seconds": seconds,
-         "per_viewer_s": 50.0, "vs_per_viewer": 9.0, "python_us": 20.0, "postgres_us": 30.0}
+         "per_viewer_s": 50.0, "vs_per_viewer": 9.0, "floor_s": 0.5, "floor_vs_per_viewer": 9.0, "python_us": 20.0,
+         "postgres_us": 30.0}
         for viewers, stores, seconds in ((1000, 50, 0.04), (4000, 50, 0.2), (100, 50, 0.003), (1000, 900, 0.05))
     ]  # fmt: skip
     for key, steps in (("viewers", 3), ("stores", 2)):

@@ -15,14 +15,22 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from sqlalchemy import text
 
 from coupons import codes, ledger
-from coupons.issuing import Issuer
+from coupons.issuing import BATCH, Issuer
 from geo.catchments import Catchments
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.settings import Settings
-from loadtest.bench.coupons.brand import BRAND, BrandAtWork, Spent, brand_at_work, forget_coupons, servers_of_its_own
+from loadtest.bench.coupons.brand import (
+    BRAND,
+    BrandAtWork,
+    Spent,
+    brand_at_work,
+    forget_coupons,
+    servers_of_its_own,
+    write_again,
+)
 
 CONNECTIONS = 8
 """Of the peer that commits each claim, and 50 of the one that asks Redis: more made neither faster here."""
@@ -151,7 +159,7 @@ async def _single(brand: BrandAtWork, viewers: Sequence[UUID], callers: int) -> 
 async def _redis(settings: Settings, viewers: Sequence[UUID], callers: int) -> Round:
     assert settings.redis_url is not None
     pool = BlockingConnectionPool.from_url(settings.redis_url, max_connections=REDIS_CONNECTIONS, timeout=60)
-    async with Redis(connection_pool=pool) as client:
+    async with Redis.from_pool(pool) as client:
         await client.config_set("appendfsync", "always")
         await client.flushall()
         await client.set("{drop}:stock", len(viewers))
@@ -167,6 +175,7 @@ async def _redis(settings: Settings, viewers: Sequence[UUID], callers: int) -> R
 async def measure(plan: Plan) -> dict[str, Any]:
     """The contenders in turn, ``plan.rounds`` times; medians, and ratios within each round."""
     rounds: dict[str, list[Round]] = {"nearcast": [], "single": [], "redis": []}
+    floors: list[float] = []
     oversold = 0
     async with servers_of_its_own() as settings, brand_at_work(settings, stores=500, viewers=plan.viewers) as brand:
         viewers = await brand.viewers()
@@ -175,11 +184,13 @@ async def measure(plan: Plan) -> dict[str, Any]:
             done, over = await _nearcast(brand, viewers, plan.callers)
             oversold += over
             rounds["nearcast"].append(done)
+            floors.append(done.outcomes["issued"] / await write_again(brand.kernel, BATCH))
             await forget_coupons(brand.kernel)
             rounds["single"].append(await _single(brand, viewers[: plan.peers], plan.callers))
             await forget_coupons(brand.kernel)
             rounds["redis"].append(await _redis(settings, viewers[: plan.peers], plan.callers))
     ours = rounds["nearcast"]
+    floor = {name: median(a / b.per_s for a, b in zip(floors, by, strict=True)) for name, by in rounds.items()}
     return {
         "bench": "claims",
         "per_s": round(median(done.per_s for done in ours)),
@@ -192,12 +203,15 @@ async def measure(plan: Plan) -> dict[str, Any]:
         "python_us": round(median(done.cpu_us[0] for done in ours if done.cpu_us), 1),
         "postgres_us": round(median(done.cpu_us[1] for done in ours if done.cpu_us), 1),
         "durability": durability,
+        "at_once": BATCH,
+        "floor_per_s": round(median(floors)),
         "contenders": {
             name: {
                 "per_s": round(median(done.per_s for done in done_by)),
                 "p50_ms": round(median(done.p50_ms for done in done_by)),
                 "p99_ms": round(median(done.p99_ms for done in done_by)),
                 "outcomes": dict(done_by[-1].outcomes),
+                "floor_is": round(floor[name], 1),
             }
             for name, done_by in rounds.items()
         },

@@ -13,10 +13,19 @@ from sqlalchemy import text
 from app import relay
 from coupons import codes, ledger
 from coupons.drops import run_push
+from coupons.push import CHUNK
 from kernel.ids import new_id
 from kernel.tasks import end
 from live.bus import RedisBus
-from loadtest.bench.coupons.brand import BRAND, BrandAtWork, Spent, brand_at_work, forget_coupons, servers_of_its_own
+from loadtest.bench.coupons.brand import (
+    BRAND,
+    BrandAtWork,
+    Spent,
+    brand_at_work,
+    forget_coupons,
+    servers_of_its_own,
+    write_again,
+)
 
 # Nearest store within 3 km of this viewer's fix, and a coupon of it, committed: what a loop over viewers does.
 _PER_VIEWER = """
@@ -103,9 +112,10 @@ async def measure(plan: Plan) -> dict[str, Any]:
     for viewers, stores in plan.sizes:
         async with servers_of_its_own() as settings, brand_at_work(settings, stores=stores, viewers=viewers) as brand:
             sample = (await brand.viewers())[: plan.peers]
-            ours, theirs = [], []
+            ours, floors, theirs = [], [], []
             for _ in range(plan.rounds):
                 ours.append(await _push(brand, viewers))
+                floors.append(await write_again(brand.kernel, CHUNK))
                 await forget_coupons(brand.kernel)
                 await brand.kernel.redis.flushdb()
                 theirs.append(await _per_viewer(brand, sample) * viewers / len(sample))
@@ -123,6 +133,8 @@ async def measure(plan: Plan) -> dict[str, Any]:
                 "postgres_us": round(median(done["postgres_us"] for done in ours), 1),
                 "per_viewer_s": round(median(theirs), 1),
                 "vs_per_viewer": round(median(b / a["seconds"] for a, b in zip(ours, theirs, strict=True)), 1),
+                "floor_s": round(median(floors), 2),
+                "floor_vs_per_viewer": round(median(b / a for a, b in zip(floors, theirs, strict=True)), 1),
                 "postgis": version,
             }
         )
