@@ -33,6 +33,9 @@ CHECK_SECONDS = 10.0
 """How long one room's log may take to be looked at: without an answer it is asked again, not waited for in silence."""
 REPAIR_SECONDS = 5.0
 """How long somebody who comes in waits for a room that is being repaired."""
+SEEDED = "seeded"
+"""The slot that says that a snapshot has what the database knows. Events alone set only what they change, and a log
+that begins anew may begin with any of them."""
 
 log = structlog.get_logger()
 
@@ -136,13 +139,16 @@ class Hub:
     async def _reload(self, room: Room, facts: Facts | None = None) -> None:
         """Take the room's snapshot from Redis; what is unknown there, from the database and from this copy."""
         snapshot = await self._bus.snapshot(room.id)
-        if "room" not in snapshot.slots:
+        missing = {name: value for name, value in room.slots.items() if name.startswith("drop:")}
+        missing = {name: value for name, value in missing.items() if name not in snapshot.slots}
+        if SEEDED not in snapshot.slots:
             facts = facts or await self._facts(room.id)
             # The database is ahead of a log that begins: what is still to be told would come behind the snapshot that
             # has it already, and show older pins and announcements again.
             await self._settled(room.id)
-            drops = {name: value for name, value in room.slots.items() if name.startswith("drop:")}
-            await self._bus.seed(room.id, facts.slots | drops)
+            missing |= facts.slots | {SEEDED: b"1"}
+        if missing:
+            await self._bus.seed(room.id, missing)
             snapshot = await self._bus.snapshot(room.id)
         room.replace(snapshot)
 
@@ -156,6 +162,8 @@ class Hub:
             self._take(room, epoch, entry)
 
     def _take(self, room: Room, epoch: str, entry: Entry) -> None:
+        if epoch != room.epoch:
+            room.kick(entry)  # this copy begins anew from a snapshot, and snapshots send nobody away
         if not room.whole.is_set():
             room.hear(epoch, entry.seq)
         elif epoch != room.epoch:

@@ -24,7 +24,7 @@ REPLAY_EVENTS = 100
 REPLAY_BYTES = 32 * 1024
 """Events and bytes in one frame of a resume; one event may be more."""
 _TAKEN_DOWN = b'{"t":"delete"'
-_SENT_AWAY = (b'{"t":"kick"', b'{"t":"ban"')
+_KICK, _BAN = b'{"t":"kick"', b'{"t":"ban"'
 _BANNED = "you may not be in this room for now"
 
 
@@ -148,13 +148,17 @@ class Room:
             self.recent.clear()
             self.recent.extend(kept)
         self.audience.certain(entry.seq, entry.event, entry.private, entry.at, entry.trace)
-        if entry.event is not None and entry.event.startswith(_SENT_AWAY):
-            # Only what happens now: a replay tells of a kick, and does not kick those who came back.
-            event = msgspec.json.decode(entry.event, type=wire.Kicked | wire.Banned)
-            if isinstance(event, wire.Kicked):
-                self.send_away(event.viewer, Close.KICKED, "the guide asked you to leave")
-            elif self.banned(event.viewer, time()):
-                self.send_away(event.viewer, Close.BANNED, _BANNED)
+        self.kick(entry)
+        if entry.event is not None and entry.event.startswith(_BAN):
+            banned = msgspec.json.decode(entry.event, type=wire.Banned).viewer
+            if self.banned(banned, time()):
+                self.send_away(banned, Close.BANNED, _BANNED)
+
+    def kick(self, entry: Entry) -> None:
+        """Send away whom ``entry`` kicks. Only what happens now: a replay tells of it, and spares who came back."""
+        if entry.event is not None and entry.event.startswith(_KICK):
+            kicked = msgspec.json.decode(entry.event, type=wire.Kicked).viewer
+            self.send_away(kicked, Close.KICKED, "the guide asked you to leave")
 
     def banned(self, viewer: UUID, now: float) -> bool:
         """Whether ``viewer`` may not be here at ``now``."""

@@ -9,14 +9,13 @@ import msgspec
 import pytest
 from roomworld import World, do, held, refused, snapshot
 from sqlalchemy import update
-from viewers import Client, Nearby, announced, closed, gateway, last_words, principal, telling, until, watching
+from viewers import Client, Nearby, announced, closed, gateway, principal, telling, turned_away, until, watching
 from websockets.asyncio.client import connect
 
 from kernel.clock import milliseconds, now
 from kernel.identity import Principal
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from kernel.process import Kernel
 from live import bans, rooms, sanctions, wire
 from live.bus import RedisBus
 from live.gateway import Gateway
@@ -110,15 +109,6 @@ async def test_only_staff_sends_away_and_nobody_sends_staff_away(world: World) -
 
 
 # ---- on gateways ---------------------------------------------------------------------------------------------------
-
-
-async def turned_away(url: str, kernel: Kernel, room: UUID, who: Principal) -> int | None:
-    async with connect(f"{url}/v1/rooms/{room}/live", close_timeout=1) as socket:
-        await Client(socket).send(wire.Hello(kernel.keyring.issue(who)))
-        bye, code = await last_words(socket)
-        assert bye is not None
-        assert bye.code == code
-        return code
 
 
 async def test_a_kick_closes_the_viewers_sockets_on_all_gateways_and_they_may_be_back(

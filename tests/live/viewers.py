@@ -203,6 +203,15 @@ async def telling(kernel: Kernel) -> AsyncIterator[None]:
         await asyncio.wait({running})
 
 
+async def turned_away(url: str, kernel: Kernel, room: UUID, who: Principal) -> int | None:
+    async with connect(f"{url}/v1/rooms/{room}/live", close_timeout=1) as socket:
+        await Client(socket).send(wire.Hello(kernel.keyring.issue(who)))
+        bye, code = await last_words(socket)
+        assert bye is not None
+        assert bye.code == code
+        return code
+
+
 async def closed(client: Client) -> int | None:
     bye, code = await last_words(client.socket)
     assert bye is not None
