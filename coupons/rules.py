@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -82,14 +82,21 @@ class Quiet:
         local = moment.astimezone(self.zone)
         if not within_hours(local.time(), self.start, self.end):
             return None
-        day = local.date() + timedelta(days=self.start > self.end and local.time() >= self.start)
-        return datetime.combine(day, self.end, self.zone).astimezone(moment.tzinfo)
+        return self._next(self.end, moment)
 
     def next_start(self, moment: datetime) -> datetime:
         """When it becomes quiet for the first time after ``moment``."""
-        local = moment.astimezone(self.zone)
-        day = local.date() + timedelta(days=local.time() >= self.start)
-        return datetime.combine(day, self.start, self.zone).astimezone(moment.tzinfo)
+        return self._next(self.start, moment)
+
+    def _next(self, clock: time, moment: datetime) -> datetime:
+        """When it is ``clock`` for the first time after ``moment``; twice a day where an hour is put back."""
+        instant = moment.astimezone(UTC)
+        today = moment.astimezone(self.zone).date()
+        strokes = (
+            datetime.combine(today + timedelta(days=days), clock, self.zone).replace(fold=fold).astimezone(UTC)
+            for days, fold in product((0, 1), (0, 1))
+        )
+        return next(stroke for stroke in strokes if stroke > instant).astimezone(moment.tzinfo)
 
 
 @dataclass(frozen=True, slots=True)

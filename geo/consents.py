@@ -6,32 +6,47 @@ from uuid import UUID
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from geo.tables import Location, LocationConsent
+from geo.tables import FormerConsent, Location, LocationConsent
 from kernel.errors import Refusal
 
-# Through `members`, so that nobody can consent for a brand they do not belong to. Agreeing again to the same text
-# keeps the first date; another text, or consent after a withdrawal, is a new consent.
-_GIVE = text(
+# Through `members`, so that nobody can consent for a brand they do not belong to.
+_FIRST = text(
     """
-    INSERT INTO location_consents AS kept (viewer_id, version, given_at)
+    INSERT INTO location_consents (viewer_id, version, given_at)
     SELECT id, :version, :now FROM members WHERE id = :viewer AND brand_id = :brand
-    ON CONFLICT (viewer_id) DO UPDATE SET version = excluded.version, withdrawn_at = NULL, given_at = CASE
-        WHEN kept.version = excluded.version AND kept.withdrawn_at IS NULL THEN kept.given_at
-        ELSE excluded.given_at END
+    ON CONFLICT (viewer_id) DO NOTHING
     RETURNING given_at
     """
 )
+_OF_THE_BRAND = text("viewer_id IN (SELECT id FROM members WHERE brand_id = :brand)")
 
 
 async def give(session: AsyncSession, brand: str, viewer: UUID, version: str, now: datetime) -> datetime:
     """Record that ``viewer`` agreed to the text ``version``; returns since when. Refusal ``not_found`` for a viewer
-    whom the brand does not know."""
-    given: datetime | None = await session.scalar(
-        _GIVE, {"brand": brand, "viewer": viewer, "version": version, "now": now}
-    )
-    if given is None:
+    whom the brand does not know.
+
+    Agreeing again to the same text keeps the first date; another text, or consent after a withdrawal, is a new consent,
+    and the former one is kept beside it: what was done under it must be provable.
+    """
+    values = {"brand": brand, "viewer": viewer, "version": version, "now": now}
+    mine = select(LocationConsent).where(LocationConsent.viewer_id == viewer, _OF_THE_BRAND.bindparams(brand=brand))
+    kept: LocationConsent | None = await session.scalar(mine.with_for_update())
+    if kept is None:
+        given: datetime | None = await session.scalar(_FIRST, values)
+        if given is not None:
+            return given
+        kept = await session.scalar(mine.with_for_update())  # given at this very moment, by another device
+    if kept is None:
         raise Refusal("not_found", "This account is not a member of the brand.")
-    return given
+    if kept.version != version or kept.withdrawn_at is not None:
+        session.add(
+            FormerConsent(
+                viewer_id=viewer, version=kept.version, given_at=kept.given_at, withdrawn_at=kept.withdrawn_at
+            )
+        )
+        kept.version, kept.given_at, kept.withdrawn_at = version, now, None
+        await session.flush()
+    return kept.given_at
 
 
 async def standing(session: AsyncSession, viewer: UUID) -> LocationConsent | None:

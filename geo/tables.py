@@ -71,6 +71,18 @@ class LocationConsent(Table):
     withdrawn_at: Mapped[datetime | None]
 
 
+class FormerConsent(Table):
+    """A consent that another one took the place of, kept as proof. Not withdrawn: it held until the next was given."""
+
+    __tablename__ = "former_location_consents"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    viewer_id: Mapped[UUID] = mapped_column(ForeignKey("members.id", ondelete="CASCADE"), index=True)
+    version: Mapped[str] = mapped_column(Text)
+    given_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+
+
 class Location(Table):
     """The newest fix of a viewer in a room. Unlogged: a crash of the database may and should forget it."""
 

@@ -82,6 +82,7 @@ async def everything(world: World, signer: Signer) -> tuple[Principal, Principal
         used = Presented(cards["used", me.subject].code, None)
         await redemption.redeem(session, world.clerk(), used, 12_000, "till-key", signer, at, order="ORDER-1")
         for who in (me, other):
+            await consents.give(session, BRAND, who.subject, "2026-05", at - timedelta(days=90))
             await consents.give(session, BRAND, who.subject, "2026-11", at)
             await bindings.bind(session, BRAND, who.subject, world.guide.subject, at)
             await reminders.subscribe(session, who, cards["unused", who.subject].id, at)
@@ -154,7 +155,7 @@ async def test_taken_out_is_everything_of_mine_and_nothing_of_others(world: Worl
     assert taken.keys() == {"format", "made_at", *privacy.SUBJECTS}
     assert [subject for subject in privacy.SUBJECTS if not taken[subject]] == [], "there is something of every kind"
     assert (taken["account"][0]["name"], taken["account"][0]["openid"]) == (PERSON, str(me.subject))
-    assert taken["consents"][0]["version"] == "2026-11"
+    assert [consent["version"] for consent in taken["consents"]] == ["2026-05", "2026-11"]
     assert taken["locations"][0]["datum"] == "gcj02"
     assert {coupon["id"] for coupon in taken["coupons"]} == {str(coupon) for coupon in mine.values()}
     [used] = [coupon for coupon in taken["coupons"] if coupon["state"] == "redeemed"]

@@ -2,9 +2,10 @@
 
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from coupons import rules
@@ -266,6 +267,30 @@ def test_a_window_begins_and_ends_outside_quiet_hours_and_is_never_short(
     assert opens <= begin < over and over - begin >= timedelta(seconds=seconds)
     assert quiet.until(begin) is None
     assert quiet.until(over - timedelta(microseconds=1)) is None
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+PUT_BACK = datetime(2026, 10, 25, 0, 40, tzinfo=UTC)  # 2:40 summer time in Berlin; 20 minutes later it is 2:00 again
+
+
+def test_quiet_hours_that_end_in_the_hour_that_comes_twice_end_later_than_now() -> None:
+    quiet = rules.Quiet(time(22), time(2, 30), BERLIN)
+    assert quiet.until(PUT_BACK) is None
+    assert quiet.until(PUT_BACK + timedelta(minutes=30)) == PUT_BACK + timedelta(minutes=50)
+    assert quiet.until(PUT_BACK - timedelta(minutes=30)) == PUT_BACK - timedelta(minutes=10)
+
+
+@given(st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)), st.times(), st.times(), st.booleans())
+@example(datetime(2026, 10, 25, 1, 10), time(22), time(2, 30), False)
+@example(datetime(2026, 3, 29, 1, 10), time(2, 15), time(2, 30), False)
+def test_what_comes_next_comes_later_whatever_the_clocks_are_put_to(
+    naive: datetime, start: time, end: time, local: bool
+) -> None:
+    quiet, moment = rules.Quiet(start, end, BERLIN), naive.replace(tzinfo=UTC)
+    given_as = moment.astimezone(BERLIN) if local else moment
+    begins, ends = quiet.next_start(given_as), quiet.until(given_as)
+    assert moment < begins.astimezone(UTC) <= moment + timedelta(hours=26)
+    assert ends is None or moment < ends.astimezone(UTC) <= moment + timedelta(hours=26)
 
 
 def test_a_day_gives_so_many_and_the_next_one_again() -> None:

@@ -22,7 +22,7 @@ from geo import consents, locations
 from geo.catchments import Catchments
 from geo.doubt import FROZEN_AFTER, SHARED_BY
 from geo.locations import Locations
-from geo.tables import Doubt, Location, LocationConsent
+from geo.tables import Doubt, FormerConsent, Location, LocationConsent
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.ids import new_id
@@ -415,6 +415,29 @@ async def test_consent_keeps_its_first_date_until_the_text_changes(kernel: Kerne
         assert await consents.standing(session, viewer) is None
         assert (await session.get_one(LocationConsent, viewer)).withdrawn_at == at[3]
     assert await give("2", at[3]) == at[3]
+    async with transaction(kernel.sessions) as session:
+        former = select(FormerConsent.version, FormerConsent.given_at, FormerConsent.withdrawn_at)
+        kept = await session.execute(former.where(FormerConsent.viewer_id == viewer).order_by(FormerConsent.given_at))
+        assert kept.all() == [("1", at[0], None), ("2", at[2], at[3])], "what was agreed to before stays provable"
+
+
+async def test_two_devices_that_consent_at_once_agree_on_one_consent_and_forget_none(
+    kernel: Kernel, make_members: Members
+) -> None:
+    (viewer,) = await make_members(1, consent=False)
+
+    async def give(version: str) -> datetime:
+        async with transaction(kernel.sessions) as session:
+            return await consents.give(session, "tea", viewer, version, now())
+
+    for versions in (["1", "1"], ["2", "3"], ["4", "4"]):
+        await asyncio.gather(*(give(version) for version in versions))
+    async with transaction(kernel.sessions) as session:
+        standing = await consents.standing(session, viewer)
+        assert standing is not None
+        assert standing.version == "4"
+        former = await session.scalars(select(FormerConsent.version).where(FormerConsent.viewer_id == viewer))
+        assert sorted(former) == ["1", "2", "3"]
 
 
 async def test_nobody_consents_for_a_brand_they_do_not_belong_to(kernel: Kernel, make_members: Members) -> None:
