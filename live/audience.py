@@ -87,6 +87,10 @@ class Audience:
 
     # ---- who is here -----------------------------------------------------------------------------------------------
 
+    def show(self, display_rate: float) -> None:
+        """From now on show each viewer at most so many comments a second."""
+        self._comments.rate = display_rate
+
     def add(self, connection: Connection, seq: int) -> None:
         """``connection`` was told everything up to ``seq``; from now on it gets what follows."""
         assert connection.session is not None

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import structlog
 from redis.exceptions import RedisError
-from sqlalchemy import or_, select, text, update
+from sqlalchemy import exists, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,14 +20,15 @@ from kernel.redis import Client
 from live import wire
 from live.bus import Kept, key
 from live.hosting import commanded, tell
-from live.tables import Comment, Reported, Room
+from live.tables import Attendance, Comment, Reported, Room
 
 log = structlog.get_logger()
 
 BATCH = 500
 """Comments stored by one statement."""
 DRAINED_FOR = timedelta(hours=1)
-"""After its end a room's comments are still looked for this long: gateways may hand some in late."""
+"""After its end, and after somebody waited in it, a room's comments are still looked for this long: gateways may hand
+some in late."""
 _LAST_MILLISECOND = 253_402_300_799_999
 _TOMBSTONE = ""
 """The role of nobody: marks a row that stands for a comment which was taken down before it was stored."""
@@ -76,9 +77,15 @@ def _moment(milliseconds: int) -> datetime:
 
 
 async def rooms_to_drain(session: AsyncSession, moment: datetime) -> list[UUID]:
-    """The rooms that may have comments waiting at ``moment``: those live, and those that ended a while ago."""
+    """The rooms that may have comments waiting at ``moment``: those live, those that ended a while ago, and those
+    scheduled where somebody waits or did a while ago."""
+    lately = moment - DRAINED_FOR
+    waited_in = exists().where(Attendance.room_id == Room.id, Attendance.last_at > lately)
+    # Two questions in one, each by its index: the rooms of all times are not looked through twice a second.
     found = await session.scalars(
-        select(Room.id).where(or_(Room.state == "live", Room.ended_at > moment - DRAINED_FOR))
+        select(Room.id)
+        .where(or_(Room.state == "live", Room.ended_at > lately))
+        .union_all(select(Room.id).where(Room.state == "scheduled", waited_in))
     )
     return list(found)
 

@@ -2,18 +2,14 @@
 
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter
-from redis.exceptions import RedisError
 
 from kernel.http import Anyone, GuideOrOps, InKernel, InSession, refusals
-from kernel.redis import Client
-from live import listing, presence, reminders, rooms, views
+from kernel.postgres import transaction
+from live import figures, listing, reminders, rooms, views
 from live.life import Plan
-from live.presence import Figures
 from live.summary import summary
 
-log = structlog.get_logger()
 router = APIRouter()
 
 _SIGNED_IN = ("token_missing", "token_invalid", "token_expired")
@@ -69,18 +65,13 @@ async def do_not_remind_me(room: UUID, session: InSession, who: Anyone) -> None:
     await reminders.unsubscribe(session, who, room)
 
 
-async def _figures(redis: Client, room: UUID) -> Figures | None:
-    try:
-        return (await presence.figures_of(redis, [room])).get(room)
-    except (RedisError, OSError) as error:
-        log.warning("figures_unavailable", reason=type(error).__name__)
-        return None  # what the worker kept is at most a few seconds older
-
-
 @router.get(
     "/rooms/{room}/summary", tags=["guide"], summary="What remains", responses=refusals(*_COMMAND, "room_state")
 )
-async def get_summary(room: UUID, kernel: InKernel, session: InSession, who: GuideOrOps) -> views.Summary:
+async def get_summary(room: UUID, kernel: InKernel, who: GuideOrOps) -> views.Summary:
     """A room that has ended, in figures, right after its end and for ever. Its last comments are kept, and so counted,
     a moment later."""
-    return views.summary_view(await summary(session, who, room, await _figures(kernel.redis, room)))
+    # What the worker kept is at most a few seconds older than what Redis says.
+    shown = (await figures.of_rooms(kernel.redis, [room])).get(room)
+    async with transaction(kernel.sessions) as session:
+        return views.summary_view(await summary(session, who, room, shown))

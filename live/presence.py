@@ -87,13 +87,8 @@ class Figures(msgspec.Struct, frozen=True):
     peak: int
 
 
-async def counts(redis: Client, rooms: Iterable[UUID]) -> dict[UUID, Counts]:
-    """The live figures of ``rooms``, without those that cannot be read. Raises what Redis raises if that is all."""
-    return {room: figures.counts for room, figures in (await figures_of(redis, rooms)).items()}
-
-
 async def figures_of(redis: Client, rooms: Iterable[UUID]) -> dict[UUID, Figures]:
-    """As ``counts``, with the peak."""
+    """The live figures of ``rooms``, without those that cannot be read. Raises what Redis raises if that is all."""
     found: dict[UUID, Figures] = {}
     failed: list[Exception] = []
     waiting = iter(list(rooms))

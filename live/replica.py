@@ -183,6 +183,8 @@ class Room:
                 card = msgspec.json.decode(value, type=wire.RoomCard)
                 self.state, self.slow_seconds, self.guide = card.state, card.slow_seconds, card.guide.id
                 self.hushed, self.allow = card.hushed, frozenset(card.allow)
+            elif name == "display" and value:
+                self.audience.show(int(value))
             elif name.startswith(("mute:", "ban:")):
                 del self.slots[name]
                 kind, _, viewer = name.partition(":")

@@ -31,13 +31,16 @@ from live.shelf import put_on_shelf, set_shelf
 from live.tables import Room, shops, staff
 
 __all__ = [
-    "Attended", "LiveEvent", "RoomFacts", "announce", "attend", "create", "delete_comment", "end", "hush",
-    "mute", "opening", "pause", "pin", "reschedule", "set_shelf", "slow", "start", "stream_found", "stream_lost",
-    "taps", "unpin", "unpin_due",
+    "Attended", "LiveEvent", "RoomFacts", "announce", "attend", "create", "delete_comment", "display", "end",
+    "hush", "mute", "opening", "pause", "pin", "reschedule", "set_shelf", "slow", "start", "stream_found",
+    "stream_lost", "taps", "unpin", "unpin_due",
 ]  # fmt: skip
 
 MAX_SLOW = 120
 """Seconds."""
+DISPLAY_RATE = 30
+MAX_DISPLAY_RATE = 1000
+"""Comments a second that each viewer is shown at most, those of staff and one's own aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,13 @@ async def create(
     scheduled_at: datetime | None = None,
     products: Sequence[UUID] = (),
     guide: UUID | None = None,
+    display_rate: int = DISPLAY_RATE,
 ) -> UUID:
     """A new scheduled room of ``who``, or, when ops makes it, of ``guide``; with ``products`` on its shelf in order.
 
-    Raises Refusal ``forbidden``, ``not_found`` (guide, store or product), ``invalid`` (shelf).
+    Raises Refusal ``forbidden``, ``not_found`` (guide, store or product), ``invalid`` (shelf, display rate).
     """
+    _check_rate(display_rate)
     if who.role not in (Role.GUIDE, Role.OPS) or (who.role is Role.GUIDE and guide not in (None, who.subject)):
         raise Refusal("forbidden")
     host = guide or who.subject
@@ -99,7 +104,13 @@ async def create(
     await sanctions.taking_part(session, who.brand)
     await session.execute(
         insert(Room).values(
-            id=room, brand_id=who.brand, guide_id=host, store_id=store_id, title=title, scheduled_at=scheduled_at
+            id=room,
+            brand_id=who.brand,
+            guide_id=host,
+            store_id=store_id,
+            title=title,
+            scheduled_at=scheduled_at,
+            display_rate=display_rate,
         )
     )
     await put_on_shelf(session, who.brand, room, products)
@@ -129,6 +140,19 @@ async def slow(session: AsyncSession, who: Principal, room: UUID, seconds: int) 
     found = await commanded(session, who, room, "scheduled", "live")
     if found.slow_seconds != seconds:
         await change(session, room, slow_seconds=seconds)
+
+
+async def display(session: AsyncSession, who: Principal, room: UUID, rate: int) -> None:
+    """Show each viewer at most ``rate`` comments a second (1–1000) from now on. Refusal ``invalid``, ``room_ended``."""
+    _check_rate(rate)
+    found = await commanded(session, who, room, "scheduled", "live")
+    if found.display_rate != rate:
+        await change(session, room, {"display": rate}, display_rate=rate)
+
+
+def _check_rate(rate: int) -> None:
+    if not 1 <= rate <= MAX_DISPLAY_RATE:
+        raise Refusal("invalid", field="rate")
 
 
 async def hush(session: AsyncSession, who: Principal, room: UUID, on: bool, allow: Sequence[UUID] = ()) -> None:

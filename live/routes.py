@@ -1,11 +1,11 @@
 """REST for rooms: lists and pages for everybody, commands for guides, figures for ops."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Query
 from msgspec import Meta
 from redis.exceptions import RedisError
@@ -25,9 +25,10 @@ from kernel.http import (
     encode_cursor,
     refusals,
 )
-from kernel.redis import Client
+from kernel.postgres import transaction
 from live import (
     comments,
+    figures,
     life_routes,
     listing,
     media_routes,
@@ -42,8 +43,8 @@ from live import (
     views,
     wire,
 )
+from live.presence import Figures
 
-log = structlog.get_logger()
 router = APIRouter(prefix="/v1")
 router.include_router(moderation_routes.router)
 router.include_router(people_routes.router)
@@ -59,24 +60,8 @@ _COMMAND = (*_SIGNED_IN, "forbidden", "not_found", "invalid")
 _RUNNING = (*_COMMAND, "room_ended")
 
 
-async def _counts(redis: Client, wanted: Sequence[UUID]) -> dict[UUID, wire.Counts]:
-    """Live figures; none while Redis is away, because a list of rooms without counts is better than no list."""
-    try:
-        return await presence.counts(redis, wanted)
-    except (RedisError, OSError) as error:
-        log.warning("counts_unavailable", reason=type(error).__name__)
-        return {}
-
-
-async def _sockets(redis: Client) -> list[str]:
-    try:
-        gateways = await presence.gateways(redis)
-    except (RedisError, OSError) as error:
-        log.warning("gateways_unavailable", reason=type(error).__name__)
-        return []
-    open_ones = [gateway for gateway in gateways if gateway.ready] or gateways
-    # Several gateways may share one address.
-    return list(dict.fromkeys(gateway.url for gateway in sorted(open_ones, key=lambda gateway: gateway.viewers)))
+def _viewers(shown: Mapping[UUID, Figures], room: UUID) -> int:
+    return shown[room].counts.viewers if room in shown else 0
 
 
 # ---- rooms ---------------------------------------------------------------------------------------------------------
@@ -85,17 +70,17 @@ async def _sockets(redis: Client) -> list[str]:
 @router.get("/rooms", tags=["rooms"], summary="Rooms", responses=_LIST)
 async def list_rooms(
     kernel: InKernel,
-    session: InSession,
     who: Anyone,
     state: views.State | None = None,
     cursor: Cursor = None,
     limit: Limit = 20,
 ) -> Page[views.RoomView]:
-    """The brand's rooms, the newest first."""
+    """The brand's rooms, the newest first. `viewers` is 0 where live figures cannot be read."""
     before = None if cursor is None else decode_cursor(cursor, tuple[UUID])[0]
-    found = await listing.listed(session, who.brand, state, before, limit)
-    counts = await _counts(kernel.redis, [room.id for room in found])
-    items = [views.room_view(room, counts.get(room.id, wire.Counts()).viewers) for room in found]
+    async with transaction(kernel.sessions) as session:
+        found = await listing.listed(session, who.brand, state, before, limit)
+    shown = await figures.of_rooms(kernel.redis, [room.id for room in found])
+    items = [views.room_view(room, _viewers(shown, room.id)) for room in found]
     return Page(items=items, next=encode_cursor(found[-1].id) if len(found) == limit else None)
 
 
@@ -118,6 +103,7 @@ async def create_room(body: views.NewRoom, session: InSession, who: GuideOrOps, 
             scheduled_at=body.scheduled_at,
             products=body.products,
             guide=body.guide,
+            display_rate=body.display_rate,
         )
         return views.room_view(await listing.one(session, who.brand, room), 0)
 
@@ -125,22 +111,22 @@ async def create_room(body: views.NewRoom, session: InSession, who: GuideOrOps, 
 
 
 @router.get("/rooms/{room}", tags=["rooms"], summary="A room", responses=refusals(*_SIGNED_IN, "not_found", "invalid"))
-async def get_room(
-    room: UUID, kernel: InKernel, session: InSession, who: Anyone, studio: media_routes.InStudio
-) -> views.RoomPage:
-    """The room, where to connect, its shelf, and what is being explained."""
-    found = await listing.one(session, who.brand, room)
-    products = await shelf.shelf(session, room)
-    pinned = await pins.current(session, room)
-    counts = await _counts(kernel.redis, [room])
-    view = views.room_view(found, counts.get(room, wire.Counts()).viewers)
+async def get_room(room: UUID, kernel: InKernel, who: Anyone, studio: media_routes.InStudio) -> views.RoomPage:
+    """The room, where to connect, its shelf, and what is being explained. Without Redis `viewers` is 0 and `sockets`
+    is empty: ask again."""
+    async with transaction(kernel.sessions) as session:
+        found = await listing.one(session, who.brand, room)
+        products = await shelf.shelf(session, room)
+        pinned = await pins.current(session, room)
+        reminded = await reminders.subscribed(session, who, room)
+    shown, sockets = await asyncio.gather(figures.of_rooms(kernel.redis, [room]), figures.sockets(kernel.redis))
     return views.RoomPage(
-        **dict(view),
-        sockets=await _sockets(kernel.redis),
+        **dict(views.room_view(found, _viewers(shown, room))),
+        sockets=sockets,
         announcement=found.announcement,
         shelf=[views.card_view(pins.product_card(product)) for product in products],
         pin=views.pin_view(pinned),
-        reminded=await reminders.subscribed(session, who, room),
+        reminded=reminded,
         playback=views.playback_view(found, studio, now()),
     )
 
@@ -196,6 +182,15 @@ async def announce(room: UUID, body: views.Announcement, session: InSession, who
 async def slow(room: UUID, body: views.SlowMode, session: InSession, who: GuideOrOps) -> None:
     """Each viewer may comment once in so many seconds."""
     await rooms.slow(session, who, room, body.seconds)
+
+
+@router.post(
+    "/rooms/{room}/display", tags=["guide"], summary="Comments shown", status_code=204, responses=refusals(*_RUNNING)
+)
+async def display(room: UUID, body: views.Display, session: InSession, who: GuideOrOps) -> None:
+    """Each viewer is shown at most so many comments a second; of more a fair sample, the rest is counted. Staff's and
+    one's own are always shown. Gateways follow at once."""
+    await rooms.display(session, who, room, body.rate)
 
 
 @router.post(
@@ -310,7 +305,6 @@ async def change_product(
 )
 async def ops_rooms(
     kernel: InKernel,
-    session: InSession,
     who: Ops,
     state: views.State | None = None,
     cursor: Cursor = None,
@@ -318,16 +312,17 @@ async def ops_rooms(
 ) -> Page[views.RoomFigures]:
     """The brand's rooms, newest first, with live figures."""
     before = None if cursor is None else decode_cursor(cursor, tuple[UUID])[0]
-    found = await listing.listed(session, who.brand, state, before, limit)
-    ids = [room.id for room in found]
-    kept = await listing.comment_counts(session, ids)
-    counts = await _counts(kernel.redis, ids)
     pictures = {}
-    if kernel.settings.stream_push_url:
-        pictures = await streams.pictures(session, [room.id for room in found if room.state == "live"])
+    async with transaction(kernel.sessions) as session:
+        found = await listing.listed(session, who.brand, state, before, limit)
+        ids = [room.id for room in found]
+        kept = await listing.comment_counts(session, ids)
+        if kernel.settings.stream_push_url:
+            pictures = await streams.pictures(session, [room.id for room in found if room.state == "live"])
+    figures_of = await figures.of_rooms(kernel.redis, ids)
     items = []
     for room in found:
-        shown = counts.get(room.id, wire.Counts())
+        shown = figures_of[room.id].counts if room.id in figures_of else wire.Counts()
         items.append(
             views.RoomFigures(
                 room=views.room_view(room, shown.viewers),

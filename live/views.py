@@ -14,7 +14,7 @@ from live.media import stream_name
 from live.muting import MAX_MUTE
 from live.pins import MAX_TTL, product_card
 from live.presence import GatewayStats
-from live.rooms import MAX_SLOW
+from live.rooms import DISPLAY_RATE, MAX_DISPLAY_RATE, MAX_SLOW
 from live.sanctions import Scope
 from live.shelf import MAX_SHELF
 from live.streams import Arrival, Picture, Studio
@@ -38,6 +38,11 @@ Planned = Annotated[AwareDatetime, AfterValidator(_plausible)]
 Products = Annotated[list[UUID], Field(max_length=MAX_SHELF, examples=[[_ID]])]
 
 
+DisplayRate = Annotated[
+    int, Field(ge=1, le=MAX_DISPLAY_RATE, description="Comments a second that a viewer is shown at most", examples=[30])
+]
+
+
 class NewRoom(BaseModel):
     """A room to be; it begins as ``scheduled``."""
 
@@ -46,6 +51,7 @@ class NewRoom(BaseModel):
     scheduled_at: Planned | None = Field(None, examples=["2026-06-18T12:00:00Z"])
     products: Products = Field([], description="The shelf, in order")
     guide: UUID | None = Field(None, description="Ops only: whose room it is; otherwise the caller's own")
+    display_rate: DisplayRate = DISPLAY_RATE
 
 
 class RoomPlan(BaseModel):
@@ -76,6 +82,12 @@ class SlowMode(BaseModel):
     """Seconds between two comments of one viewer; 0 ends slow mode."""
 
     seconds: int = Field(ge=0, le=MAX_SLOW, examples=[10])
+
+
+class Display(BaseModel):
+    """How many comments a second each viewer is shown at most, those of staff and one's own aside."""
+
+    rate: DisplayRate
 
 
 class MuteViewer(BaseModel):
@@ -159,7 +171,7 @@ class RoomView(BaseModel):
     guide: Person
     store: StoreName | None
     slow_seconds: int = Field(description="Seconds between two comments of one viewer; 0: no slow mode")
-    display_rate: int = Field(description="Comments a second that a viewer is shown at most")
+    display_rate: DisplayRate
     scheduled_at: datetime | None
     live_at: datetime | None
     ended_at: datetime | None

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -196,17 +196,9 @@ class House:
         finally:
             await connection.close()
 
-    async def _display(self, room: str, rate: int) -> None:
-        connection = await asyncpg.connect(self._environment["NEARCAST_DATABASE_URL"])
-        try:
-            await connection.execute("UPDATE rooms SET display_rate = $2 WHERE id = $1", UUID(room), rate)
-        finally:
-            await connection.close()
-
     def room(self, display_rate: int = 30) -> Room:
-        """A new live room that shows at most ``display_rate`` comments a second (there is no route for that)."""
-        made = self.ask("POST", "/v1/rooms", {"title": "bench", "products": self._shelf})
-        asyncio.run(self._display(made["id"], display_rate))
+        """A new live room that shows at most ``display_rate`` comments a second."""
+        made = self.ask("POST", "/v1/rooms", {"title": "bench", "products": self._shelf, "display_rate": display_rate})
         room = Room(self, made["id"], self._shelf)
         room.command("start", None)
         return room

@@ -107,7 +107,7 @@ async def _told_who_is_there(house: House) -> None:
     room = house.world.room
 
     async def counted() -> bool:
-        return (await presence.counts(redis, [room]))[room].viewers == len(house.listeners)
+        return (await presence.figures_of(redis, [room]))[room].counts.viewers == len(house.listeners)
 
     await until(counted, "everybody being counted")
     since = monotonic()

@@ -130,13 +130,13 @@ async def test_comments_and_counts_of_every_node_reach_both_gateways_and_the_dat
                 await other.event(wire.Commented)
                 await other.send(wire.Like(3))
                 await me.event(wire.CountsChanged, lambda e: e.counts.viewers == 2 and e.counts.likes == 3)
-                assert (await presence.counts(kernel.redis, rooms))[room] == wire.Counts(2, 3, 2)
+                assert (await presence.figures_of(kernel.redis, rooms))[room].counts == wire.Counts(2, 3, 2)
                 async with asyncio.timeout(60):
                     while not (there := await roster.ask(kernel.redis, room)).complete:
                         await asyncio.sleep(0.1)
                 assert there.total == 2
         assert {stats.id for stats in await presence.gateways(kernel.redis)} == {one.id, two.id}
-        assert set(await presence.counts(kernel.redis, rooms)) == set(rooms)
+        assert set(await presence.figures_of(kernel.redis, rooms)) == set(rooms)
     assert await comments.store_kept(kernel.sessions, kernel.redis, rooms) == 3
     async with kernel.sessions() as session:
         assert set(await session.scalars(select(Comment.room_id))) == set(rooms)
@@ -229,7 +229,7 @@ async def test_node_killed_and_restarted_costs_its_own_rooms_a_pause_and_others_
         assert (await waiting(kernel, away), await waiting(kernel, here)) == (3, 0)
         await fine.event(wire.Announced, lambda e: e.text == "说2")
         assert [e.text for e in fine.certain()] == ["前", "说0", "说1", "说2"]
-        assert set(await presence.counts(kernel.redis, rooms)) == set(rooms) - {away}
+        assert set(await presence.figures_of(kernel.redis, rooms)) == set(rooms) - {away}
         with pytest.raises(RedisError):
             await comments.store_kept(kernel.sessions, kernel.redis, rooms)
         async with kernel.sessions() as session:

@@ -8,14 +8,17 @@ import pytest
 from roomworld import World, do, held
 from sqlalchemy import select
 from sqlalchemy import update as change
+from viewers import PATIENCE, principal, watching
 
 from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
 from kernel.ids import new_id
 from kernel.postgres import transaction
-from live import comments, muting, rooms, wire
+from live import attendance, comments, muting, reports, rooms, wire
+from live.attendance import Attended
 from live.bus import Kept, RedisBus, key
-from live.tables import Comment, Room
+from live.gateway import Gateway
+from live.tables import Comment, Reported, Room
 
 
 def kept(text: str = "好看", **other: Any) -> Kept:
@@ -122,6 +125,39 @@ async def test_the_worker_looks_at_rooms_live_or_ended_a_while_ago(world: World)
     async with transaction(world.kernel.sessions) as session:
         await session.execute(change(Room).values(state="scheduled"))
     assert await do(world, comments.rooms_to_drain, now() + timedelta(minutes=61)) == []
+
+
+async def test_the_worker_looks_at_scheduled_rooms_in_which_somebody_waits(world: World) -> None:
+    at = now()
+    early = [Attended(world.planned, world.viewer.subject, at, at)]
+    await do(world, attendance.attend, early)
+    assert set(await do(world, comments.rooms_to_drain, at)) == {world.room, world.planned}
+    assert await do(world, comments.rooms_to_drain, at + timedelta(minutes=61)) == [world.room]
+    await do(world, rooms.start, world.guide, world.planned)
+    assert set(await do(world, comments.rooms_to_drain, at + timedelta(minutes=61))) == {world.room, world.planned}
+
+
+async def test_what_is_said_before_the_show_is_kept_and_can_be_reported(
+    world: World, two: tuple[Gateway, Gateway]
+) -> None:
+    kernel = world.kernel
+    async with watching(two[0].url, kernel.keyring, world.planned, world.viewer) as me:
+        await me.send(wire.Comment("1", "几点开始"))
+        assert (await me.ack("1")).ok
+
+        async def swept() -> bool:
+            waiting = await do(world, comments.rooms_to_drain, now())
+            await comments.store_kept(kernel.sessions, kernel.redis, waiting)
+            return bool(await stored(world))
+
+        async with asyncio.timeout(PATIENCE):
+            while not await swept():
+                await asyncio.sleep(0.1)
+    [said] = await stored(world)
+    assert (said.room_id, said.text) == (world.planned, "几点开始")
+    await do(world, reports.report, principal("小周"), world.planned, said.id, "spam")
+    async with kernel.sessions() as session:
+        assert (await session.scalars(select(Reported.comment_id))).all() == [said.id]
 
 
 async def test_comments_are_listed_newest_first_from_any_position(world: World) -> None:

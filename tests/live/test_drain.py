@@ -135,7 +135,7 @@ async def test_viewers_of_a_terminated_gateway_move_at_a_pace_and_miss_nothing(w
             assert took < DRAIN_SECONDS + LAST_SECONDS + 10
 
             async with asyncio.timeout(PATIENCE):
-                while (await presence.counts(kernel.redis, [world.room]))[world.room].viewers != viewers:
+                while (await presence.figures_of(kernel.redis, [world.room]))[world.room].counts.viewers != viewers:
                     await asyncio.sleep(0.1)
             assert [stats.url for stats in await presence.gateways(kernel.redis)] == [second]
         finally:

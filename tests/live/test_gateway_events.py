@@ -1,7 +1,7 @@
 """Being told: what viewers on real sockets hear of what others do, over one gateway and two."""
 
 import msgspec
-from roomworld import World
+from roomworld import World, do
 from sqlalchemy import select
 from viewers import (
     UNHURRIED,
@@ -22,8 +22,9 @@ from websockets.asyncio.client import connect
 from app import relay
 from kernel.identity import Role
 from kernel.ids import new_id
-from live import presence, wire
+from live import presence, rooms, wire
 from live.bus import Kept, RedisBus, key
+from live.gateway import Gateway
 from live.tables import Attendance
 from live.wire import Close
 
@@ -170,8 +171,8 @@ async def test_counts_go_up_and_down_over_all_gateways(world: World) -> None:
             changed = await me.event(wire.CountsChanged, lambda e: e.counts.viewers == 2 and e.counts.likes == 7)
             assert changed.counts.uniques == 2
         await me.event(wire.CountsChanged, lambda e: e.counts.viewers == 1 and e.counts.likes == 7)
-        counts = await presence.counts(kernel.redis, [world.room])
-        assert counts[world.room] == wire.Counts(viewers=1, likes=7, uniques=2)
+        figures = await presence.figures_of(kernel.redis, [world.room])
+        assert figures[world.room].counts == wire.Counts(viewers=1, likes=7, uniques=2)
         listed = await presence.gateways(kernel.redis)
         assert {stats.id for stats in listed} == {one.id, two.id}
 
@@ -195,6 +196,29 @@ async def test_guides_learn_how_much_was_left_out(world: World) -> None:
         assert len(shown) == 30
         assert shown == sorted(shown)
         assert one.tally.shed["comment"] == 270
+
+
+async def test_as_many_comments_are_shown_as_the_guide_says_while_it_runs(
+    world: World, two: tuple[Gateway, Gateway]
+) -> None:
+    kernel, by = world.kernel, wire.Person(new_id(), "小周")
+    bus = RedisBus(kernel.redis)
+
+    async def shown(url: str) -> int:
+        """How many of 300 comments at once a viewer who comes in now is shown."""
+        async with watching(url, kernel.keyring, world.room) as me:
+            flood = [wire.encoder.encode(wire.Commented(new_id(), by, f"{n}", 1)) for n in range(300)]
+            await bus.cast(world.room, flood)
+            await me.event(wire.Commented)
+            await bus.publish(world.room, str(new_id()), event=announced("完"))
+            await me.event(wire.Announced)
+            return sum(isinstance(event, wire.Commented) for event in me.events)
+
+    async with watching(two[0].url, kernel.keyring, world.room) as first:
+        await do(world, rooms.display, world.guide, world.room, 5)
+        await first.event(wire.RoomChanged)
+        assert await shown(two[0].url) == 5, "of a room that was open"
+    assert await shown(two[1].url) == 5, "of one that is opened now"
 
 
 async def test_staff_are_not_counted_as_viewers(world: World) -> None:

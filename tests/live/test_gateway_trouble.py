@@ -255,4 +255,4 @@ async def test_drain_sends_everybody_elsewhere(world: World) -> None:
             assert bye.retry_after > 0
         await draining
         assert await presence.gateways(kernel.redis) == []
-        assert (await presence.counts(kernel.redis, [world.room]))[world.room].viewers == 0
+        assert (await presence.figures_of(kernel.redis, [world.room]))[world.room].counts.viewers == 0

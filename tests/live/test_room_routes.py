@@ -114,12 +114,14 @@ async def test_a_retried_creation_makes_one_room(world: World, api: Caller) -> N
         "title": "周末",
         "store_code": "S1",
         "scheduled_at": "2026-06-18T20:00:00+08:00",
+        "display_rate": 60,
         "products": [str(world.mocha)],
     }
     answers = [await api("guide", "POST", "/rooms", body, Idempotency_Key="k1") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].json() == answers[1].json()
     assert answers[0].json()["scheduled_at"] == "2026-06-18T12:00:00Z"
+    assert answers[0].json()["display_rate"] == 60
     assert len((await api("guide", "GET", "/rooms?state=scheduled")).json()["items"]) == 2
     other = await api("guide", "POST", "/rooms", body | {"title": "别的"}, Idempotency_Key="k1")
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
@@ -134,6 +136,7 @@ async def test_a_guide_runs_a_room_from_start_to_end(world: World, api: Caller) 
         ("POST", "/unpin", None),
         ("POST", "/announce", {"text": "八点半抢券"}),
         ("POST", "/slow", {"seconds": 10}),
+        ("POST", "/display", {"rate": 60}),
         ("POST", "/mute", {"viewer": str(world.viewer.subject), "seconds": 60}),
         ("POST", "/hush", {"on": True, "allow": [str(world.viewer.subject)]}),
         ("DELETE", f"/comments/{new_id()}", None),
@@ -143,7 +146,7 @@ async def test_a_guide_runs_a_room_from_start_to_end(world: World, api: Caller) 
         answer = await api("guide", method, room + path, body)
         assert (answer.status_code, answer.content) == (204, b""), path
     told = [type(event).__name__ for event, _ in await world.events(world.planned)]
-    first = ["RoomChanged", "Pinned", "Unpinned", "Announced", "RoomChanged", "Muted"]
+    first = ["RoomChanged", "Pinned", "Unpinned", "Announced", "RoomChanged", "RoomChanged", "Muted"]
     assert told == [*first, "RoomChanged", "Deleted", "RoomChanged"]
     assert (await api("guide", "POST", f"{room}/start")).json()["code"] == "room_ended"
 
@@ -318,6 +321,9 @@ BAD: list[tuple[str, str, str, Any]] = [
     ("guide", "GET", "/rooms/{room}/chapters?cursor=WzE4NDQ2NzQ0MDczNzA5NTUxNjE2XQ", None),
     ("guide", "POST", "/rooms/{room}/slow", {"seconds": 10**20}),
     ("guide", "POST", "/rooms/{room}/slow", {"seconds": 1.5}),
+    ("guide", "POST", "/rooms/{room}/display", {"rate": 0}),
+    ("guide", "POST", "/rooms/{room}/display", {"rate": 1001}),
+    ("guide", "POST", "/rooms", {"title": "新品", "display_rate": 0}),
     ("guide", "POST", "/rooms/{room}/mute", {"viewer": str(new_id()), "seconds": 10**12}),
     ("guide", "POST", "/rooms/{room}/mute", {"viewer": str(new_id()), "seconds": 1, "scope": "world"}),
     ("ops", "POST", "/ops/mutes", {"viewer": str(new_id()), "seconds": -1}),

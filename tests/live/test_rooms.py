@@ -68,6 +68,7 @@ COMMANDS: list[Callable[..., Awaitable[Any]]] = [
     lambda session, who, room: rooms.unpin(session, who, room),
     lambda session, who, room: rooms.announce(session, who, room, "hi"),
     lambda session, who, room: rooms.slow(session, who, room, 5),
+    lambda session, who, room: rooms.display(session, who, room, 5),
     lambda session, who, room: rooms.hush(session, who, room, True),
     lambda session, who, room: rooms.mute(session, who, room, new_id(), 5),
     lambda session, who, room: rooms.delete_comment(session, who, room, new_id()),
@@ -93,6 +94,9 @@ async def test_ops_commands_any_room_of_the_brand(world: World) -> None:
 
 async def test_a_refused_command_tells_nobody_anything(world: World) -> None:
     assert await refused(world, rooms.slow, world.guide, world.room, 121) == "invalid"
+    for rate in (0, 1001):
+        assert await refused(world, rooms.display, world.guide, world.room, rate) == "invalid"
+        assert await refused(world, rooms.create, world.guide, "新品", display_rate=rate) == "invalid"
     assert await refused(world, rooms.mute, world.guide, world.room, new_id(), -1) == "invalid"
     assert await refused(world, rooms.hush, world.guide, world.room, True, [new_id()] * 51) == "invalid"
     assert await refused(world, rooms.pin, world.guide, world.room, world.latte, 0) == "invalid"

@@ -120,7 +120,7 @@ async def test_nobody_is_named_unless_somebody_asks(world: World, crowd: Any) ->
     async with gateway(world.kernel) as one:
         await crowd(one.url, world.viewer)
         async with asyncio.timeout(60):
-            while not (await presence.counts(world.kernel.redis, [world.room]))[world.room].viewers:
+            while not (await presence.figures_of(world.kernel.redis, [world.room]))[world.room].counts.viewers:
                 await asyncio.sleep(0.05)
         assert not await world.kernel.redis.exists(key(world.room, "roster"))
         await complete(world, 1)
