@@ -9,6 +9,8 @@ from pydantic import ConfigDict
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coupons.orders import COUNTED
+
 By = Literal["room", "store", "guide", "drop"]
 SPOTS: tuple[By, ...] = get_args(By)
 MOST = 5000
@@ -26,7 +28,8 @@ class Funnel:
 
     ``in_range``: in reach of a store when a drop decided. ``offered``: of those, who could have had a coupon.
     ``held_out``: the comparison group. ``visited``: came to the store of their coupon, to redeem it or just so.
-    ``coupons`` and ``coupons_redeemed`` count coupons, as the audit does.
+    ``coupons`` and ``coupons_redeemed`` count coupons, as the audit does. ``amount_fen`` has each order once, with one
+    coupon of those on it (see ``coupons.orders``), so that rooms, stores, guides and drops each add up to the whole.
     """
 
     __pydantic_config__ = _example(
@@ -158,7 +161,7 @@ _SPOTS: dict[str, _Spot] = {
 # rooms sorts everything, and asking of each coupon whether its owner came asks 200,000 times. Whom a drop gave a coupon
 # is told by the coupons, whom it gave none by its decisions.
 _STAGES = """
-    WITH names AS ({names}), presence AS ({presence}),
+    WITH names AS ({names}), presence AS ({presence}), counted AS ({counted}),
     arrivals AS (
         SELECT viewer_id, store_id, max(at) AS at FROM visits WHERE brand_id = :brand GROUP BY 1, 2
     ), facts AS (
@@ -166,7 +169,7 @@ _STAGES = """
                CAST(w.at IS NOT NULL AS int) AS came, CAST(k.seen_at IS NOT NULL AS int) AS seen,
                0 AS held_out, 0 AS too_late, u.order_fen, u.discount_fen
         FROM coupons k JOIN rooms r ON r.id = k.room_id
-        LEFT JOIN redemptions u ON u.coupon_id = k.id AND u.reversed_at IS NULL
+        LEFT JOIN counted u ON u.coupon_id = k.id
         LEFT JOIN arrivals w ON w.viewer_id = k.viewer_id AND w.store_id = k.store_id AND w.at >= k.issued_at
         WHERE k.brand_id = :brand AND {of_coupons}
         UNION ALL
@@ -227,7 +230,7 @@ def _statement(spot: str) -> Any:
     where = _SPOTS[spot]._asdict()
     stages = ", ".join(f"coalesce(s.{name}, 0) AS {name}" for name in STAGES if name != "in_room")
     of = {f"of_{name}": chosen(where[name]) for name in ("coupons", "decisions")} | {"of_names": chosen("n.id")}
-    return text(_STAGES.format(**where, **of, stages=stages))
+    return text(_STAGES.format(**where, **of, stages=stages, counted=COUNTED))
 
 
 def spot_of_coupons(by: By) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import codes, rules, stacking
+from coupons import codes, orders, rules, stacking
 from coupons.receipts import COUPON, USED, Used, store_of, used
 from coupons.tables import Coupon, LedgerLine, Redemption
 from coupons.terms import terms_of as _terms
@@ -190,7 +190,8 @@ async def _off(session: AsyncSession, who: Principal, coupon: Row[Any], store: U
         return off
     if sale.order_fen is None:
         raise Refusal("invalid", "Say what the order comes to.", field="order_fen")
-    fitting = await stacking.fits(session, house, store, sale.order, coupon.kind, off, sale.order_fen)
+    day = orders.day_around(sale.at, ZoneInfo(coupon.timezone))
+    fitting = await stacking.fits(session, house, store, sale.order, day, coupon.kind, off, sale.order_fen)
     if fitting is None:
         raise await _why_not(session, coupon, store, sale, otherwise="stacking")
     return fitting
@@ -310,6 +311,7 @@ async def reverse(session: AsyncSession, who: Principal, redemption: UUID, now: 
     found = await session.get_one(Redemption, redemption, populate_existing=True)
     if found.store_id != store:
         raise Refusal("wrong_store", "Only the store that redeemed it can take it back.")
+    now = max(now, found.at)  # a till's clock may be ahead: nothing is taken back before it was made
     if found.reversed_at is None:
         if now > found.at + rules.REVERSIBLE:
             raise Refusal("reversal_too_late", redeemed_at=found.at.isoformat())

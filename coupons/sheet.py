@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
+from decimal import Decimal
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What a text must not begin with, or a spreadsheet computes it."""
@@ -22,6 +23,6 @@ def as_csv(rows: Iterable[Iterable[object]]) -> str:
     return "\ufeff" + sheet.getvalue()
 
 
-def yuan(fen: int | None) -> float | None:
-    """Money as a spreadsheet adds it up."""
-    return None if fen is None else fen / 100
+def yuan(fen: int | None) -> Decimal | None:
+    """Money as a spreadsheet adds it up, with two decimals."""
+    return None if fen is None else Decimal(fen).scaleb(-2)

@@ -1,10 +1,12 @@
 """How many coupons one order may take: by default one that takes money off, and one gift.
 
-The till names the order. Tills of a store that use coupons on the same order take turns (an advisory lock, taken before
-the coupon's row), so two coupons at one moment cannot both find the order empty.
+The till names the order, and the name is good for a day (see ``coupons.orders``). Tills of a store that use coupons on
+the same order take turns (an advisory lock, taken before the coupon's row), so two coupons at one moment cannot both
+find the order empty.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -26,13 +28,14 @@ class Rules:
 
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:order, 0))")
-# Answered by ix_redemptions_order.
+# Answered by ix_redemptions_order, or ix_redemptions_day where the name was used on many days.
 _STANDING = text(
     """
     SELECT count(*) FILTER (WHERE c.kind = 'gift') AS gifts, count(*) FILTER (WHERE c.kind <> 'gift') AS discounts,
            coalesce(sum(r.discount_fen), 0)::bigint AS off
     FROM redemptions r JOIN coupons k ON k.id = r.coupon_id JOIN campaigns c ON c.id = k.campaign_id
     WHERE r.store_id = :store AND r.order_ref = :order AND r.reversed_at IS NULL
+      AND r.at >= :begin AND r.at < :end
     """
 )
 
@@ -58,12 +61,21 @@ async def hold(session: AsyncSession, store: UUID, order: str) -> None:
 
 
 async def fits(
-    session: AsyncSession, rules: Rules, store: UUID, order: str, kind: str, off: int, order_fen: int
+    session: AsyncSession,
+    rules: Rules,
+    store: UUID,
+    order: str,
+    day: tuple[datetime, datetime],
+    kind: str,
+    off: int,
+    order_fen: int,
 ) -> int | None:
     """Fen that a coupon of ``kind``, worth ``off`` by itself, takes off the order beside those on it already.
 
-    None if the order has its share of such coupons. The caller holds the order.
+    ``day``: the bounds of the day in which ``order`` means this one. None if the order has its share of such coupons.
+    The caller holds the order.
     """
-    on_it = (await session.execute(_STANDING, {"store": store, "order": order})).one()
+    of_order = {"store": store, "order": order, "begin": day[0], "end": day[1]}
+    on_it = (await session.execute(_STANDING, of_order)).one()
     full = on_it.gifts >= rules.gifts if kind == "gift" else on_it.discounts >= rules.discounts
     return None if full else min(off, max(0, order_fen - on_it.off))

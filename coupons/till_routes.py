@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import REGISTRY, Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coupons import closing, codes, guessing, offline, receipts, redemption, stacking, till_views, views, visits
+from coupons import closing, codes, guessing, offline, orders, receipts, redemption, stacking, till_views, views, visits
 from coupons.edge import ASKED, MADE, SIGNED_IN, Cursor, InSigner, Key, Limit, behind, required
 from kernel.clock import now
 from kernel.errors import Refusal
@@ -129,7 +129,7 @@ async def redemptions(
     session: InSession, who: Clerk, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[till_views.RedemptionView]:
     """Redemptions of the clerk's store since the brand's midnight, newest first."""
-    midnight = now().astimezone(await closing.zone(session, who)).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight, _ = orders.day_around(now(), await orders.zone(session, who))
     found = await receipts.newest(session, who, midnight, limit, behind(cursor))
     last = encode_cursor(found[-1].at, found[-1].id) if len(found) == limit else None
     return Page(items=[till_views.RedemptionView.of(used) for used in found], next=last)

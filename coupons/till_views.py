@@ -1,6 +1,7 @@
 """Bodies of requests and answers of the till's REST routes."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -251,21 +252,28 @@ class StackingRules(BaseModel):
 
 
 class ClosingSum(BaseModel):
-    """How many, and what they come to; a named order counts once."""
+    """How many redemptions or reversals, how many orders, and what they come to; a named order counts once."""
 
     count: int
+    orders: int
     order_fen: int
     discount_fen: int
 
+    @classmethod
+    def of(cls, found: closing.Sum) -> Self:
+        """From the use case's answer."""
+        return cls(**asdict(found))
+
 
 class ClosingView(BaseModel):
-    """A store's day."""
+    """A store's day. ``net`` is redemptions less reversals, over any days what came to stand in them."""
 
     store: Place
     date: date
     timezone: str
     redemptions: ClosingSum
     reversals: ClosingSum
+    net: ClosingSum
     visits: int
     told_late: int = Field(description="Redemptions made without a network")
     lines: list[closing.ClosingLine]
@@ -274,16 +282,13 @@ class ClosingView(BaseModel):
     def of(cls, day: closing.Day) -> Self:
         """From the use case's answer."""
 
-        def total(what: closing.What) -> ClosingSum:
-            found = day.sum(what)
-            return ClosingSum(count=found.count, order_fen=found.order_fen, discount_fen=found.discount_fen)
-
         return cls(
             store=Place(code=day.store_code, name=day.store_name),
             date=day.day,
             timezone=day.timezone,
-            redemptions=total("redemption"),
-            reversals=total("reversal"),
+            redemptions=ClosingSum.of(day.sum("redemption")),
+            reversals=ClosingSum.of(day.sum("reversal")),
+            net=ClosingSum.of(day.net),
             visits=day.sum("visit").count,
             told_late=day.told_late,
             lines=day.lines,

@@ -1,6 +1,10 @@
 """Figures from the room to the till."""
 
+import csv
+import io
+
 from sqlalchemy import insert
+from tills import Tills
 from world import SIGNER_SEED, World
 
 from coupons import closing, codes, drops, funnel, ledger, lift, privacy, redemption, visits, wallet
@@ -132,6 +136,42 @@ async def test_figures_are_the_audits_however_they_are_grouped(world: World, sig
     # People, on the other hand, are one each, also if they were in both rooms.
     assert (whole.in_room, whole.in_range, whole.offered, whole.issued) == (6, 6, 6, 6)
     assert sum(row.in_room for row in grouped["room"]) == 7
+
+
+async def test_an_order_with_a_discount_and_a_gift_counts_once(tills: Tills, world: World) -> None:
+    first, clerk = world.room, world.clerk()
+    discount = await tills.coupon()
+    world.room = new_id()
+    values = {"id": world.room, "brand_id": "acme", "guide_id": world.guide.subject, "title": "夜场", "state": "live"}
+    await world.execute("UPDATE rooms SET state = 'ended', ended_at = now()")
+    async with transaction(world.kernel.sessions) as session:
+        await session.execute(insert(Room).values(values))
+    gift = await tills.coupon(kind="gift", gift="茶", amount_fen=None, threshold_fen=0)
+    used = [
+        await tills.ok(clerk, "POST", "/redemptions", {"code": code, "order": "A", "order_fen": 12_050}, key=code)
+        for code in (discount, gift)
+    ]
+
+    async def turnover(by: str) -> dict[str, int]:
+        return {
+            row["id"]: row["amount_fen"] for row in (await tills.ok(world.ops, "GET", f"/ops/funnel?by={by}"))["items"]
+        }
+
+    # Of two rooms it counts in the one of the first coupon, so that rooms still add up to the whole.
+    assert await turnover("room") == {str(first): 12_050, str(world.room): 0}
+    assert await turnover("store") == {str(world.stores["S1"]): 12_050}
+    assert await turnover("guide") == {str(world.guide.subject): 12_050}
+    assert sorted((await turnover("drop")).values()) == [0, 12_050]
+    whole = await tills.ok(world.ops, "GET", "/ops/funnel/all")
+    assert (whole["amount_fen"], whole["coupons_redeemed"]) == (12_050, 2)
+    answer = await tills(world.ops, "GET", "/ops/conversion?by=store&format=csv")
+    (line,) = csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff")))
+    assert (line["amount_yuan"], line["discount_yuan"]) == ("120.50", "20.00"), "two decimals, always"
+    # Taking one of the two back takes back no order, and now it counts where the other one does.
+    await tills.ok(clerk, "POST", f"/redemptions/{used[0]['id']}/reverse")
+    assert await turnover("room") == {str(first): 0, str(world.room): 12_050}
+    await tills.ok(clerk, "POST", f"/redemptions/{used[1]['id']}/reverse")
+    assert await turnover("room") == {str(first): 0, str(world.room): 0}
 
 
 async def test_a_visit_counts_at_the_store_of_the_coupon_and_after_it_was_given(world: World, signer: Signer) -> None:

@@ -120,6 +120,7 @@ async def test_figures_after_a_random_evening_are_the_audits_and_the_lift_counts
     assert {name: line[name] for name in ("coupons", "issued", "redeemed")} == {
         name: str(row[name]) for name in ("coupons", "issued", "redeemed")
     }
+    assert line["amount_yuan"] == f"{row['amount_fen'] // 100}.{row['amount_fen'] % 100:02d}", "two decimals, always"
     assert float(line["lift_points"]) == row["lift"]["lift_points"]
     # An answer has as many rows as asked for, a file all of them.
     of_drops = (await tills.ok(world.ops, "GET", "/ops/conversion?by=drop"))["items"]

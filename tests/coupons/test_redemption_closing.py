@@ -4,13 +4,15 @@ import csv
 import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from tills import Tills
-from world import World
+from world import ZONE, World
 
-from coupons import closing
+from coupons import closing, redemption
 from kernel.clock import now
 from kernel.ids import new_id
+from kernel.postgres import transaction
 
 SHANGHAI = timedelta(hours=8)
 
@@ -40,14 +42,22 @@ async def test_a_day_in_lines_and_in_sum(tills: Tills, world: World) -> None:
 
     day = await tills.ok(clerk, "GET", "/till/closing?format=json")
     assert [line["what"] for line in day["lines"]] == ["redemption"] * 3 + ["reversal", "visit"]
-    assert day["redemptions"] == {"count": 3, "order_fen": 32_345, "discount_fen": 4000}
-    assert day["reversals"] == {"count": 1, "order_fen": 20_000, "discount_fen": 2000}
+    assert day["redemptions"] == {"count": 3, "orders": 2, "order_fen": 32_345, "discount_fen": 4000}
+    assert day["reversals"] == {"count": 1, "orders": 1, "order_fen": 20_000, "discount_fen": 2000}
+    assert day["net"] == {"count": 2, "orders": 1, "order_fen": 12_345, "discount_fen": 2000}
+    assert [(line["orders"], line["turnover_fen"]) for line in day["lines"]] == [
+        (1, 12_345), (0, 0), (1, 20_000), (-1, -20_000), (None, None),
+    ]  # fmt: skip
     assert (day["visits"], day["told_late"], day["store"]["code"]) == (1, 0, "S1")
     assert viewer.name not in {str(value) for line in day["lines"] for value in line.values()}
 
     rows = await sheet(tills)
     assert rows[0][:2] == ["time", "what"] and rows[1][1:7] == ["redemption", "满100减20券", "", "A", "123.45", "20.00"]
-    assert ["redemptions", "3", "", "", "", "323.45", "40.00"] in rows
+    sums = [["redemptions", "3", "323.45", "40.00", "2"], ["reversals", "1", "200.00", "20.00", "1"],
+            ["net", "2", "123.45", "20.00", "1"]]  # fmt: skip
+    assert [[row[n] for n in (0, 1, 5, 6, 10)] for row in rows if row[:1] in [one[:1] for one in sums]] == sums
+    # The column alone adds up to the net, as a number in every cell.
+    assert [row[11] for row in rows[:6]] == ["turnover_yuan", "123.45", "0.00", "200.00", "-200.00", ""]
     assert await sheet(tills, "?store=S1", world.ops) == rows
 
 
@@ -75,6 +85,68 @@ async def test_days_begin_at_the_brands_midnight(tills: Tills, world: World) -> 
     await world.execute("UPDATE ledger SET at = :at WHERE transition = 'redeem'", at=now())
 
 
+MIDNIGHT = datetime(2026, 11, 24, tzinfo=ZONE)
+"""Between a Monday and a Tuesday."""
+
+
+async def use(tills: Tills, sale: redemption.Sale, **terms: Any) -> UUID:
+    code, begin = await tills.coupon(**terms), MIDNIGHT - timedelta(days=2)
+    await tills.world.execute(
+        "UPDATE coupons SET valid_from = :begin, valid_until = :end", begin=begin, end=begin + timedelta(days=9)
+    )
+    async with transaction(tills.world.kernel.sessions) as session:
+        shown = redemption.Presented(code, None)
+        return (await redemption.use_up(session, tills.world.clerk(), shown, sale, tills.signer)).id
+
+
+async def take_back(tills: Tills, used: UUID, at: datetime) -> None:
+    async with transaction(tills.world.kernel.sessions) as session:
+        await redemption.reverse(session, tills.world.clerk(), used, at)
+
+
+async def nets(tills: Tills) -> dict[str, tuple[int, int, int]]:
+    """Of Monday and Tuesday: redemptions less reversals, orders, and what they come to."""
+    found = {}
+    for day in ("2026-11-23", "2026-11-24"):
+        net = (await tills.ok(tills.world.clerk(), "GET", f"/till/closing?format=json&date={day}"))["net"]
+        found[day[-2:]] = (net["count"], net["orders"], net["order_fen"])
+    return found
+
+
+async def test_an_order_is_taken_back_on_the_day_its_last_coupon_is(tills: Tills) -> None:
+    late = MIDNIGHT - timedelta(minutes=20)
+    discount = await use(tills, redemption.Sale("1", late, 12_000, "A"))
+    gift = await use(tills, redemption.Sale("2", late, 12_000, "A"), kind="gift", gift="茶", amount_fen=None)
+    await use(tills, redemption.Sale("3", late, 30_000, "B"))
+    monday = await sheet(tills, "?date=2026-11-23")
+    assert await nets(tills) == {"23": (3, 2, 42_000), "24": (0, 0, 0)}
+    await take_back(tills, discount, MIDNIGHT + timedelta(minutes=5))
+    assert await nets(tills) == {"23": (3, 2, 42_000), "24": (-1, 0, 0)}
+    # Tuesday has an order A of its own; taking back Monday's gift takes back Monday's order.
+    await use(tills, redemption.Sale("4", MIDNIGHT + timedelta(minutes=6), 11_000, "A"))
+    await take_back(tills, gift, MIDNIGHT + timedelta(minutes=7))
+    assert await nets(tills) == {"23": (3, 2, 42_000), "24": (-1, 0, -1000)}
+    assert await sheet(tills, "?date=2026-11-23") == monday, "Monday was closed"
+    tuesday = [row for row in await sheet(tills, "?date=2026-11-24") if row[1:2] in (["redemption"], ["reversal"])]
+    assert [(row[1], row[4], *row[9:]) for row in tuesday] == [
+        ("reversal", "A", "2026-11-23", "0", "0.00"),
+        ("redemption", "A", "2026-11-24", "1", "110.00"),
+        ("reversal", "A", "2026-11-23", "-1", "-120.00"),
+    ]
+
+
+async def test_nothing_is_taken_back_before_it_was_made(tills: Tills) -> None:
+    """A till that told it had a clock a little ahead."""
+    told = MIDNIGHT - timedelta(seconds=10)
+    used = await use(tills, redemption.Sale("1", MIDNIGHT + timedelta(seconds=20), 12_000, "A", told))
+    await take_back(tills, used, told + timedelta(seconds=5))
+    whats = [
+        [line["what"] for line in (await tills.ok(tills.world.clerk(), "GET", f"/till/closing?{query}"))["lines"]]
+        for query in ("format=json&date=2026-11-23", "format=json&date=2026-11-24")
+    ]
+    assert whats == [[], ["redemption", "reversal"]]
+
+
 async def test_clerks_close_their_own_store_and_ops_any(tills: Tills, world: World) -> None:
     await world.store("S2", north_m=5_000)
     (viewer,) = await world.viewers(1)
@@ -94,8 +166,12 @@ async def test_clerks_close_their_own_store_and_ops_any(tills: Tills, world: Wor
 
 async def test_no_cell_is_a_formula(tills: Tills, world: World) -> None:
     evil = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", '=HYPERLINK("http://x","a,b")']
-    lines = [closing.ClosingLine("redemption", now(), None, new_id(), title, title, title, 1, 1) for title in evil]
-    day = closing.Day("=1", "-1", now().date(), "Asia/Shanghai", lines)
+    today = now().date()
+    lines = [
+        closing.ClosingLine("redemption", now(), None, new_id(), title, title, title, 1, 1, today, 1, 1)
+        for title in evil
+    ]
+    day = closing.Day("=1", "-1", today, "Asia/Shanghai", lines)
     cells = [cell for row in rows_of(closing.as_csv(day)) for cell in row]
     assert not [cell for cell in cells if cell.strip(" ").startswith(("=", "+", "-", "@", "\t"))]
     assert {f"'{title}" for title in evil} <= set(cells), "and all of it is still there to read"

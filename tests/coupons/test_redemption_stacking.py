@@ -1,10 +1,17 @@
 """One order takes one discount and one gift, unless the brand says otherwise."""
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pytest
 from tills import Tills
-from world import World
+from world import ZONE, World
+
+from coupons import redemption
+from kernel.errors import Refusal
+from kernel.postgres import transaction
 
 GIFT: dict[str, Any] = {"kind": "gift", "gift": "乌龙茶", "amount_fen": None, "threshold_fen": 0}
 
@@ -82,3 +89,34 @@ async def test_a_brand_decides_how_many(tills: Tills, world: World) -> None:
     assert (await redeem(tills, two))["discount_fen"] == 6000, "never more off than the order comes to"
     assert await redeem(tills, three) == "stacking"
     assert await redeem(tills, gift, order="A-2") == "stacking"
+
+
+async def redeem_at(tills: Tills, at: datetime) -> str:
+    """What becomes of a new coupon on the order A-1 when it is used at that time."""
+    code = await tills.coupon()
+    await tills.world.execute(
+        "UPDATE coupons SET valid_from = :begin, valid_until = :end WHERE state = 'issued'",
+        begin=at - timedelta(days=1), end=at + timedelta(days=1),
+    )  # fmt: skip
+    sale = redemption.Sale(code, at, 15_000, "A-1")
+    try:
+        async with transaction(tills.world.kernel.sessions) as session:
+            presented = redemption.Presented(code, None)
+            await redemption.use_up(session, tills.world.clerk(), presented, sale, tills.signer)
+    except Refusal as refusal:
+        return refusal.code
+    return "used"
+
+
+@pytest.mark.parametrize("zone", [ZONE, ZoneInfo("America/New_York")], ids=str)
+async def test_tills_begin_their_numbers_anew_at_the_brands_midnight(tills: Tills, zone: ZoneInfo) -> None:
+    await tills.world.execute("UPDATE brands SET timezone = :zone", zone=zone.key)
+    # In New York this is the night in which clocks are put back: that day has 25 hours.
+    midnight = datetime(2026, 11, 1, tzinfo=zone).timestamp()
+    tomorrow = datetime(2026, 11, 2, tzinfo=zone).timestamp()
+    second, month = 1.0, timedelta(days=30).total_seconds()
+    found = [
+        (moment, await redeem_at(tills, datetime.fromtimestamp(moment, zone)))
+        for moment in (midnight - month, midnight - second, midnight, midnight + second, tomorrow - second, tomorrow)
+    ]
+    assert [answer for _, answer in found] == ["used", "used", "used", "stacking", "stacking", "used"]
