@@ -344,7 +344,8 @@ class Gateway:
             return
         match frame:
             case wire.Like(n=n):
-                room.likes += n
+                if room.state != "ended":  # what remains of a room stays as it was at its end
+                    room.likes += n
             case wire.Tap(product=product):
                 self._journal.tapped(room.id, product)
             case wire.Seen(coupon=coupon):

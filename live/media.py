@@ -19,7 +19,7 @@ from uuid import UUID
 
 SECRET, TIME = "txSecret", "txTime"
 _NAME = re.compile(r"([0-9a-f]{32})-[0-9a-f]{12}")
-_TIME = re.compile(r"[0-9A-Fa-f]{1,10}")
+_TIME = re.compile(r"[0-9A-Fa-f]{1,8}")
 
 
 class Standing(Enum):

@@ -144,7 +144,7 @@ async def _body(request: Request) -> bytes:
     "/streams/publish",
     tags=["media servers"],
     summary="May this stream begin?",
-    responses=refusals("stream_key_invalid", "stream_key_expired", "room_ended", "bad_request"),
+    responses=refusals("stream_key_invalid", "stream_key_expired", "not_found", "room_ended", "bad_request"),
     openapi_extra={"requestBody": _SAID},
 )
 async def publish(request: Request, studio: InStudio, session: InSession) -> Allowed:
@@ -167,7 +167,7 @@ async def publish(request: Request, studio: InStudio, session: InSession) -> All
     "/streams/unpublish",
     tags=["media servers"],
     summary="A stream ended",
-    responses=refusals("stream_key_invalid", "bad_request"),
+    responses=refusals("stream_key_invalid", "not_found", "bad_request"),
     openapi_extra={"requestBody": _SAID},
 )
 async def unpublish(request: Request, studio: InStudio, session: InSession) -> Allowed:
@@ -216,7 +216,7 @@ def _form(body: bytes) -> tuple[str, streams.Call]:
 def _json(body: bytes) -> tuple[str, streams.Call]:
     try:
         said = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal("bad_request") from error
     dialect = _DIALECTS[0] if "stream" in said else _DIALECTS[1]
     event, name, query, client = (_text(said, field) for field in dialect)

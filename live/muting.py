@@ -28,11 +28,10 @@ async def mute(
     sanctions.check_seconds(seconds)
     # All rooms in their order before this one, else two transactions could wait for each other for ever.
     rooms = await sanctions.running(session, who.brand) if scope == "brand" else []
-    found = await commanded(session, who, room, "scheduled", "live")
-    if viewer == found.guide_id:
-        raise Refusal("invalid", "The room's guide cannot be muted.", field="viewer")
+    await commanded(session, who, room, "scheduled", "live")
+    await _no_staff(session, who.brand, viewer)
     if scope == "brand":
-        await _everywhere(session, who, rooms, viewer, seconds)
+        await sanctions.impose_everywhere(session, MUTE, who, rooms, viewer, seconds)
     else:
         await sanctions.impose_here(session, MUTE, who, room, viewer, seconds)
 
@@ -42,13 +41,14 @@ async def mute_brand(session: AsyncSession, who: Principal, viewer: UUID, second
     if who.role is not Role.OPS:
         raise Refusal("forbidden")
     sanctions.check_seconds(seconds)
-    await _everywhere(session, who, await sanctions.running(session, who.brand), viewer, seconds)
-
-
-async def _everywhere(session: AsyncSession, who: Principal, rooms: Sequence[UUID], viewer: UUID, seconds: int) -> None:
-    if await sanctions.is_staff(session, who.brand, viewer):
-        raise Refusal("invalid", "Staff cannot be muted.", field="viewer")
+    rooms = await sanctions.running(session, who.brand)
+    await _no_staff(session, who.brand, viewer)
     await sanctions.impose_everywhere(session, MUTE, who, rooms, viewer, seconds)
+
+
+async def _no_staff(session: AsyncSession, brand: str, viewer: UUID) -> None:
+    if await sanctions.is_staff(session, brand, viewer):
+        raise Refusal("invalid", "Staff cannot be muted.", field="viewer")
 
 
 async def standing(

@@ -228,11 +228,12 @@ class Room:
         """The snapshot for ``who``, and whether all they missed is known: it is to follow."""
         missed = None if resume is None else self._after(resume)
         count = sum(entry.event is not None or who.subject in (entry.private or ()) for entry in missed or ())
+        at = int(time() * 1000)
         greeting = Greeting(
             you=person(who),
-            now=int(time() * 1000),
+            now=at,
             coupons=tuple(Raw(coupon) for coupon in self.coupons.get(who.subject, ())),  # a tuple: () is left out
-            muted_until=self.mutes.get(who.subject),
+            muted_until=until if (until := self.mutes.get(who.subject, 0)) > at else None,
             recovered=missed is not None,
             missed=count,
         )

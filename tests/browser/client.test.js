@@ -1,6 +1,6 @@
 // The client's socket: what it says, when it comes back, and what it never loses or repeats.
 
-import {Refused} from '../../web/client/nearcast.js';
+import {connect, Refused} from '../../web/client/nearcast.js';
 import {equal, failure, FakeSocket, ok, settle, test} from './check.js';
 import {comment, joined, welcome} from './joined.js';
 
@@ -13,6 +13,22 @@ test('says hello first and is open once welcomed', async () => {
   socket.say(welcome());
   equal(room.state, 'open');
   equal(room.position, {epoch: 'e', seq: 10});
+});
+
+test('says at once that there is no WebSocket and none was passed, instead of trying for ever', () => {
+  const {WebSocket} = globalThis;
+  delete globalThis.WebSocket;
+  try {
+    let said;
+    try {
+      connect({room: 'r1', sockets: ['ws://a'], token: () => 'jwt'});
+    } catch (error) {
+      said = error;
+    }
+    ok(said instanceof TypeError && said.message.includes('WebSocket'), String(said));
+  } finally {
+    if (WebSocket) globalThis.WebSocket = WebSocket;
+  }
 });
 
 test('knows the server clock', async () => {

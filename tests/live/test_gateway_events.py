@@ -221,6 +221,19 @@ async def test_as_many_comments_are_shown_as_the_guide_says_while_it_runs(
     assert await shown(two[1].url) == 5, "of one that is opened now"
 
 
+async def test_likes_after_the_end_change_nothing_of_what_remains(world: World, two: tuple[Gateway, Gateway]) -> None:
+    kernel = world.kernel
+    async with watching(two[0].url, kernel.keyring, world.room) as me:
+        async with watching(two[0].url, kernel.keyring, world.room):
+            await me.send(wire.Like(7))
+            await me.event(wire.CountsChanged, lambda e: e.counts.likes == 7)
+            await do(world, rooms.end, world.guide, world.room)
+            await me.event(wire.RoomChanged, lambda e: e.room.state == "ended")
+            await me.send(wire.Like(5))
+        counted = await me.event(wire.CountsChanged, lambda e: e.counts.viewers == 1)  # that one left, so all is told
+    assert counted.counts.likes == 7
+
+
 async def test_staff_are_not_counted_as_viewers(world: World) -> None:
     async with (
         gateway(world.kernel) as one,

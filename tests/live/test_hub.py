@@ -1,12 +1,13 @@
 """A room's copy in one process: ticks, order, slow viewers, gaps. No network: transports that write down."""
 
 import asyncio
+from time import time
 from uuid import UUID
 
 import msgspec
 import pytest
 import uvloop
-from hubhouse import BROWSER, House, listening
+from hubhouse import BROWSER, House, Viewer, listening
 from viewers import announced, coupon, until
 
 import live.hub
@@ -257,6 +258,17 @@ async def test_slow_mode_and_mutes_follow_the_log(house: House) -> None:
     assert (room.slow_seconds, room.mutes) == (30, {viewer: 9999999999999})
     await house.bus.publish(house.room_id, "u", event=b"{}", slots={f"mute:{viewer}": b""})
     assert room.mutes == {}
+
+
+async def test_a_mute_that_has_run_out_is_not_told_to_who_comes_in(house: House) -> None:
+    me = await house.enter()
+    room = await house.open()
+    assert me.connection.session is not None
+    assert me.connection.session.who is not None
+    who = me.connection.session.who
+    for seconds, told in ((3600, True), (-1, False)):
+        room.mutes[who.subject] = int((time() + seconds) * 1000)
+        assert (Viewer(who, room, house.doorman).frames[0].muted_until is not None) == told
 
 
 async def test_thousands_of_resumes_from_one_place_encode_once(house: House) -> None:

@@ -48,7 +48,7 @@ def test_anything_changed_is_forged(signing, name, changed) -> None:  # type: ig
     assert media.standing(KEY, NAME, key, AT - timedelta(hours=1)) is Standing.FORGED
 
 
-@pytest.mark.parametrize("time", ["", "-1", "0x6A", "6A 3B", "FFFFFFFFFFF", "６A", "zz"])
+@pytest.mark.parametrize("time", ["", "-1", "0x6A", "6A 3B", "FFFFFFFFFFF", "FFFFFFFFFF", "100000000", "６A", "zz"])
 def test_a_time_that_is_none_is_forged_even_when_it_is_signed(time: str) -> None:
     assert media.standing(KEY, NAME, StreamKey(media._signature(KEY, NAME, time), time), AT) is Standing.FORGED
 

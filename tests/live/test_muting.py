@@ -87,6 +87,8 @@ async def test_only_staff_of_the_brand_mutes_and_nobody_mutes_staff(world: World
     assert await refused(world, muting.mute_brand, world.ops, viewer, muting.MAX_MUTE + 1) == "invalid"
     for staff in (world.guide, world.other_guide, world.ops):
         assert await refused(world, muting.mute_brand, world.ops, staff.subject, 60) == "invalid"
+        for scope in ("room", "brand"):
+            assert await refused(world, rooms.mute, world.ops, world.room, staff.subject, 60, scope) == "invalid"
     assert await world.events() == []
 
 

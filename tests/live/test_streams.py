@@ -393,6 +393,7 @@ async def test_nonsense_is_answered_with_a_refusal(studio: Studio) -> None:
     bodies = [
         b"", b"{", b"{}", b"[]", b'{"stream": {}}', b"\xff", b"call=publish&name=\xff", b"a=1&" * 100, b"x" * 20_000,
         b"call=publish&clientid=" + b"1" * 300, b'{"stream": "a", "action": "on_publish", "client_id": "\\u0000"}',
+        b'{"stream": ' + b"[" * 16_000,
     ]  # fmt: skip
     for body in bodies:
         for path in ("publish", "unpublish"):

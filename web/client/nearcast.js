@@ -40,7 +40,7 @@
  *   a function is asked again before every attempt, since gateways come and go
  * @property {string | ((why: Why) => string | Promise<string>)} token  the bearer token; a function is asked before every
  *   attempt, and for a fresh one while there is time (see Why)
- * @property {(url: string) => Socket} [open]  makes a socket; default `new WebSocket(url)`
+ * @property {(url: string) => Socket} [open]  makes a socket; default `new WebSocket(url)`; needed before Node 22
  * @property {() => number} [clock]  ms since 1970
  * @property {() => number} [random]  0 ≤ x < 1
  * @property {{set: (fn: () => void, ms: number) => any, clear: (timer: any) => void}} [timers]
@@ -129,6 +129,9 @@ export class Room {
 
   /** @param {Options} options */
   constructor(options) {
+    if (!options.open && typeof WebSocket === 'undefined') {
+      throw new TypeError('no WebSocket here: Node 22 and browsers have one; elsewhere pass `open`');
+    }
     /** @type {Required<Options>} */
     this.#options = {
       open: (url) => /** @type {any} */ (new WebSocket(url)),
