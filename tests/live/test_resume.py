@@ -219,7 +219,7 @@ async def test_resumes_cost_redis_reads_for_each_room_not_for_each_viewer(world:
                 for swarm, epoch in zip(swarms, epochs, strict=True):
                     swarm.join(kernel.keyring.issue(principal()), resume=wire.Position(epoch, n % 5))
             everybody = [viewer for swarm in swarms for viewer in swarm.viewers]
-            await until(lambda: all(viewer.told[-1:] == ["5"] for viewer in everybody))
+            await until(lambda: all(viewer.told[-1:] == ["5"] for viewer in everybody), 600)
             for place, viewer in enumerate(everybody):
                 assert viewer.told == [str(n) for n in range(1 + place % viewers % 5, 6)]
                 assert [recovered for _, _, recovered in viewer.welcomes] == [True]

@@ -122,7 +122,9 @@ def _id(coupon: bytes) -> str:
 @pytest.fixture
 async def house(kernel: Kernel, tmp_path: Path) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE))
+        # A connection for each request: of two that wait, the API hangs up after 5 s, which may be just now.
+        alone = httpx.Limits(max_keepalive_connections=0)
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE, limits=alone))
         house = House(await make_world(kernel), client, tmp_path)
         children = [house.api(), house.api(), house.worker(), house.worker()]
         for child in children:
