@@ -15,13 +15,13 @@ import uvloop
 from app import campaigns_command, capacity_command, embedded, migrations, privacy_command, stores_command
 from app.database import sessions_of
 from app.keys import with_keys
-from app.problems import Problem
+from app.problems import explained
 from kernel import log, tracing
 from kernel.clock import now
 from kernel.identity import Keyring, Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.postgres import create_engine
-from kernel.settings import SettingMissing, Settings
+from kernel.settings import Settings
 
 if TYPE_CHECKING:
     from coupons.ledger import AuditReport
@@ -39,12 +39,9 @@ cli.command()(capacity_command.capacity)
 
 
 def run(work: Coroutine[Any, Any, int | None]) -> None:
-    """Run ``work`` to its exit code; what an operator can mend is said in one sentence, without a traceback."""
+    """Run ``work`` to its exit code."""
     try:
         code = uvloop.run(work)
-    except (Problem, SettingMissing) as problem:
-        typer.echo(str(problem), err=True)
-        code = 1
     except KeyboardInterrupt:
         code = 130
     raise typer.Exit(code or 0)
@@ -185,7 +182,8 @@ def erase(
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")] = False,
 ) -> None:
-    """Prove from rows alone that no coupon was issued, used or lost wrongly. Exit code 1 if something is wrong."""
+    """Prove from rows alone that no coupon was issued, used or lost wrongly. Exit code 1 if something is wrong, 2 if
+    nobody could look."""
     from coupons import ledger
 
     async def work() -> int:
@@ -240,8 +238,15 @@ def _in_words(report: "AuditReport") -> str:
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    cli()
+    """Entry point of the console script. What an operator can mend is said in one sentence, without a traceback, and
+    the exit code is 2: nothing was looked at."""
+    try:
+        cli()
+    except Exception as error:
+        if (said := explained(error)) is None:
+            raise
+        typer.echo(said, err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

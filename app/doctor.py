@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import migrations
+from app.problems import of_settings
 from kernel.clock import now
 from kernel.postgres import create_engine
 from kernel.redis import Client, create_client
@@ -50,8 +51,9 @@ def read_settings() -> tuple[Settings | None, list[Finding]]:
     try:
         settings = Settings()
     except ValidationError as error:
-        wrong = "; ".join(f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
-        return None, [Finding("settings", "fail", wrong, "Correct these; docs/operations.md lists every setting.")]
+        return None, [
+            Finding("settings", "fail", of_settings(error), "Correct these; docs/operations.md lists every setting.")
+        ]
     return settings, advised(settings, os.environ)
 
 

@@ -124,9 +124,9 @@ def _environment(settings: Settings, **more: str) -> dict[str, str]:
 
 def _children(settings: Settings, api: str, logs: Path) -> tuple[list[Child], list[str]]:
     """The processes of a stack on free ports, the API's at ``api``; the gateways' addresses."""
-    api_port = api.rpartition(":")[2]
+    api_port, worker_port = api.rpartition(":")[2], str(free_port(settings.worker_port or 0))
     children = [
-        Child("worker", ["worker"], _environment(settings, worker_port=str(free_port())), logs / "worker.log"),
+        Child("worker", ["worker"], _environment(settings, worker_port=worker_port), logs / "worker.log"),
         Child("api", ["api"], _environment(settings, api_port=api_port), logs / "api.log", f"{api}/readyz"),
     ]
     gateways = []

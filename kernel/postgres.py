@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import AdaptedConnection, DateTime, ExceptionContext, MetaData, Uuid, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import AdaptedConnection, DateTime, ExceptionContext, MetaData, Uuid, event, make_url
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -47,7 +47,10 @@ def create_engine(settings: Settings) -> AsyncEngine:
     """An engine for ``settings.database_url``. It connects on first use, not here."""
     if settings.database_url is None:
         raise SettingMissing("no database: set NEARCAST_DATABASE_URL or start the embedded server")
-    url = settings.database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    try:
+        url = make_url(settings.database_url).set(drivername="postgresql+asyncpg")
+    except (ArgumentError, ValueError) as error:
+        raise SettingMissing("NEARCAST_DATABASE_URL is no address of a database") from error
     engine = create_async_engine(
         url,
         pool_size=settings.database_pool,

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from kernel.settings import SettingMissing, Settings
 
 CLUSTER_SCHEME = "redis+cluster://"
+SCHEMES = ("redis://", "rediss://", "unix://")
 RETRIES = 3
 ANSWER_SECONDS = 5.0
 """How long a Redis may take to answer, or to take a connection: one that hangs keeps them open and says nothing."""
@@ -63,6 +64,8 @@ def create_client(settings: Settings) -> Client:
         "socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS, "health_check_interval": 15,
     }  # fmt: skip
     if not settings.redis_url.startswith(CLUSTER_SCHEME):
+        if not settings.redis_url.startswith(SCHEMES):
+            raise SettingMissing(f"NEARCAST_REDIS_URL begins with none of {', '.join((*SCHEMES, CLUSTER_SCHEME))}")
         return Redis.from_url(settings.redis_url, retry=retry, **bounds)
     login, _, rest = settings.redis_url.removeprefix(CLUSTER_SCHEME).rpartition("@")
     hosts, slash, path = rest.partition("/")

@@ -1,9 +1,12 @@
 """The `nearcast` command as an operator types it."""
 
 import asyncio
+import base64
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import asyncpg
 import jwt
@@ -143,7 +146,7 @@ async def test_datum_converts_lines_and_names_bad_ones(settings: Settings) -> No
 
 async def test_a_process_without_keys_says_which_setting_is_missing(settings: Settings) -> None:
     code, _, errors = await nearcast(settings.model_copy(update={"token_keys": {}}), "api")
-    assert code == 1
+    assert code == 2
     assert "NEARCAST_TOKEN_KEYS" in errors
     assert "Traceback" not in errors
 
@@ -162,5 +165,62 @@ async def test_a_member_who_writes_a_letter_gets_their_data_and_is_erased(kernel
     assert (code, "Erased" in out) == (0, True), errors
     for verb in ("erase", "export"):
         code, _, errors = await nearcast(kernel.settings, verb, str(member.id))
-        assert code == 1
+        assert code == 2
         assert errors.strip().splitlines()[-1] == "There is no such member (any more)."
+
+
+NOWHERE = {
+    "NEARCAST_DATABASE_URL": "postgresql://keeper:0pen-sesame@127.0.0.1:1/x",
+    "NEARCAST_REDIS_URL": "redis://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize("arguments", [
+    ("audit",), ("audit", "--json"), ("migrate",), ("export", "somebody"), ("erase", "--yes", "somebody"),
+    ("stores", "import"), ("campaigns", "import"),
+])  # fmt: skip
+def test_a_database_that_is_not_there_is_said_in_one_line_and_is_no_verdict(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    if arguments[-1] == "import":
+        listed = tmp_path / "list.csv"
+        listed.write_text(
+            "code,name,brand,city,address,lng,lat,datum\nS1,店,店,上海,路,121.4,31.2,gcj02\n"
+            if arguments[0] == "stores"
+            else "key,title,kind,amount_fen,stock\nK1,券,amount,500,10\n"
+        )
+        arguments = (*arguments, str(listed))
+    done = _typed(*arguments, **NOWHERE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == ["The database at 127.0.0.1:1 cannot be reached: Connection refused"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"NEARCAST_DATABASE_URL": "0pen-sesame"}, "NEARCAST_DATABASE_URL is no address of a database"),
+        ({"NEARCAST_DATABASE_URL": "postgresql://x:0pen-sesame@h:port/x"}, "NEARCAST_DATABASE_URL is no address"),
+        ({"NEARCAST_API_PORT": "0pen-sesame"}, "NEARCAST_API_PORT: "),
+        ({"NEARCAST_TOKEN_KEYS": "0pen-sesame"}, "token_keys"),
+        ({"NEARCAST_TOKEN_KEYS": '{"a": ["0pen-sesame"]}'}, "NEARCAST_TOKEN_KEYS: "),
+        ({"NEARCAST_REDIS_URL": "ftp://0pen-sesame"}, "NEARCAST_REDIS_URL begins with none of redis://"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named_without_its_value(wrong: dict[str, str], said: str) -> None:
+    keys = {"NEARCAST_TOKEN_KEYS": '{"a": "0123456789abcdef0123456789abcdef"}', "NEARCAST_COUPON_KEY": _COUPON_KEY}
+    done = _typed("gateway", **(NOWHERE | keys | wrong))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "0pen-sesame" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+_COUPON_KEY = base64.b64encode(bytes(32)).decode()
+
+
+def _typed(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARCAST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        env=inherited | environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
