@@ -33,6 +33,7 @@ from coupons.issuing import Issuer
 from coupons.wechat_card import Cards
 from geo.catchments import Catchments
 from kernel import tracing
+from kernel.bodies import Bounded
 from kernel.erasures import Erasures
 from kernel.http import install_error_handlers, request_id
 from kernel.process import Kernel
@@ -46,6 +47,15 @@ log = structlog.get_logger()
 
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index", "/watch": "watch", "/guide": "guide", "/clerk": "clerk", "/ops": "ops"}
+_A_LIST = 1 << 20
+LARGER = {
+    "/v1/campaigns": _A_LIST,  # of stores
+    "/v1/campaigns/import": 4 << 20,
+    "/v1/ops/words": _A_LIST,
+    "/v1/stores": _A_LIST,  # a trade area
+    "/v1/till/sync": _A_LIST,
+}
+"""Bytes that bodies may have where the common bound is too small. ``deploy/nginx.conf`` lets through the largest."""
 READY_SECONDS = 2
 """How long a dependency may take to answer before we call ourselves not ready."""
 LEAVE_SECONDS = 3.0
@@ -106,6 +116,7 @@ def create_app(kernel: Kernel) -> FastAPI:
     coupon_routes = (coupons.routes, coupons.wallet_routes, coupons.webhook_routes)
     for routes in (guides.routes, geo.routes, live.routes, *coupon_routes, health_routes, privacy_routes):
         app.include_router(routes.router)
+    app.add_middleware(Bounded, keyring=kernel.keyring, larger=LARGER)
     app.add_middleware(_Measured, policy=CONTENT_SECURITY_POLICY.format(_played_from(kernel.settings)))
     _add_health(app, kernel)
     _add_room_protocol(app)

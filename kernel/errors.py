@@ -17,6 +17,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     # What did you send
     "bad_request": (400, "The request could not be read."),
     "invalid": (422, "A field has a value that is not allowed."),
+    "too_large": (413, "The request is larger than this may be."),
     "too_long": (422, "The text is too long."),
     "empty": (422, "There is nothing to send."),
     "blocked_words": (422, "The text contains words that this brand does not allow."),

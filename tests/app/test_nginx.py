@@ -16,7 +16,9 @@ import pytest
 from front import CONFIG, DEADLINE_SECONDS, Nginx, another_api, nginx
 from websockets.asyncio.client import ClientConnection, connect
 
+from app.api import LARGER
 from app.up import Stack
+from kernel.errors import Refusal
 from live.connection import SILENT_SECONDS
 
 pytestmark = pytest.mark.timeout(400)
@@ -193,6 +195,14 @@ async def test_an_api_that_is_replaced_costs_no_request(stack: Stack) -> None:
                 assert set(one.statuses[::2]) == {200}, one.statuses
                 assert max(one.statuses[1::2]) < 500, one.statuses
             assert f"{second.address} 200" in running.log()
+
+
+def test_nginx_lets_through_what_the_api_takes_and_refuses_more_in_the_same_words(front: Front) -> None:
+    most = max(LARGER.values())
+    sent = [httpx.post(f"{front.url}/v1/campaigns/import", content=b" " * size) for size in (most, most + 1)]
+    assert [answer.status_code for answer in sent] == [401, 413]
+    assert sent[1].headers["content-type"] == "application/problem+json"
+    assert sent[1].json() == Refusal("too_large", most_bytes=most).problem()
 
 
 # ---- limits and slow clients ---------------------------------------------------------------------------------------
