@@ -227,17 +227,12 @@ async def list_stores(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> Page[StoreView]:
     """The brand's stores, by code."""
-    after = ""
-    if cursor is not None:
-        (after,) = decode_cursor(cursor, tuple[str])
-        if "\0" in after:
-            raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
+    after = "" if cursor is None else decode_cursor(cursor, tuple[str])[0]
     rows = await stores.listed(session, who.brand, city=city, after=after, limit=limit)
     more = encode_cursor(rows[-1]["code"]) if len(rows) == limit else None
     return Page(items=[StoreView.model_validate(_view(row)) for row in rows], next=more)
 
 
-_DISTANCE = Annotated[float, Meta(ge=0, le=4e7)]
 _CODE = Annotated[str, Meta(max_length=MAX_LENGTH["code"], pattern=PLAIN)]
 
 
@@ -252,7 +247,7 @@ async def list_nearby_stores(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page[NearbyStore]:
     """The brand's stores within 50 km of a point, nearest first, open or not. The point is not kept."""
-    after = stores.START if cursor is None else stores.Place(*decode_cursor(cursor, tuple[_DISTANCE, _CODE]))
+    after = stores.START if cursor is None else stores.Place(*decode_cursor(cursor, tuple[stores.Distance, _CODE]))
     zone, at = await stores.zone_of(session, who.brand), now()
     rows = await stores.nearby(session, who.brand, lng, lat, datum, limit, after)
     # The distance to the last bit: where the next page begins is decided by the number that ordered this one.

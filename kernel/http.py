@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from math import isfinite
+from typing import Annotated, Any, Generic, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -116,11 +118,28 @@ def encode_cursor(*position: Any) -> str:
 
 
 def decode_cursor(cursor: str, shape: type[Shape]) -> Shape:
-    """What ``encode_cursor`` was given, as ``shape`` (a tuple type); Refusal ``invalid`` for anything else."""
+    """What ``encode_cursor`` was given, as ``shape`` (a tuple type); Refusal ``invalid`` for anything else, and for
+    what the database could not be asked about."""
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor") from error
+        position = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
+        if all(map(_comparable, cast(Iterable[Any], position))):
+            return position
+    except (ValueError, msgspec.MsgspecError):
+        pass
+    raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
+
+
+def _comparable(value: Any) -> bool:
+    """Whether PostgreSQL takes ``value``: text without NUL, a moment that every time zone's calendar has, a number."""
+    match value:
+        case str():
+            return "\0" not in value
+        case datetime():
+            return value.tzinfo is not None and 1 < value.year < 9999
+        case float():
+            return isfinite(value)
+        case _:
+            return True
 
 
 class Once:
