@@ -35,7 +35,8 @@ from geo.catchments import Catchments
 from kernel import tracing
 from kernel.bodies import Bounded
 from kernel.erasures import Erasures
-from kernel.http import install_error_handlers, request_id
+from kernel.errors import Refusal
+from kernel.http import install_error_handlers, problem_response, request_id
 from kernel.process import Kernel
 from kernel.redis import answers
 from kernel.settings import Settings
@@ -135,8 +136,11 @@ def _played_from(settings: Settings) -> str:
 
 
 class _Measured:
-    """Times every request by its route and adds the headers that every answer carries. Plain ASGI: it is on the path
-    of every redemption and login, and the framework's own middleware base costs a task and a stream for each."""
+    """Times every request by its route, adds the headers that every answer carries, and answers for defects.
+
+    Plain ASGI: it is on the path of every redemption and login, and the framework's own middleware base costs a task
+    and a stream for each.
+    """
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
         self._app = app
@@ -147,10 +151,13 @@ class _Measured:
             return await self._app(scope, receive, send)
         started = perf_counter()
         request = request_id(scope)
+        begun = False
         structlog.contextvars.bind_contextvars(request=request)
 
         async def answer(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 # The route's template, not the path: identifiers must not become label values.
                 route = getattr(scope.get("route"), "path", "unmatched")
                 method = scope["method"] if scope["method"] in METHODS else "other"
@@ -170,7 +177,13 @@ class _Measured:
             await send(message)
 
         with tracing.span("request", request=request) if scope["path"].startswith("/v1/") else tracing.UNTRACED as mark:
-            await self._app(scope, receive, answer)
+            try:
+                await self._app(scope, receive, answer)
+            except Exception:
+                log.exception("request_failed", request=request)
+                if begun:
+                    raise  # what was promised cannot be kept: the connection ends
+                await problem_response(Refusal("internal", request=request))(scope, receive, answer)
 
 
 async def _failing(kernel: Kernel) -> list[str]:

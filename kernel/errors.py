@@ -29,6 +29,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "too_fast": (429, "Slow down a little."),
     "busy": (503, "Too many at once; try again in a moment."),
     "unavailable": (503, "A service behind this one is not answering; try again in a moment."),
+    "internal": (500, "Something broke on our side; it was written down."),
     # Rooms
     "room_not_live": (409, "This room is not live."),
     "room_ended": (409, "This room has ended."),
