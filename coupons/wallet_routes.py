@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coupons import reminders, wallet
 from coupons.deliveries import TRANSITIONS, Name
+from coupons.edge import behind
 from coupons.views import CouponView
 from geo.datum import Datum, to_canonical
 from geo.stores import Distance, walk_minutes
@@ -103,9 +104,8 @@ async def my_wallet(
     elif (lng, lat, datum) != (None, None, None) or order == "nearest":
         raise Refusal("invalid", "A place is `lng`, `lat` and `datum` together.", field="datum")
     nearest = order == "nearest"
-    after: tuple[float | datetime, UUID] | None = None
-    if cursor is not None:
-        after = decode_cursor(cursor, tuple[Distance, UUID] if nearest else tuple[datetime, UUID])
+    after: tuple[float | datetime, UUID] | None
+    after = decode_cursor(cursor, tuple[Distance, UUID]) if nearest and cursor is not None else behind(cursor)
     found = await wallet.held(session, who, now(), here=here, nearest=nearest, after=after, limit=limit)
     last = encode_cursor(*found[-1].place) if len(found) == limit else None
     return Page(items=[HeldView.of_held(each) for each in found], next=last)
