@@ -59,9 +59,11 @@ def _json(text: str) -> Iterator[Line]:
         lines, counted = lines + text.count("\n", counted, at), at
         try:
             found, at = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
             where = text.count("\n", 0, getattr(error, "pos", at)) + 1
-            raise UnreadableCampaigns(f"line {where} is not JSON: {getattr(error, 'msg', 'too deep')}") from error
+            raise UnreadableCampaigns(
+                f"line {where} is not JSON: {getattr(error, 'msg', 'a number too long, or brackets too deep')}"
+            ) from error
         if isinstance(found, dict):
             yield Line(lines, found)
         else:

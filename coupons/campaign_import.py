@@ -14,6 +14,7 @@ from coupons.campaign_file import CURRENT, FIELDS, Line
 from coupons.tables import Campaign
 from coupons.views import NewCampaign, StockChange
 from kernel.errors import Refusal
+from kernel.http import sound
 from kernel.identity import Principal
 
 
@@ -58,7 +59,7 @@ async def load(session: AsyncSession, who: Principal, lines: Iterable[Line], *, 
     attempt = await session.begin_nested()
     for line in lines:
         report.read += 1
-        key = str(line.values.get("key", ""))[:64]
+        key = sound(str(line.values.get("key", ""))[:64])
         try:
             asked, current = _judge(line)
             assert asked.key is not None
@@ -87,7 +88,7 @@ def _judge(line: Line) -> tuple[NewCampaign, int | None]:
     if line.problem is not None:
         raise _Bad("", line.problem)
     if unknown := [name for name in line.values if name not in FIELDS]:
-        raise _Bad(unknown[0][:64], "campaigns have no such field")
+        raise _Bad(sound(unknown[0][:64]), "campaigns have no such field")
     values = dict(line.values)
     current = values.pop(CURRENT, None)
     try:
@@ -96,7 +97,7 @@ def _judge(line: Line) -> tuple[NewCampaign, int | None]:
             current = StockChange.model_validate({"current": current, "target": asked.stock}).current
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        place = sound(".".join(map(str, first["loc"])))
         raise _Bad(CURRENT if place == "current" else place, first["msg"]) from error
     if asked.key is None:
         raise _Bad("key", "is needed: a second import finds its campaigns by it")

@@ -225,13 +225,13 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def unreadable(_: Request, error: RequestValidationError) -> Response:
         # Only place and reason, never the value: it may be a coordinate.
-        fields = [{"at": _sound(".".join(map(str, e["loc"]))), "reason": _sound(e["msg"])} for e in error.errors()]
+        fields = [{"at": sound(".".join(map(str, e["loc"]))), "reason": sound(e["msg"])} for e in error.errors()]
         return problem_response(Refusal("invalid", errors=fields))
 
     @app.exception_handler(HTTPException)
     async def framework(_: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 401: "token_invalid", 403: "forbidden"}.get(error.status_code, "bad_request")
-        return problem_response(Refusal(code, _sound(str(error.detail))), error.status_code, error.headers)
+        return problem_response(Refusal(code, sound(str(error.detail))), error.status_code, error.headers)
 
     @app.exception_handler(DBAPIError)
     async def database(_: Request, error: DBAPIError) -> Response:
@@ -258,7 +258,7 @@ _LOST_A_RACE = ("40",)
 _OUT_OF_SERVICE = ("08", "53", "57P")
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """``text`` without halves of surrogate pairs, which clients can write in JSON but nobody can encode."""
     return text.encode(errors="replace").decode()
 

@@ -137,6 +137,7 @@ def test_json_has_lines_too(tmp_path: Path, opened: str) -> None:
         (b'[{"key": "a"},\n {"key" "b"}]', "line 2 is not JSON"),
         (b'[{"key": "a"}', "cut off"),
         (b"[" * 100_000, "JSON"),
+        (b'[{"key": "a"},\n {"stock": ' + b"9" * 5_000 + b"}]", "JSON"),
     ],
 )
 def test_a_file_that_is_no_list_of_campaigns_is_refused_as_a_whole(tmp_path: Path, content: bytes, why: str) -> None:

@@ -1,6 +1,7 @@
 """The coupons' REST interface, from a campaign to the till."""
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -339,6 +340,34 @@ async def test_ops_import_campaigns_and_hear_what_is_wrong_with_which(api: Api, 
     (made,) = (await api.ok(world.ops, "GET", "/campaigns"))["items"]
     assert (made["key"], made["state"]) == ("june", "draft")
     assert await api.refused(world.ops, "POST", "/campaigns", june) == "invalid"
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\udfff", "\0", "a\ud800\0b", "\U0010ffff"])
+async def test_what_cannot_be_written_in_an_imported_campaign_is_named_and_the_rest_is_loaded(
+    api: Api, world: World, odd: str
+) -> None:
+    june = TERMS | {"key": "june"}
+    wrong = [
+        june | {"key": odd + "\ud800"},
+        june | {"key": "title", "title": odd + "\0"},
+        june | {"key": "unknown", odd: 1},
+        june | {"key": "nested", "distance_tiers": [{odd: 1}]},
+        june | {"key": "stores", "store_codes": [odd]},
+        june | {"key": "kind", "kind": odd},
+        june | {"key": [odd]},
+    ]
+    body = json.dumps({"campaigns": [*wrong, june]})
+    answer = await api.client.post(
+        "/v1/campaigns/import",
+        content=body,
+        headers={
+            "Authorization": f"Bearer {world.kernel.keyring.issue(world.ops)}",
+            "Content-Type": "application/json",
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["new"], [bad["line"] for bad in answer.json()["errors"]]) == (1, [1, 2, 3, 4, 5, 6, 7])
+    assert all(bad["reason"] and "\0" not in bad["reason"] for bad in answer.json()["errors"])
 
 
 async def test_ops_see_decide_and_page_through_what_is_under_review(api: Api, world: World) -> None:

@@ -1,5 +1,6 @@
 """REST of ``geo``: stores, nearby, consent; and what it refuses without falling over."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
@@ -334,3 +335,20 @@ async def test_ops_read_who_is_doubted_and_why_and_nothing_of_where(
         assert "121." not in str(item)
     bad = await rest.get("/v1/ops/doubts?cursor=WzFd", headers=as_("ops"))
     assert (bad.status_code, bad.json()["code"]) == (422, "invalid")
+
+
+@pytest.mark.parametrize("odd", ['"\\ud800"', '"\\u0000"', "NaN", "1e999", "-Infinity", "true", '"121.45"', "9" * 400])
+async def test_a_trade_area_may_hold_any_json_and_is_refused_or_read(
+    rest: httpx.AsyncClient, as_: As, odd: str
+) -> None:
+    ring = "[[121.44, 31.22], [121.46, 31.22], [121.46, 31.24], [121.44, 31.24]]"
+    area = '{"type": "Polygon", "coordinates": [%s]}'
+    for trade_area, status in (
+        (area % ring.replace("121.44", odd, 1), 422),
+        (area % odd, 422),
+        (area.replace('"Polygon"', odd) % ring, 422),
+        (f'{{"type": "Feature", "properties": {{"code": {odd}}}, "geometry": {area % ring}}}', 200),
+    ):
+        body = json.dumps(GIVEN)[:-1] + f', "trade_area": {trade_area}}}'
+        headers = as_("ops") | {"Content-Type": "application/json"}
+        assert (await rest.post("/v1/stores", content=body, headers=headers)).status_code == status, trade_area
