@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import campaigns
@@ -49,13 +49,19 @@ class _Bad(Exception):
         super().__init__(reason)
 
 
+# Two lists of a brand take turns: in another order they would wait for each other's campaigns in a circle.
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:imports, 0))")
+
+
 async def load(session: AsyncSession, who: Principal, lines: Iterable[Line], *, dry_run: bool = False) -> Report:
     """Load the good ones of ``lines`` as campaigns of ``who``'s brand; the report names the others.
 
-    ``dry_run`` does the same work and takes it back, so that its report is no guess.
+    ``dry_run`` does the same work and takes it back, so that its report is no guess. Waits for another import of the
+    brand, and finds what that made.
     """
     report = Report()
     seen: dict[str, int] = {}
+    await session.execute(_ALONE, {"imports": f"nearcast:campaigns:{who.brand}"})
     attempt = await session.begin_nested()
     for line in lines:
         report.read += 1

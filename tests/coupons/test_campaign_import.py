@@ -109,13 +109,26 @@ async def test_a_second_import_changes_drafts_and_of_what_runs_only_a_stock_that
     assert (await _load(world, JUNE | {"theshold_fen": 3000})).errors[0].field == "theshold_fen"
 
 
-async def test_two_imports_at_once_make_a_campaign_once(world: World) -> None:
+async def test_of_two_imports_at_once_the_second_finds_what_the_first_made(world: World) -> None:
+    july = JUNE | {"key": "july"}
     async with transaction(world.kernel.sessions) as session:
         assert (await campaign_import.load(session, world.ops, [Line(1, JUNE)])).new == 1
-        other = asyncio.create_task(_load(world, JUNE))
+        # In the other order: each would wait for a campaign that the other is making.
+        other = asyncio.create_task(_load(world, july, JUNE))
         await world.somebody_waits()
-    assert (await other).errors[0].field == "key"
-    assert await world.scalar("SELECT count(*) FROM campaigns") == 1
+        assert (await campaign_import.load(session, world.ops, [Line(1, july)])).new == 1
+    assert _told(await other) == (0, 0, 2, [])
+    assert await world.scalar("SELECT count(*) FROM campaigns") == 2
+
+
+async def test_many_imports_at_once_make_each_campaign_once(world: World) -> None:
+    campaigns = [JUNE | {"key": f"k{number}"} for number in range(12)]
+    orders = [campaigns[turn:] + campaigns[:turn] for turn in range(0, 12, 2)]
+    reports = await asyncio.gather(*(_load(world, *order) for order in orders))
+    assert sum(report.new for report in reports) == 12
+    assert sum(report.unchanged for report in reports) == 60
+    assert not [bad for report in reports for bad in report.errors]
+    assert await world.scalar("SELECT count(*) FROM campaigns") == 12
 
 
 @pytest.mark.parametrize("opened", ["[\n {a},\n\n {b}\n]\n", "{a}\n\n\n{b}\n"])
