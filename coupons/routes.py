@@ -84,7 +84,7 @@ _PRESENT = text(
                    WHERE b.brand_id = r.brand_id AND b.viewer_id = :viewer AND b.until > :moment) AS banned
     FROM drops d JOIN rooms r ON r.id = d.room_id
         LEFT JOIN attendance a ON a.room_id = d.room_id AND a.viewer_id = :viewer
-    WHERE d.id = :drop
+    WHERE d.id = :drop AND r.brand_id = :brand
     """
 )
 
@@ -242,7 +242,8 @@ async def claim(
     claim_id = required(key)
     tracing.note(drop=str(drop))
     async with transaction(kernel.sessions) as session:  # closed before the claim waits in its queue
-        found = (await session.execute(_PRESENT, {"drop": drop, "viewer": who.subject, "moment": now()})).one_or_none()
+        asked = {"drop": drop, "viewer": who.subject, "brand": who.brand, "moment": now()}
+        found = (await session.execute(_PRESENT, asked)).one_or_none()
     if found is None:
         raise Refusal("not_found", what=str(drop))
     if not found.present:

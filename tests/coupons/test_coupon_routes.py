@@ -1,6 +1,7 @@
 """The coupons' REST interface, from a campaign to the till."""
 
 import base64
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +15,7 @@ from coupons import drops
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from kernel.identity import Principal
-from kernel.ids import new_id
+from kernel.ids import BrandId, new_id
 
 TERMS = {
     "title": "满30减8",
@@ -316,6 +317,17 @@ async def test_anybody_can_check_qr_codes_with_the_public_key(api: Api, world: W
 )
 async def test_what_no_till_would_send_is_invalid(api: Api, world: World, body: dict[str, Any]) -> None:
     assert await api.refused(world.clerk(), "POST", "/redemptions", body, key=str(uuid4())) == "invalid"
+
+
+async def test_a_drop_of_another_brand_is_claimed_as_if_there_were_none(api: Api, world: World) -> None:
+    drop = await world.drop(await world.campaign())
+    (viewer,) = await world.viewers(1)
+    stranger = dataclasses.replace(viewer, brand=BrandId("other"), subject=new_id())
+    answers = [await api(stranger, "POST", f"/drops/{one}/claims", key="k") for one in (drop, new_id())]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    [theirs, nobodys] = [{name: value for name, value in one.json().items() if name != "what"} for one in answers]
+    assert theirs == nobodys
+    assert (await api.ok(viewer, "POST", f"/drops/{drop}/claims", key="k"))["drop"] == str(drop)
 
 
 async def test_tills_are_for_clerks_and_figures_for_their_own(api: Api, world: World) -> None:
