@@ -20,6 +20,7 @@ from kernel.errors import Refusal
 from kernel.http import (
     PLAIN,
     Anyone,
+    Body,
     InOnce,
     InSession,
     Ops,
@@ -121,7 +122,7 @@ class NearbyStore(StoreView):
     state_until: datetime | None = Field(description="When it closes, or opens again; null: nobody knows, or never")
 
 
-class StoreGiven(BaseModel):
+class StoreGiven(Body):
     """A store as a line of the import gives it."""
 
     model_config = ConfigDict(
@@ -149,13 +150,13 @@ class StoreGiven(BaseModel):
     )
 
 
-class Closing(BaseModel):
+class Closing(Body):
     """Until when a store is closed."""
 
     until: AwareDatetime = Field(examples=["2026-12-01T02:00:00Z"], description="In the past: it is open again")
 
 
-class ConsentGiven(BaseModel):
+class ConsentGiven(Body):
     """Which text the viewer agreed to."""
 
     version: Version = Field(examples=["2026-11"])

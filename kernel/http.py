@@ -14,7 +14,8 @@ from fastapi import Depends, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 from sqlalchemy import select, update
@@ -92,6 +93,31 @@ Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 """A name or title on one line, in a request."""
 Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=PLAIN)]
 """A short name by which people outside know something: a brand, an account, a store's code, a sku."""
+
+
+def _take_literally(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            schema["strict"] = True
+        schema = schema.values()
+    elif not isinstance(schema, list | tuple):
+        return
+    for part in schema:
+        _take_literally(part)
+
+
+class Body(BaseModel):
+    """What a request says. A field that it does not have is refused, not passed over: a typo in a limit would set none.
+    Numbers are numbers and truths are truths: neither ``"5"`` nor ``5.0`` nor ``true`` is the whole number 5."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Not ``strict`` for the whole: times and ids come as text.
+        schema = handler(source)
+        _take_literally(handler.resolve_ref_schema(schema))
+        return schema
 
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")

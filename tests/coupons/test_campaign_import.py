@@ -131,6 +131,35 @@ async def test_many_imports_at_once_make_each_campaign_once(world: World) -> Non
     assert await world.scalar("SELECT count(*) FROM campaigns") == 12
 
 
+@pytest.mark.parametrize(
+    ("name", "written", "kept"),
+    [
+        ("stock", "500", 500),
+        ("stock", " 0500 ", 500),
+        *(("stock", text, None) for text in ("５００", "1_000", "+5", "-5", "5.0", "5e2", "0x5", "1,000", "9" * 40)),
+        ("only_open", "TRUE", True),
+        ("only_open", "false", False),
+        *(("only_open", text, None) for text in ("yes", "1", "ｔｒｕｅ", "on")),
+        ("distance_tiers", "500:700", [{"within_m": 500, "amount_fen": 700}]),
+        *(("distance_tiers", text, None) for text in ("５００:700", "500:+7", "500", "500:7:7")),
+    ],
+)
+async def test_csv_numbers_are_plain_digits_and_truths_true_or_false(
+    world: World, tmp_path: Path, name: str, written: str, kept: Any
+) -> None:
+    path = tmp_path / "campaigns.csv"
+    values = {"key": "june", "title": "券", "kind": "amount", "amount_fen": "800", "stock": "5", "valid_days": "7"}
+    values[name] = f'"{written}"'
+    path.write_text(f"{','.join(values)}\n{','.join(values.values())}\n")
+    async with transaction(world.kernel.sessions) as session:
+        report = await campaign_import.load(session, world.ops, campaign_file.read(path))
+    if kept is None:
+        assert [bad.field.partition(".")[0] for bad in report.errors] == [name]
+        assert await world.scalar("SELECT count(*) FROM campaigns") == 0
+    else:
+        assert await world.scalar(f"SELECT {name} FROM campaigns") == kept
+
+
 @pytest.mark.parametrize("opened", ["[\n {a},\n\n {b}\n]\n", "{a}\n\n\n{b}\n"])
 def test_json_has_lines_too(tmp_path: Path, opened: str) -> None:
     path = tmp_path / "campaigns.json"
