@@ -41,6 +41,8 @@ Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, descrip
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, description="Degrees north")]
 City = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LENGTH["city"], pattern=PLAIN)]
 Version = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=PLAIN)]
+# Judged as in a file of stores, where `9:30` and `24:00` are times, too.
+TimeOfDay = Annotated[str, StringConstraints(min_length=1, max_length=8)]
 
 
 def _line(name: str) -> StringConstraints:
@@ -143,8 +145,8 @@ class StoreGiven(Body):
     lat: Latitude
     datum: Datum
     radius_m: Annotated[int, Field(ge=RADIUS_M[0], le=RADIUS_M[1])] | None = None
-    opens: time | None = Field(None, description="Time of day in the brand's time zone; together with `closes`")
-    closes: time | None = None
+    opens: TimeOfDay | None = Field(None, description="In the brand's time zone, as `9:30`; together with `closes`")
+    closes: TimeOfDay | None = Field(None, description="As `21:30`; midnight is `24:00` or `00:00`")
     trade_area: dict[str, Any] | None = Field(
         None, description="GeoJSON Polygon or MultiPolygon in `datum`: the catchment, instead of a circle"
     )
@@ -274,7 +276,6 @@ def _checked(given: StoreGiven) -> StoreLine:
     values = given.model_dump(mode="json")
     area = values.pop("trade_area")
     texts = {name: "" if value is None else str(value)[:600] for name, value in values.items()}
-    texts |= {name: texts[name][:5] for name in ("opens", "closes")}
     try:
         return check(texts | {"trade_area": "" if area is None else json.dumps(area)})
     except BadValue as error:

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -13,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from geo_places import Keep, store
 
-from geo import routes
+from geo import routes, store_file
 from geo.catchments import Catchments
 from geo.locations import Locations
 from kernel.clock import now
@@ -91,6 +92,51 @@ async def test_the_same_idempotency_key_is_answered_the_same(rest: httpx.AsyncCl
     assert (await rest.post("/v1/stores", json=GIVEN, headers=headers)).json() == first.json()
     other = await rest.post("/v1/stores", json=GIVEN | {"name": "x"}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("9:30", "09:30:00"),
+        ("09:30", "09:30:00"),
+        ("09:30:00", "09:30:00"),
+        ("24:00", "00:00:00"),
+        ("0930", None),
+        ("24:30", None),
+        ("09:30Z", None),
+        ("09:30+08:00", None),
+        ("９:30", None),
+        ("", None),
+        (34_200, None),
+        ("34200", None),
+    ],
+)
+async def test_hours_are_written_over_rest_as_in_a_file_of_stores(
+    rest: httpx.AsyncClient, as_: As, tmp_path: Path, written: Any, kept: str | None
+) -> None:
+    given = GIVEN | {"opens": written, "closes": "22:00"}
+    answer = await rest.post("/v1/stores", json=given, headers=as_("ops"))
+    if kept is None:
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), answer.text
+        assert "opens" in answer.text
+    else:
+        assert (answer.status_code, answer.json()["opens"]) == (200, kept), answer.text
+    path = tmp_path / "stores.csv"
+    path.write_text(f"{','.join(given)}\n{','.join(map(str, given.values()))}\n")
+    [line] = store_file.read(path, store_file.examine(path))
+    if written != "":  # in a file a field that is left out
+        assert isinstance(line, store_file.StoreLine) == (kept is not None)
+
+
+@pytest.mark.parametrize("wrong", ['"121.45"', "true", "NaN", "Infinity", "-Infinity", "1e999", "null", "[121.45]"])
+@pytest.mark.parametrize("name", ["lng", "lat"])
+async def test_coordinates_of_a_store_are_finite_numbers(
+    rest: httpx.AsyncClient, as_: As, name: str, wrong: str
+) -> None:
+    body = json.dumps({**GIVEN, name: "here"}).replace('"here"', wrong)
+    headers = as_("ops") | {"Content-Type": "application/json"}
+    answer = await rest.post("/v1/stores", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["at"]) == (422, f"body.{name}")
 
 
 BAD_STORES: list[dict[str, Any]] = [
