@@ -131,7 +131,7 @@ def as_csv(day: Day) -> str:
     def row(*cells: object) -> None:
         rows.append(cells)
 
-    row("time", "what", "coupon", "clerk", "order", "order_yuan", "discount_yuan", "told_later_at", "id")
+    row("time", "what", "coupon", "clerk", "order", "order_yuan", "discount_yuan", "told_at", "id")
     for line in day.lines:
         told = line.told_at and line.told_at.astimezone(line.at.tzinfo).isoformat(" ", "seconds")
         row(
@@ -145,5 +145,5 @@ def as_csv(day: Day) -> str:
     for what in whats:
         total = day.sum(what)
         row(f"{what}s", total.count, None, None, None, _yuan(total.order_fen), _yuan(total.discount_fen))
-    row("told_later", day.told_late)
+    row("told_late", day.told_late)
     return sheet.as_csv(rows)

@@ -174,10 +174,10 @@ async def end_campaign(campaign: UUID, session: InSession, who: Ops) -> views.Ca
     "/campaigns/{campaign}/stock",
     tags=["campaigns"],
     summary="Change the stock",
-    responses=refusals(*ASKED, "bad_request", "budget_conflict"),
+    responses=refusals(*ASKED, "bad_request", "campaign_state", "budget_conflict"),
 )
 async def change_stock(campaign: UUID, body: views.StockChange, session: InSession, who: Ops) -> views.CampaignView:
-    """Compare and set: refused with what it is now, if it is no longer `current`."""
+    """Compare and set: refused with what it is now, if it is no longer `current`; and once the campaign is ended."""
     changed = await campaigns.change_stock(session, who, campaign, body.current, body.target)
     return (await _campaign_views(session, [changed]))[0]
 

@@ -279,7 +279,8 @@ def _checked(given: StoreGiven) -> StoreLine:
     try:
         return check(texts | {"trade_area": "" if area is None else json.dumps(area)})
     except BadValue as error:
-        raise Refusal("invalid", f"The store is not right: {error}.") from error
+        reason = str(error)  # some end in a question
+        raise Refusal("invalid", f"The store is not right: {reason}{'' if reason.endswith('?') else '.'}") from error
 
 
 @router.post(

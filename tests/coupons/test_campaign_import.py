@@ -63,7 +63,7 @@ async def test_a_file_is_loaded_and_every_bad_line_is_named(world: World, tmp_pa
         " (dry run, nothing was changed)\n"
     )
     assert [line.split(":")[:2] for line in err.splitlines()] == [
-        ["line 4 (july)", " amount_fen must not exceed threshold_fen."],
+        ["line 4 (july)", " amount_fen"],
         ["line 5 (free)", " stock"],
         ["line 6 (gone)", " store_codes"],
         ["line 7 (half)", " distance_tiers.0.amount_fen"],

@@ -96,7 +96,12 @@ async def test_a_repeated_request_makes_one_campaign(api: Api, world: World) -> 
     ],
 )
 async def test_terms_that_make_no_sense_are_refused(api: Api, world: World, change: dict[str, Any]) -> None:
-    assert await api.refused(world.ops, "POST", "/campaigns", TERMS | change) == "invalid"
+    answer = (await api(world.ops, "POST", "/campaigns", TERMS | change)).json()
+    assert answer["code"] == "invalid"
+    # One that came to be judged as a whole names the field, too.
+    named = [answer["field"]] if "field" in answer else [error["at"].split(".")[1] for error in answer["errors"]]
+    needed = {"percent": "percent_off", "gift": "gift"}.get(str(change.get("kind")))
+    assert set(named) <= {*change, needed, "valid_until"}, answer
     assert await world.scalar("SELECT count(*) FROM campaigns") == 0
 
 
@@ -124,6 +129,18 @@ async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Api, world: Wor
     assert answer.json()["code"] == "budget_conflict"
     assert answer.json()["detail"] == "3 coupons are given already; the stock cannot be less than that."
     assert (await api.ok(world.ops, "PATCH", path, {"current": 80, "target": 3}))["issued"] == 3
+
+
+async def test_a_campaign_that_is_ended_keeps_its_stock(api: Api, world: World) -> None:
+    campaign = await _running(api)
+    path = f"/campaigns/{campaign['id']}"
+    await api.ok(world.ops, "POST", f"{path}/end")
+    for target in (50, 80):
+        answer = await api(world.ops, "PATCH", f"{path}/stock", {"current": 50, "target": target})
+        assert (answer.status_code, answer.json()["code"], answer.json()["state"]) == (409, "campaign_state", "ended")
+    stale = await api(world.ops, "PATCH", f"{path}/stock", {"current": 49, "target": 80})
+    assert stale.json()["code"] == "campaign_state"
+    assert (await api.ok(world.ops, "GET", path))["stock"] == 50
 
 
 async def test_a_campaign_keeps_its_rules(api: Api, world: World) -> None:

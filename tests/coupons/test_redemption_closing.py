@@ -48,6 +48,7 @@ async def test_a_day_in_lines_and_in_sum(tills: Tills, world: World) -> None:
     rows = await sheet(tills)
     assert rows[0][:2] == ["time", "what"] and rows[1][1:7] == ["redemption", "满100减20券", "", "A", "123.45", "20.00"]
     assert ["redemptions", "3", "", "", "", "323.45", "40.00"] in rows
+    assert "told_at" in rows[0] and ["told_late", "0"] in rows  # the names that JSON has
     assert await sheet(tills, "?store=S1", world.ops) == rows
 
 

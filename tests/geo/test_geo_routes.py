@@ -139,6 +139,14 @@ async def test_coordinates_of_a_store_are_finite_numbers(
     assert (answer.status_code, answer.json()["errors"][0]["at"]) == (422, f"body.{name}")
 
 
+async def test_a_reason_that_asks_ends_in_its_question_mark(rest: httpx.AsyncClient, as_: As) -> None:
+    far = {"type": "Polygon", "coordinates": [[[121.7, 31.2], [121.71, 31.2], [121.71, 31.21], [121.7, 31.2]]]}
+    asked = await rest.post("/v1/stores", json=GIVEN | {"trade_area": far}, headers=as_("ops"))
+    assert asked.json()["detail"].endswith("or in another datum?")
+    told = await rest.post("/v1/stores", json=GIVEN | {"opens": "9"}, headers=as_("ops"))
+    assert told.json()["detail"].endswith("such as 09:30.")
+
+
 BAD_STORES: list[dict[str, Any]] = [
     {"lng": 31.23, "lat": 121.45},
     {"lng": 39.9, "lat": 76.1},
