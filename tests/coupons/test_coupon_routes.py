@@ -336,6 +336,18 @@ async def test_what_no_till_would_send_is_invalid(api: Api, world: World, body: 
     assert await api.refused(world.clerk(), "POST", "/redemptions", body, key=str(uuid4())) == "invalid"
 
 
+async def test_a_claims_key_belongs_to_its_drop_and_a_refusal_does_not_use_it_up(api: Api, world: World) -> None:
+    campaigns = [await world.campaign(), await world.campaign(state="paused")]
+    one, other = [f"/drops/{await world.drop(campaign)}/claims" for campaign in campaigns]
+    (viewer,) = await world.viewers(1)
+    first = await api.ok(viewer, "POST", one, key="k")
+    assert await api.refused(viewer, "POST", other, key="k") == "campaign_state"
+    await api.ok(world.ops, "POST", f"/campaigns/{campaigns[1]}/run")
+    second = await api.ok(viewer, "POST", other, key="k")
+    assert second["id"] != first["id"]
+    assert [await api.ok(viewer, "POST", path, key="k") for path in (one, other)] == [first, second]
+
+
 async def test_a_drop_of_another_brand_is_claimed_as_if_there_were_none(api: Api, world: World) -> None:
     drop = await world.drop(await world.campaign())
     (viewer,) = await world.viewers(1)
