@@ -34,6 +34,7 @@ from coupons.wechat_card import Cards
 from geo.catchments import Catchments
 from kernel import tracing
 from kernel.bodies import Bounded
+from kernel.described import complete
 from kernel.erasures import Erasures
 from kernel.errors import Refusal
 from kernel.http import install_error_handlers, problem_response, request_id
@@ -122,6 +123,8 @@ def create_app(kernel: Kernel) -> FastAPI:
     _add_health(app, kernel)
     _add_room_protocol(app)
     _add_pages(app)
+    by_routes = app.openapi
+    app.openapi = lambda: complete(by_routes())  # type: ignore[method-assign]
     return app
 
 
