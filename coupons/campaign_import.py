@@ -65,7 +65,8 @@ async def load(session: AsyncSession, who: Principal, lines: Iterable[Line], *, 
     attempt = await session.begin_nested()
     for line in lines:
         report.read += 1
-        key = sound(str(line.values.get("key", ""))[:64])
+        given = line.values.get("key")
+        key = sound(given[:64]) if isinstance(given, str) else ""
         try:
             asked, current = _judge(line)
             assert asked.key is not None

@@ -273,11 +273,12 @@ def _nearby_view(row: RowMapping, at: datetime, zone: ZoneInfo) -> NearbyStore:
 
 def _checked(given: StoreGiven) -> StoreLine:
     """``given`` by the very rules of the import. Refusal ``invalid``."""
-    values = given.model_dump(mode="json")
-    area = values.pop("trade_area")
+    values = given.model_dump(mode="json", exclude={"trade_area"})
     texts = {name: "" if value is None else str(value)[:600] for name, value in values.items()}
     try:
-        return check(texts | {"trade_area": "" if area is None else json.dumps(area)})
+        return check(texts | {"trade_area": "" if given.trade_area is None else json.dumps(given.trade_area)})
+    except RecursionError as error:
+        raise Refusal("invalid", "The trade area is nested too deeply.", field="trade_area") from error
     except BadValue as error:
         reason = str(error)  # some end in a question
         raise Refusal("invalid", f"The store is not right: {reason}{'' if reason.endswith('?') else '.'}") from error

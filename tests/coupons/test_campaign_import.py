@@ -109,6 +109,14 @@ async def test_a_second_import_changes_drafts_and_of_what_runs_only_a_stock_that
     assert (await _load(world, JUNE | {"theshold_fen": 3000})).errors[0].field == "theshold_fen"
 
 
+async def test_a_key_of_brackets_in_brackets_is_refused(world: World) -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    report = await _load(world, JUNE | {"key": deep}, JUNE)
+    assert (report.new, [(bad.line, bad.key, bad.field) for bad in report.errors]) == (1, [(1, "", "key")])
+
+
 async def test_of_two_imports_at_once_the_second_finds_what_the_first_made(world: World) -> None:
     july = JUNE | {"key": "july"}
     async with transaction(world.kernel.sessions) as session:

@@ -139,6 +139,14 @@ async def test_coordinates_of_a_store_are_finite_numbers(
     assert (answer.status_code, answer.json()["errors"][0]["at"]) == (422, f"body.{name}")
 
 
+@pytest.mark.parametrize("depth", [300, 900, 20_000])
+async def test_a_trade_area_of_brackets_in_brackets_is_refused(rest: httpx.AsyncClient, as_: As, depth: int) -> None:
+    area = f'{{"type": "Polygon", "coordinates": {"[" * depth}{"]" * depth}}}'
+    body = json.dumps(GIVEN)[:-1] + f', "trade_area": {area}}}'
+    answer = await rest.post("/v1/stores", content=body, headers=as_("ops") | {"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+
+
 async def test_a_reason_that_asks_ends_in_its_question_mark(rest: httpx.AsyncClient, as_: As) -> None:
     far = {"type": "Polygon", "coordinates": [[[121.7, 31.2], [121.71, 31.2], [121.71, 31.21], [121.7, 31.2]]]}
     asked = await rest.post("/v1/stores", json=GIVEN | {"trade_area": far}, headers=as_("ops"))
