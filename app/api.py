@@ -31,8 +31,11 @@ from coupons.issuing import Issuer
 from coupons.wechat_card import Cards
 from geo.catchments import Catchments
 from kernel import tracing
+from kernel.bodies import Bounded
+from kernel.described import complete
 from kernel.erasures import Erasures
-from kernel.http import install_error_handlers, request_id
+from kernel.errors import Refusal
+from kernel.http import install_error_handlers, problem_response, request_id
 from kernel.process import Kernel
 from kernel.redis import answers
 from kernel.settings import Settings
@@ -44,6 +47,15 @@ log = structlog.get_logger()
 
 WEB = Path(__file__).parent.parent / "web"
 PAGES = {"/": "index", "/watch": "watch", "/guide": "guide", "/clerk": "clerk", "/ops": "ops"}
+_A_LIST = 1 << 20
+LARGER = {
+    "/v1/campaigns": _A_LIST,  # of stores
+    "/v1/campaigns/import": 4 << 20,
+    "/v1/ops/words": _A_LIST,
+    "/v1/stores": _A_LIST,  # a trade area
+    "/v1/till/sync": _A_LIST,
+}
+"""Bytes that bodies may have where the common bound is too small. ``deploy/nginx.conf`` lets through the largest."""
 READY_SECONDS = 2
 """How long a dependency may take to answer before we call ourselves not ready."""
 LEAVE_SECONDS = 3.0
@@ -104,10 +116,13 @@ def create_app(kernel: Kernel) -> FastAPI:
     coupon_routes = (coupons.routes, coupons.wallet_routes, coupons.webhook_routes)
     for routes in (guides.routes, geo.routes, live.routes, *coupon_routes, health_routes, privacy_routes):
         app.include_router(routes.router)
+    app.add_middleware(Bounded, keyring=kernel.keyring, larger=LARGER)
     app.add_middleware(_Measured, policy=CONTENT_SECURITY_POLICY.format(_played_from(kernel.settings)))
     _add_health(app, kernel)
     _add_room_protocol(app)
     _add_pages(app)
+    by_routes = app.openapi
+    app.openapi = lambda: complete(by_routes())  # type: ignore[method-assign]
     return app
 
 
@@ -122,8 +137,11 @@ def _played_from(settings: Settings) -> str:
 
 
 class _Measured:
-    """Times every request by its route and adds the headers that every answer carries. Plain ASGI: it is on the path
-    of every redemption and login, and the framework's own middleware base costs a task and a stream for each."""
+    """Times every request by its route, adds the headers that every answer carries, and answers for defects.
+
+    Plain ASGI: it is on the path of every redemption and login, and the framework's own middleware base costs a task
+    and a stream for each.
+    """
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
         self._app = app
@@ -134,10 +152,13 @@ class _Measured:
             return await self._app(scope, receive, send)
         started = perf_counter()
         request = request_id(scope)
+        begun = False
         structlog.contextvars.bind_contextvars(request=request)
 
         async def answer(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 # The route's template, not the path: identifiers must not become label values.
                 route = getattr(scope.get("route"), "path", "unmatched")
                 method = scope["method"] if scope["method"] in METHODS else "other"
@@ -157,7 +178,13 @@ class _Measured:
             await send(message)
 
         with tracing.span("request", request=request) if scope["path"].startswith("/v1/") else tracing.UNTRACED as mark:
-            await self._app(scope, receive, answer)
+            try:
+                await self._app(scope, receive, answer)
+            except Exception:
+                log.exception("request_failed", request=request)
+                if begun:
+                    raise  # what was promised cannot be kept: the connection ends
+                await problem_response(Refusal("internal", request=request))(scope, receive, answer)
 
 
 async def _failing(kernel: Kernel) -> list[str]:

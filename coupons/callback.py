@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ CALL_SECONDS = 10.0
 """A call that has not been answered within this time has failed, however the time was spent."""
 ANSWER_BYTES = 65_536
 """Of an answer nothing is wanted; so much is read that the connection can be used again."""
+MAX_NAME = 253
+_NAME = re.compile(rb"(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*[a-z][a-z0-9-]{0,62}(?<!-)\.?", re.IGNORECASE)
+"""Labels of a name (RFC 1123, and the underscores that some have), the last of which begins with a letter."""
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
@@ -49,6 +53,8 @@ def check_url(url: str, trusted: Sequence[str]) -> httpx.URL:
     # A fragment never reaches anybody, and a name with a password would have to be kept out of every log.
     if not parsed.host or parsed.userinfo or parsed.fragment:
         raise Refusal("invalid", "An address is a host and a path, without a user or a fragment.", field="url")
+    if parsed.port is not None and not 1 <= parsed.port <= 65_535:
+        raise Refusal("invalid", "A port is a number from 1 to 65535.", field="url")
     if parsed.host in trusted and parsed.scheme in ("http", "https"):
         return parsed
     if parsed.scheme != "https":
@@ -56,8 +62,10 @@ def check_url(url: str, trusted: Sequence[str]) -> httpx.URL:
     try:
         literal = ip_address(parsed.host)
     except ValueError:
-        # localhost, and names that only mean something inside; and what no name can hold, which came out escaped.
-        if "." not in parsed.host.strip(".") or b"%" in parsed.raw_host:
+        # Also what no name can hold, which came out escaped; and numbers, which name servers take for addresses.
+        if len(parsed.raw_host) > MAX_NAME or not _NAME.fullmatch(parsed.raw_host):
+            raise Refusal("invalid", "This is no name of a host.", field="url") from None
+        if b"." not in parsed.raw_host.rstrip(b"."):  # localhost, and names that only mean something inside
             raise Refusal("invalid", "This host is not a public one.", field="url") from None
     else:
         if not is_public(literal):

@@ -1,11 +1,13 @@
 """A file of campaigns, CSV or JSON, as lines of values. What they must be is said once, by ``views.NewCampaign``.
 
-CSV: a header of the fields' names; an empty field is left out, lists are separated by ``|`` (``SH001|SH002``), and
-``distance_tiers`` is ``500:2000|1000:1000``, metres and fen. JSON: an array of objects, or one object after the other.
+CSV: a header of the fields' names; an empty field is left out, numbers are the digits 0 to 9 and nothing else, truths
+``true`` and ``false``, lists are separated by ``|`` (``SH001|SH002``), ``distance_tiers`` is ``500:2000|1000:1000``,
+metres and fen. JSON: an array of objects, or one object after the other.
 """
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,10 @@ MAX_BYTES = 16 << 20
 CURRENT = "current_stock"
 """Beside the fields of a campaign: what the stock of a campaign that runs is believed to be, to change it."""
 FIELDS = (*NewCampaign.model_fields, CURRENT)
+_SCHEMAS = NewCampaign.model_json_schema()["properties"]
+_KINDS = {name: {form.get("type") for form in one.get("anyOf", [one])} for name, one in _SCHEMAS.items()}
+_WHOLE = {CURRENT, *(name for name, kinds in _KINDS.items() if "integer" in kinds)}
+_TRUTHS = {name for name, kinds in _KINDS.items() if "boolean" in kinds}
 _LISTS = ("store_codes", "segments")
 _TIERS = "distance_tiers"
 
@@ -59,9 +65,11 @@ def _json(text: str) -> Iterator[Line]:
         lines, counted = lines + text.count("\n", counted, at), at
         try:
             found, at = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
             where = text.count("\n", 0, getattr(error, "pos", at)) + 1
-            raise UnreadableCampaigns(f"line {where} is not JSON: {getattr(error, 'msg', 'too deep')}") from error
+            raise UnreadableCampaigns(
+                f"line {where} is not JSON: {getattr(error, 'msg', 'a number too long, or brackets too deep')}"
+            ) from error
         if isinstance(found, dict):
             yield Line(lines, found)
         else:
@@ -115,10 +123,16 @@ def _header(fields: list[str]) -> list[str]:
 
 
 def _value(name: str, field: str) -> Any:
-    """What ``field`` says, for the one place that judges it: half a tier is passed on as it is, and refused there."""
+    """What ``field`` says, for the one place that judges it: what is none of these is passed on, and refused there."""
     if name in _LISTS:
         return [part.strip() for part in field.split("|")]
     if name == _TIERS:
         pairs = [part.partition(":") for part in field.split("|")]
-        return [{"within_m": metres.strip(), "amount_fen": fen.strip()} for metres, _, fen in pairs]
-    return field
+        return [{"within_m": _whole(metres.strip()), "amount_fen": _whole(fen.strip())} for metres, _, fen in pairs]
+    if name in _WHOLE:
+        return _whole(field)
+    return {"true": True, "false": False}.get(field.lower(), field) if name in _TRUTHS else field
+
+
+def _whole(field: str) -> int | str:
+    return int(field) if re.fullmatch("[0-9]{1,30}", field) else field

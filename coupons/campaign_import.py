@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import campaigns
@@ -14,6 +14,7 @@ from coupons.campaign_file import CURRENT, FIELDS, Line
 from coupons.tables import Campaign
 from coupons.views import NewCampaign, StockChange
 from kernel.errors import Refusal
+from kernel.http import sound
 from kernel.identity import Principal
 
 
@@ -48,17 +49,24 @@ class _Bad(Exception):
         super().__init__(reason)
 
 
+# Two lists of a brand take turns: in another order they would wait for each other's campaigns in a circle.
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:imports, 0))")
+
+
 async def load(session: AsyncSession, who: Principal, lines: Iterable[Line], *, dry_run: bool = False) -> Report:
     """Load the good ones of ``lines`` as campaigns of ``who``'s brand; the report names the others.
 
-    ``dry_run`` does the same work and takes it back, so that its report is no guess.
+    ``dry_run`` does the same work and takes it back, so that its report is no guess. Waits for another import of the
+    brand, and finds what that made.
     """
     report = Report()
     seen: dict[str, int] = {}
+    await session.execute(_ALONE, {"imports": f"nearcast:campaigns:{who.brand}"})
     attempt = await session.begin_nested()
     for line in lines:
         report.read += 1
-        key = str(line.values.get("key", ""))[:64]
+        given = line.values.get("key")
+        key = sound(given[:64]) if isinstance(given, str) else ""
         try:
             asked, current = _judge(line)
             assert asked.key is not None
@@ -87,7 +95,7 @@ def _judge(line: Line) -> tuple[NewCampaign, int | None]:
     if line.problem is not None:
         raise _Bad("", line.problem)
     if unknown := [name for name in line.values if name not in FIELDS]:
-        raise _Bad(unknown[0][:64], "campaigns have no such field")
+        raise _Bad(sound(unknown[0][:64]), "campaigns have no such field")
     values = dict(line.values)
     current = values.pop(CURRENT, None)
     try:
@@ -96,7 +104,7 @@ def _judge(line: Line) -> tuple[NewCampaign, int | None]:
             current = StockChange.model_validate({"current": current, "target": asked.stock}).current
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        place = sound(".".join(map(str, first["loc"])))
         raise _Bad(CURRENT if place == "current" else place, first["msg"]) from error
     if asked.key is None:
         raise _Bad("key", "is needed: a second import finds its campaigns by it")

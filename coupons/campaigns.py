@@ -65,8 +65,9 @@ def _check(columns: dict[str, Any]) -> None:
     """Refusal ``invalid`` for terms that no till could carry out, and for times that make no sense."""
     campaign = Campaign(**columns)
     terms = terms_of(campaign)
-    if (problem := rules.terms_problem(terms)) is not None:
-        raise Refusal("invalid", problem)
+    if (wrong := rules.terms_problem(terms)) is not None:
+        field, reason = wrong
+        raise Refusal("invalid", reason, field=field)
     if (problem := rules.tiers_problem(terms, tiers_of(campaign))) is not None:
         raise Refusal("invalid", problem, field="distance_tiers")
     if (campaign.usable_from is None) != (campaign.usable_until is None) or (
@@ -142,20 +143,23 @@ async def move(session: AsyncSession, who: Principal, campaign: UUID, action: st
 
 
 async def change_stock(session: AsyncSession, who: Principal, campaign: UUID, current: int, target: int) -> Campaign:
-    """Set the stock to ``target`` if it still is ``current``. Never below what is issued.
+    """Set the stock to ``target`` if it still is ``current``. Never below what is issued, and not once it is ended.
 
     Rooms in which it changes what is left hear of it.
 
-    Refusal ``not_found``, ``budget_conflict`` (with what it is now).
+    Refusal ``not_found``, ``campaign_state``, ``budget_conflict`` (with what it is now).
     """
     changed = update(Campaign).where(
         Campaign.id == campaign,
         Campaign.brand_id == who.brand,
+        Campaign.state != "ended",
         Campaign.stock == current,
         Campaign.issued <= target,
     )
     done = await session.scalar(changed.values(stock=target).returning(Campaign.id))
     found = await get(session, who.brand, campaign)
+    if done is None and found.state == "ended":
+        raise Refusal("campaign_state", "A campaign that is ended keeps its stock.", state=found.state)
     if done is None:
         given = f"{found.issued} coupons are given already; the stock cannot be less than that."
         reason = given if found.stock == current else None

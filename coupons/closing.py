@@ -179,7 +179,7 @@ def as_csv(day: Day) -> str:
         rows.append(cells)
 
     row(
-        "time", "what", "coupon", "clerk", "order", "order_yuan", "discount_yuan", "told_later_at", "id",
+        "time", "what", "coupon", "clerk", "order", "order_yuan", "discount_yuan", "told_at", "id",
         "order_date", "orders", "turnover_yuan",
     )  # fmt: skip
     for line in day.lines:
@@ -196,5 +196,5 @@ def as_csv(day: Day) -> str:
     for name, total in [*((f"{what}s", day.sum(what)) for what in whats), ("net", day.net)]:
         money = sheet.yuan(total.order_fen), sheet.yuan(total.discount_fen)
         row(name, total.count, None, None, None, *money, None, None, None, total.orders)
-    row("told_later", day.told_late)
+    row("told_late", day.told_late)
     return sheet.as_csv(rows)

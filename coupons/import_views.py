@@ -6,9 +6,10 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from coupons.campaign_import import Report
+from kernel.http import Body
 
 
-class CampaignImport(BaseModel):
+class CampaignImport(Body):
     """Campaigns as `POST /v1/campaigns` takes them, each with its `key`; with `current_stock` where one that runs is to
     have another stock."""
 

@@ -4,15 +4,16 @@ from dataclasses import asdict
 from datetime import time
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from coupons import limits
 from coupons.views import Clock
+from kernel.http import Body
 
 Count = Annotated[int, Field(ge=1, le=1000)]
 
 
-class BrandLimits(BaseModel):
+class BrandLimits(Body):
     """What holds over all campaigns of the brand; null is no limit."""
 
     model_config = ConfigDict(

@@ -84,7 +84,7 @@ _PRESENT = text(
                    WHERE b.brand_id = r.brand_id AND b.viewer_id = :viewer AND b.until > :moment) AS banned
     FROM drops d JOIN rooms r ON r.id = d.room_id
         LEFT JOIN attendance a ON a.room_id = d.room_id AND a.viewer_id = :viewer
-    WHERE d.id = :drop
+    WHERE d.id = :drop AND r.brand_id = :brand
     """
 )
 
@@ -174,10 +174,10 @@ async def end_campaign(campaign: UUID, session: InSession, who: Ops) -> views.Ca
     "/campaigns/{campaign}/stock",
     tags=["campaigns"],
     summary="Change the stock",
-    responses=refusals(*ASKED, "bad_request", "budget_conflict"),
+    responses=refusals(*ASKED, "bad_request", "campaign_state", "budget_conflict"),
 )
 async def change_stock(campaign: UUID, body: views.StockChange, session: InSession, who: Ops) -> views.CampaignView:
-    """Compare and set: refused with what it is now, if it is no longer `current`."""
+    """Compare and set: refused with what it is now, if it is no longer `current`; and once the campaign is ended."""
     changed = await campaigns.change_stock(session, who, campaign, body.current, body.target)
     return (await _campaign_views(session, [changed]))[0]
 
@@ -242,7 +242,8 @@ async def claim(
     claim_id = required(key)
     tracing.note(drop=str(drop))
     async with transaction(kernel.sessions) as session:  # closed before the claim waits in its queue
-        found = (await session.execute(_PRESENT, {"drop": drop, "viewer": who.subject, "moment": now()})).one_or_none()
+        asked = {"drop": drop, "viewer": who.subject, "brand": who.brand, "moment": now()}
+        found = (await session.execute(_PRESENT, asked)).one_or_none()
     if found is None:
         raise Refusal("not_found", what=str(drop))
     if not found.present:
@@ -340,7 +341,5 @@ async def ops_stores(
 ) -> Page[funnel.StoreCoupons]:
     """For the map, in the order of their codes."""
     after = None if cursor is None else decode_cursor(cursor, tuple[str])[0]
-    if after is not None and "\0" in after:
-        raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
     found = await funnel.stores(session, who.brand, after, limit)
     return Page(items=found, next=encode_cursor(found[-1].code) if len(found) == limit else None)

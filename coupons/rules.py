@@ -114,18 +114,19 @@ class Opening:
     valid_until: datetime | None
 
 
-def terms_problem(terms: Terms) -> str | None:
-    """Why ``terms`` promise nothing that a till could carry out, as a sentence; None if they are sound."""
+def terms_problem(terms: Terms) -> tuple[str, str] | None:
+    """Why ``terms`` promise nothing that a till could carry out: the field that is wrong, and a sentence; None if they
+    are sound."""
     if terms.kind == "amount":
         if not terms.amount_fen:
-            return "An amount coupon needs amount_fen."
+            return "amount_fen", "An amount coupon needs amount_fen."
         if terms.threshold_fen and terms.amount_fen > terms.threshold_fen:
-            return "amount_fen must not exceed threshold_fen."
+            return "amount_fen", "amount_fen must not exceed threshold_fen."
     elif terms.kind == "percent":
         if terms.percent_off is None:
-            return "A percent coupon needs percent_off."
+            return "percent_off", "A percent coupon needs percent_off."
     elif not terms.gift:
-        return "A gift coupon needs the gift's name."
+        return "gift", "A gift coupon needs the gift's name."
     return None
 
 

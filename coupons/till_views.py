@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from coupons import closing, codes, offline, receipts, redemption, rules, stacking
 from coupons.views import Fen, Moment
-from kernel.http import PLAIN
+from kernel.http import PLAIN, Body
 
 Typed = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=PLAIN)]
 Scanned = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=PLAIN)]
@@ -19,7 +19,7 @@ Scanned = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern
 Order = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=PLAIN)]
 
 
-class Check(BaseModel):
+class Check(Body):
     """What the clerk typed or scanned: exactly one of ``code`` and ``qr``."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"code": "7ZQ4-M0KD-X9T2-5RHC-8", "order_fen": 4200}]})
@@ -132,7 +132,7 @@ class CheckView(BaseModel):
         )
 
 
-class Void(BaseModel):
+class Void(Body):
     """The code as it was typed."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"code": "7ZQ4-M0KD-X9T2-5RHC-8"}]})
@@ -149,7 +149,7 @@ class VoidedView(BaseModel):
     state: Literal["voided"] = "voided"
 
 
-class NewVisit(BaseModel):
+class NewVisit(Body):
     """The member's QR code as scanned."""
 
     qr: Scanned
@@ -183,7 +183,7 @@ class TillKeys(BaseModel):
     now: datetime
 
 
-class OfflineRedemption(BaseModel):
+class OfflineRedemption(Body):
     """A redemption as the till made it."""
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=PLAIN)]
@@ -197,7 +197,7 @@ class OfflineRedemption(BaseModel):
         return redemption.Sale(self.key, self.at, self.order_fen, self.order, told_at)
 
 
-class Sync(BaseModel):
+class Sync(Body):
     """What a till redeemed without a network."""
 
     redemptions: Annotated[list[OfflineRedemption], Field(min_length=1, max_length=100)]
@@ -234,7 +234,7 @@ class Outcomes(BaseModel):
         )
 
 
-class StackingRules(BaseModel):
+class StackingRules(Body):
     """How many coupons that take money off, and how many gifts, one order takes."""
 
     discounts: Annotated[int, Field(ge=0, le=100)] = 1

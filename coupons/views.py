@@ -18,7 +18,7 @@ from pydantic import (
 from coupons import cards, foresight
 from coupons.tables import Campaign
 from coupons.wallet import QrCode
-from kernel.http import Code, Label
+from kernel.http import Body, Code, Label
 
 _ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
 
@@ -56,14 +56,14 @@ Clock = Annotated[str, BeforeValidator(_clock), StringConstraints(pattern=r"^([0
 """A time of the brand's day, as `21:30`."""
 
 
-class DistanceTier(BaseModel):
+class DistanceTier(Body):
     """What is taken off for viewers up to so many metres away from their store."""
 
     within_m: Annotated[int, Field(ge=1, le=100_000)]
     amount_fen: Annotated[int, Field(ge=1, le=MAX_FEN)]
 
 
-class NewCampaign(BaseModel):
+class NewCampaign(Body):
     """The terms of a campaign. Amounts in fen."""
 
     model_config = ConfigDict(
@@ -239,14 +239,14 @@ class CampaignView(BaseModel):
         return cls(**own, terms=terms, store_codes=store_codes)
 
 
-class StockChange(BaseModel):
+class StockChange(Body):
     """Set the stock to ``target`` if it still is ``current``."""
 
     current: Stock
     target: Stock
 
 
-class NewDrop(BaseModel):
+class NewDrop(Body):
     """Release coupons of a campaign into a room."""
 
     model_config = ConfigDict(
@@ -260,7 +260,7 @@ class NewDrop(BaseModel):
     delay: Annotated[int, Field(ge=0, le=3_600)] = Field(0, description="Seconds until it opens")
 
 
-class PreviewOf(BaseModel):
+class PreviewOf(Body):
     """The campaign of a drop that is being thought about."""
 
     campaign: UUID

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coupons import reminders, wallet
 from coupons.deliveries import TRANSITIONS, Name
+from coupons.edge import behind
 from coupons.views import CouponView
 from geo.datum import Datum, to_canonical
-from geo.stores import walk_minutes
+from geo.stores import Distance, walk_minutes
 from kernel.clock import milliseconds, now
 from kernel.errors import Refusal
 from kernel.http import InSession, Page, Viewer, decode_cursor, encode_cursor, refusals
@@ -103,19 +104,11 @@ async def my_wallet(
     elif (lng, lat, datum) != (None, None, None) or order == "nearest":
         raise Refusal("invalid", "A place is `lng`, `lat` and `datum` together.", field="datum")
     nearest = order == "nearest"
-    after = None if cursor is None else _place(cursor, nearest)
+    after: tuple[float | datetime, UUID] | None
+    after = decode_cursor(cursor, tuple[Distance, UUID]) if nearest and cursor is not None else behind(cursor)
     found = await wallet.held(session, who, now(), here=here, nearest=nearest, after=after, limit=limit)
     last = encode_cursor(*found[-1].place) if len(found) == limit else None
     return Page(items=[HeldView.of_held(each) for each in found], next=last)
-
-
-def _place(cursor: str, nearest: bool) -> tuple[float | datetime, UUID]:
-    if nearest:
-        return decode_cursor(cursor, tuple[float, UUID])
-    at, coupon = decode_cursor(cursor, tuple[datetime, UUID])
-    if at.tzinfo is None:
-        raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
-    return at, coupon
 
 
 @router.get(

@@ -11,7 +11,7 @@ from coupons import webhooks
 from coupons.deliveries import Name
 from coupons.tables import Webhook
 from kernel.clock import now
-from kernel.http import PLAIN, InKernel, InOnce, InSession, Ops, Page, refusals
+from kernel.http import PLAIN, Body, InKernel, InOnce, InSession, Ops, Page, refusals
 
 router = APIRouter(prefix="/v1/ops/webhooks", tags=["webhooks"])
 
@@ -24,7 +24,7 @@ Events = Annotated[list[Name], Field(min_length=1, max_length=5)]
 EventId = Annotated[int, Field(ge=0, le=webhooks.MAX_CURSOR)]
 
 
-class NewWebhook(BaseModel):
+class NewWebhook(Body):
     """Where to tell what."""
 
     model_config = ConfigDict(
@@ -38,20 +38,20 @@ class NewWebhook(BaseModel):
     )
 
 
-class WebhookChange(BaseModel):
+class WebhookChange(Body):
     """What is to be different; what is left out stays."""
 
     url: Url | None = None
     events: Events | None = None
 
 
-class Replay(BaseModel):
+class Replay(Body):
     """From where to tell again."""
 
     after: EventId = Field(description="The last event that is not to be told again; 0: all of them")
 
 
-class Rotation(BaseModel):
+class Rotation(Body):
     """How long the old secret signs beside the new one."""
 
     overlap_seconds: Annotated[int, Field(ge=0, le=604_800)] = 86_400

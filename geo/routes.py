@@ -20,6 +20,7 @@ from kernel.errors import Refusal
 from kernel.http import (
     PLAIN,
     Anyone,
+    Body,
     InOnce,
     InSession,
     Ops,
@@ -40,6 +41,8 @@ Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, descrip
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, description="Degrees north")]
 City = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LENGTH["city"], pattern=PLAIN)]
 Version = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=PLAIN)]
+# Judged as in a file of stores, where `9:30` and `24:00` are times, too.
+TimeOfDay = Annotated[str, StringConstraints(min_length=1, max_length=8)]
 
 
 def _line(name: str) -> StringConstraints:
@@ -121,7 +124,7 @@ class NearbyStore(StoreView):
     state_until: datetime | None = Field(description="When it closes, or opens again; null: nobody knows, or never")
 
 
-class StoreGiven(BaseModel):
+class StoreGiven(Body):
     """A store as a line of the import gives it."""
 
     model_config = ConfigDict(
@@ -142,20 +145,20 @@ class StoreGiven(BaseModel):
     lat: Latitude
     datum: Datum
     radius_m: Annotated[int, Field(ge=RADIUS_M[0], le=RADIUS_M[1])] | None = None
-    opens: time | None = Field(None, description="Time of day in the brand's time zone; together with `closes`")
-    closes: time | None = None
+    opens: TimeOfDay | None = Field(None, description="In the brand's time zone, as `9:30`; together with `closes`")
+    closes: TimeOfDay | None = Field(None, description="As `21:30`; midnight is `24:00` or `00:00`")
     trade_area: dict[str, Any] | None = Field(
         None, description="GeoJSON Polygon or MultiPolygon in `datum`: the catchment, instead of a circle"
     )
 
 
-class Closing(BaseModel):
+class Closing(Body):
     """Until when a store is closed."""
 
     until: AwareDatetime = Field(examples=["2026-12-01T02:00:00Z"], description="In the past: it is open again")
 
 
-class ConsentGiven(BaseModel):
+class ConsentGiven(Body):
     """Which text the viewer agreed to."""
 
     version: Version = Field(examples=["2026-11"])
@@ -227,17 +230,12 @@ async def list_stores(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> Page[StoreView]:
     """The brand's stores, by code."""
-    after = ""
-    if cursor is not None:
-        (after,) = decode_cursor(cursor, tuple[str])
-        if "\0" in after:
-            raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
+    after = "" if cursor is None else decode_cursor(cursor, tuple[str])[0]
     rows = await stores.listed(session, who.brand, city=city, after=after, limit=limit)
     more = encode_cursor(rows[-1]["code"]) if len(rows) == limit else None
     return Page(items=[StoreView.model_validate(_view(row)) for row in rows], next=more)
 
 
-_DISTANCE = Annotated[float, Meta(ge=0, le=4e7)]
 _CODE = Annotated[str, Meta(max_length=MAX_LENGTH["code"], pattern=PLAIN)]
 
 
@@ -252,7 +250,7 @@ async def list_nearby_stores(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page[NearbyStore]:
     """The brand's stores within 50 km of a point, nearest first, open or not. The point is not kept."""
-    after = stores.START if cursor is None else stores.Place(*decode_cursor(cursor, tuple[_DISTANCE, _CODE]))
+    after = stores.START if cursor is None else stores.Place(*decode_cursor(cursor, tuple[stores.Distance, _CODE]))
     zone, at = await stores.zone_of(session, who.brand), now()
     rows = await stores.nearby(session, who.brand, lng, lat, datum, limit, after)
     # The distance to the last bit: where the next page begins is decided by the number that ordered this one.
@@ -275,14 +273,15 @@ def _nearby_view(row: RowMapping, at: datetime, zone: ZoneInfo) -> NearbyStore:
 
 def _checked(given: StoreGiven) -> StoreLine:
     """``given`` by the very rules of the import. Refusal ``invalid``."""
-    values = given.model_dump(mode="json")
-    area = values.pop("trade_area")
+    values = given.model_dump(mode="json", exclude={"trade_area"})
     texts = {name: "" if value is None else str(value)[:600] for name, value in values.items()}
-    texts |= {name: texts[name][:5] for name in ("opens", "closes")}
     try:
-        return check(texts | {"trade_area": "" if area is None else json.dumps(area)})
+        return check(texts | {"trade_area": "" if given.trade_area is None else json.dumps(given.trade_area)})
+    except RecursionError as error:
+        raise Refusal("invalid", "The trade area is nested too deeply.", field="trade_area") from error
     except BadValue as error:
-        raise Refusal("invalid", f"The store is not right: {error}.") from error
+        reason = str(error)  # some end in a question
+        raise Refusal("invalid", f"The store is not right: {reason}{'' if reason.endswith('?') else '.'}") from error
 
 
 @router.post(

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from geoalchemy2 import Geometry
+from msgspec import Meta
 from sqlalchemy import RowMapping, cast, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -194,6 +195,10 @@ async def by_code(session: AsyncSession, brand: str, code: str) -> RowMapping | 
     """One store of ``brand``, with the columns of ``listed``; None if it has no such code."""
     query = select(*_columns()).where(Store.brand_id == brand, Store.code == code)
     return (await session.execute(query)).mappings().one_or_none()
+
+
+Distance = Annotated[float, Meta(ge=0, le=4e7)]
+"""Metres between two places on earth, in a cursor."""
 
 
 class Place(NamedTuple):

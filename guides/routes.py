@@ -15,7 +15,7 @@ from guides.tables import Staff
 from guides.wechat import WeChat
 from kernel.clock import now
 from kernel.errors import Refusal
-from kernel.http import PLAIN, Anyone, Code, InKernel, InSession, Label, Viewer, refusals
+from kernel.http import PLAIN, Anyone, Body, Code, InKernel, InSession, Label, Viewer, refusals
 from kernel.identity import Principal, Role, expiry
 from kernel.process import Kernel
 
@@ -41,7 +41,7 @@ router = APIRouter(prefix="/v1", lifespan=_lifespan)
 _PERSON = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
 
 
-class WeChatLogin(BaseModel):
+class WeChatLogin(Body):
     """What ``wx.login`` gave the mini-program."""
 
     brand: Code = Field(examples=["nearcast"])
@@ -51,7 +51,7 @@ class WeChatLogin(BaseModel):
     name: Label | None = Field(None, description="Kept as the member's name", examples=["小林"])
 
 
-class DevLogin(BaseModel):
+class DevLogin(Body):
     """Anybody, without proof."""
 
     brand: Code = Field(examples=["nearcast"])
@@ -123,7 +123,7 @@ class BrandName(BaseModel):
     name: str = Field(examples=["近播咖啡"])
 
 
-class BindTo(BaseModel):
+class BindTo(Body):
     """The guide to belong to from now on."""
 
     guide: UUID = Field(examples=[_PERSON])

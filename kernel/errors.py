@@ -17,6 +17,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     # What did you send
     "bad_request": (400, "The request could not be read."),
     "invalid": (422, "A field has a value that is not allowed."),
+    "too_large": (413, "The request is larger than this may be."),
     "too_long": (422, "The text is too long."),
     "empty": (422, "There is nothing to send."),
     "blocked_words": (422, "The text contains words that this brand does not allow."),
@@ -28,6 +29,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "too_fast": (429, "Slow down a little."),
     "busy": (503, "Too many at once; try again in a moment."),
     "unavailable": (503, "A service behind this one is not answering; try again in a moment."),
+    "internal": (500, "Something broke on our side; it was written down."),
     # Rooms
     "room_not_live": (409, "This room is not live."),
     "room_ended": (409, "This room has ended."),

@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from math import isfinite
+from typing import Annotated, Any, Generic, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -12,7 +14,8 @@ from fastapi import Depends, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 from sqlalchemy import select, update
@@ -92,6 +95,31 @@ Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 """A short name by which people outside know something: a brand, an account, a store's code, a sku."""
 
 
+def _take_literally(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            schema["strict"] = True
+        schema = schema.values()
+    elif not isinstance(schema, list | tuple):
+        return
+    for part in schema:
+        _take_literally(part)
+
+
+class Body(BaseModel):
+    """What a request says. A field that it does not have is refused, not passed over: a typo in a limit would set none.
+    Numbers are numbers and truths are truths: neither ``"5"`` nor ``5.0`` nor ``true`` is the whole number 5."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Not ``strict`` for the whole: times and ids come as text.
+        schema = handler(source)
+        _take_literally(handler.resolve_ref_schema(schema))
+        return schema
+
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
 
 
@@ -116,11 +144,28 @@ def encode_cursor(*position: Any) -> str:
 
 
 def decode_cursor(cursor: str, shape: type[Shape]) -> Shape:
-    """What ``encode_cursor`` was given, as ``shape`` (a tuple type); Refusal ``invalid`` for anything else."""
+    """What ``encode_cursor`` was given, as ``shape`` (a tuple type); Refusal ``invalid`` for anything else, and for
+    what the database could not be asked about."""
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor") from error
+        position = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
+        if all(map(_comparable, cast(Iterable[Any], position))):
+            return position
+    except (ValueError, msgspec.MsgspecError):
+        pass
+    raise Refusal("invalid", "The cursor is not one that this list gave out.", field="cursor")
+
+
+def _comparable(value: Any) -> bool:
+    """Whether PostgreSQL takes ``value``: text without NUL, a moment that every time zone's calendar has, a number."""
+    match value:
+        case str():
+            return "\0" not in value
+        case datetime():
+            return value.tzinfo is not None and 1 < value.year < 9999
+        case float():
+            return isfinite(value)
+        case _:
+            return True
 
 
 class Once:
@@ -206,13 +251,13 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def unreadable(_: Request, error: RequestValidationError) -> Response:
         # Only place and reason, never the value: it may be a coordinate.
-        fields = [{"at": _sound(".".join(map(str, e["loc"]))), "reason": _sound(e["msg"])} for e in error.errors()]
+        fields = [{"at": sound(".".join(map(str, e["loc"]))), "reason": sound(e["msg"])} for e in error.errors()]
         return problem_response(Refusal("invalid", errors=fields))
 
     @app.exception_handler(HTTPException)
     async def framework(_: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 401: "token_invalid", 403: "forbidden"}.get(error.status_code, "bad_request")
-        return problem_response(Refusal(code, _sound(str(error.detail))), error.status_code, error.headers)
+        return problem_response(Refusal(code, sound(str(error.detail))), error.status_code, error.headers)
 
     @app.exception_handler(DBAPIError)
     async def database(_: Request, error: DBAPIError) -> Response:
@@ -239,7 +284,7 @@ _LOST_A_RACE = ("40",)
 _OUT_OF_SERVICE = ("08", "53", "57P")
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """``text`` without halves of surrogate pairs, which clients can write in JSON but nobody can encode."""
     return text.encode(errors="replace").decode()
 

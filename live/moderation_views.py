@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from kernel.http import PLAIN
+from kernel.http import PLAIN, Body
 from live.muting import MAX_MUTE
 from live.reports import Case, Verdict
 from live.sanctions import EVERYWHERE, Scope, Standing
@@ -20,7 +20,7 @@ _ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
 # ---- the room ------------------------------------------------------------------------------------------------------
 
 
-class Hush(BaseModel):
+class Hush(Body):
     """Whether the room is muted, and who may comment all the same, besides its staff."""
 
     on: bool = Field(examples=[True])
@@ -30,7 +30,7 @@ class Hush(BaseModel):
 # ---- mutes ---------------------------------------------------------------------------------------------------------
 
 
-class MuteInBrand(BaseModel):
+class MuteInBrand(Body):
     """Whose comments are refused in all rooms of the brand, and for how long; 0 lifts the mute."""
 
     viewer: UUID = Field(examples=[_ID])
@@ -68,14 +68,14 @@ def mute_view(muted: Standing) -> MuteView:
 CaseState = Literal["open", "resolved"]
 
 
-class NewReport(BaseModel):
+class NewReport(Body):
     """The comment that is wrong, and why."""
 
     comment: UUID = Field(examples=[_ID])
     reason: Reason = Field(examples=["spam"])
 
 
-class Resolution(BaseModel):
+class Resolution(Body):
     """What becomes of a reported comment."""
 
     verdict: Verdict = Field(examples=["delete"])
@@ -119,7 +119,7 @@ def case_view(case: Case) -> CaseView:
 Word = Annotated[str, StringConstraints(min_length=1, max_length=MAX_WORD, pattern=PLAIN)]
 
 
-class NewWords(BaseModel):
+class NewWords(Body):
     """The words that no comment may contain: found whatever the case, width, padding or script."""
 
     words: Annotated[list[Word], Field(max_length=MAX_WORDS)] = Field(examples=[["加微信", "刷单"]])

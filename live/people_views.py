@@ -4,6 +4,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from kernel.http import Body
 from live import moderation_views
 from live.moderation_views import MuteView
 from live.roster import Roster
@@ -12,13 +13,13 @@ from live.sanctions import MAX_SECONDS, Scope, Standing
 _ID = "019c2f6e-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
 
 
-class KickViewer(BaseModel):
+class KickViewer(Body):
     """Whose sockets are closed."""
 
     viewer: UUID = Field(examples=[_ID])
 
 
-class BanInBrand(BaseModel):
+class BanInBrand(Body):
     """Who may not be in any room of the brand, and for how long; 0 lifts the ban."""
 
     viewer: UUID = Field(examples=[_ID])

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from kernel.http import PLAIN, Code, Label
+from kernel.http import PLAIN, Body, Code, Label
 from live import wire
 from live.listing import Listed
 from live.media import stream_name
@@ -43,7 +43,7 @@ DisplayRate = Annotated[
 ]
 
 
-class NewRoom(BaseModel):
+class NewRoom(Body):
     """A room to be; it begins as ``scheduled``."""
 
     title: Label = Field(examples=["周五新品试喝"])
@@ -54,14 +54,14 @@ class NewRoom(BaseModel):
     display_rate: DisplayRate = DISPLAY_RATE
 
 
-class RoomPlan(BaseModel):
+class RoomPlan(Body):
     """What changes of a room that has not started; what is left out stays."""
 
     title: Label = Field("", examples=["周五新品试喝"])
     scheduled_at: Planned | None = Field(None, description="Null: no time yet", examples=["2026-06-18T12:00:00Z"])
 
 
-class PinProduct(BaseModel):
+class PinProduct(Body):
     """The product that is explained from now on."""
 
     product: UUID = Field(examples=[_ID])
@@ -70,7 +70,7 @@ class PinProduct(BaseModel):
     )
 
 
-class Announcement(BaseModel):
+class Announcement(Body):
     """What everybody is to read; empty takes it down."""
 
     text: Annotated[str, StringConstraints(max_length=1000)] = Field(
@@ -78,19 +78,19 @@ class Announcement(BaseModel):
     )
 
 
-class SlowMode(BaseModel):
+class SlowMode(Body):
     """Seconds between two comments of one viewer; 0 ends slow mode."""
 
     seconds: int = Field(ge=0, le=MAX_SLOW, examples=[10])
 
 
-class Display(BaseModel):
+class Display(Body):
     """How many comments a second each viewer is shown at most, those of staff and one's own aside."""
 
     rate: DisplayRate
 
 
-class MuteViewer(BaseModel):
+class MuteViewer(Body):
     """Whose comments are refused, where, and for how long; 0 lifts the mute."""
 
     viewer: UUID = Field(examples=[_ID])
@@ -98,13 +98,13 @@ class MuteViewer(BaseModel):
     scope: Scope = Field("room", description="`brand`: in all rooms of the brand, those to come included")
 
 
-class Shelf(BaseModel):
+class Shelf(Body):
     """The products of a room, in order."""
 
     products: Products
 
 
-class NewProduct(BaseModel):
+class NewProduct(Body):
     """A product; one that has this ``sku`` already is changed."""
 
     sku: Code = Field(examples=["LATTE-01"])
@@ -116,7 +116,7 @@ class NewProduct(BaseModel):
     list_price_fen: Fen | None = Field(None, examples=[3600])
 
 
-class ProductChange(BaseModel):
+class ProductChange(Body):
     """What changes of a product."""
 
     sold_out: bool = Field(examples=[True])

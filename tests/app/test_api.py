@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 import httpx
 import msgspec
 import pytest
+import structlog
+from fastapi.responses import StreamingResponse
 
 from app.api import PAGES, create_app
+from kernel.errors import Refusal
 from kernel.identity import Keyring
 from kernel.postgres import create_engine, create_sessions
 from kernel.process import Kernel
@@ -93,3 +96,39 @@ async def test_every_refusal_is_a_problem_with_a_code(
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["code"] == code
+
+
+async def test_a_defect_is_a_problem_that_names_the_request_and_nothing_else(kernel: Kernel) -> None:
+    app = create_app(kernel)
+
+    @app.get("/v1/broken")
+    async def broken() -> None:
+        raise ZeroDivisionError("a secret")
+
+    with structlog.testing.capture_logs() as told:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+            answer = await client.get("/v1/broken", headers={"X-Request-Id": "from-the-proxy-1"})
+            assert (await client.get("/healthz")).status_code == 200
+            assert 'route="/v1/broken",status="500"' in (await client.get("/metrics")).text
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.headers["x-request-id"] == "from-the-proxy-1"
+    assert answer.json() == Refusal("internal", request="from-the-proxy-1").problem()
+    [line] = [line for line in told if line["event"] == "request_failed"]
+    assert (line["request"], line["log_level"]) == ("from-the-proxy-1", "error")
+
+
+async def test_an_answer_that_breaks_off_is_not_followed_by_another(kernel: Kernel) -> None:
+    app = create_app(kernel)
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield b"the first line\n"
+        raise ZeroDivisionError
+
+    @app.get("/v1/broken")
+    async def broken() -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.get("/v1/broken")

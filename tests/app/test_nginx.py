@@ -16,7 +16,9 @@ import pytest
 from front import CONFIG, DEADLINE_SECONDS, Nginx, another_api, nginx
 from websockets.asyncio.client import ClientConnection, connect
 
+from app.api import LARGER
 from app.up import Stack
+from kernel.errors import Refusal
 from live.connection import SILENT_SECONDS
 
 pytestmark = pytest.mark.timeout(400)
@@ -28,6 +30,8 @@ HASTY = {
     "zone=requests:10m rate=200r/s;": "zone=requests:10m rate=1r/m;",
 }
 """Limits and times that one meets within a second."""
+UNLIMITED = {"zone=requests:10m rate=200r/s;": "zone=requests:10m rate=100000r/s;"}
+"""For who asks as fast as the machine lets them."""
 
 
 class Front:
@@ -179,7 +183,7 @@ def asking(front: Front, people: int) -> Iterator[list[Asking]]:
 async def test_an_api_that_is_replaced_costs_no_request(stack: Stack) -> None:
     async with another_api(stack) as second:
         apis = [second.address, address(stack.api)]
-        with nginx(apis, [address(gateway) for gateway in stack.gateways]) as running:
+        with nginx(apis, [address(gateway) for gateway in stack.gateways], UNLIMITED) as running:
             front = Front(running, stack)
             with asking(front, 4) as people:
                 async with asyncio.timeout(DEADLINE_SECONDS):
@@ -193,6 +197,14 @@ async def test_an_api_that_is_replaced_costs_no_request(stack: Stack) -> None:
                 assert set(one.statuses[::2]) == {200}, one.statuses
                 assert max(one.statuses[1::2]) < 500, one.statuses
             assert f"{second.address} 200" in running.log()
+
+
+def test_nginx_lets_through_what_the_api_takes_and_refuses_more_in_the_same_words(front: Front) -> None:
+    most = max(LARGER.values())
+    sent = [httpx.post(f"{front.url}/v1/campaigns/import", content=b" " * size) for size in (most, most + 1)]
+    assert [answer.status_code for answer in sent] == [401, 413]
+    assert sent[1].headers["content-type"] == "application/problem+json"
+    assert sent[1].json() == Refusal("too_large", most_bytes=most).problem()
 
 
 # ---- limits and slow clients ---------------------------------------------------------------------------------------

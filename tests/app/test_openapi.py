@@ -1,6 +1,8 @@
 """Whatever the published API description allows, sent by whatever role: the answer is never a failure of ours."""
 
+import re
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -8,6 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from app.up import Stack
+from kernel.errors import CATALOGUE
 
 ROLES = {"viewer": "fuzz-viewer", "guide": "guide-01", "clerk": "clerk-01", "ops": "ops-01"}
 WECHAT = {"login_failed", "login_unavailable"}
@@ -49,6 +52,11 @@ def test_no_request_of_the_published_form_makes_the_api_fail(
     stack: Stack, role: str, tokens: dict[str, str], known: dict[str, str]
 ) -> None:
     headers = {"Authorization": f"Bearer {tokens[role]}"}
+    described = httpx.get(f"{stack.api}/openapi.json").json()["paths"]
+
+    def published(path: str, method: str) -> dict[str, Any]:
+        responses: dict[str, Any] = described[path][method.lower()]["responses"]
+        return responses
 
     def answered(case: schemathesis.Case) -> None:
         if (case.method.upper(), case.path) == ("DELETE", "/v1/me"):
@@ -61,6 +69,8 @@ def test_no_request_of_the_published_form_makes_the_api_fail(
         kind = response.headers.get("content-type", [""])[0]
         if response.status_code >= 400:
             assert kind.startswith("application/problem+json"), (response.status_code, response.text)
+            told = published(case.path, case.method).get(str(response.status_code), {"description": ""})["description"]
+            assert f"`{response.json()['code']}`" in told, (case.method, case.path, response.text)
         if response.status_code >= 500:
             assert response.json()["code"] in WECHAT, response.text
 
@@ -79,3 +89,23 @@ def test_every_operation_says_who_may_what_and_shows_an_example(stack: Stack) ->
     for path in described["paths"].values():
         for operation in path.values():
             assert operation.get("summary"), operation["operationId"]
+
+
+def test_every_operation_says_how_it_may_refuse_and_in_which_form(stack: Stack) -> None:
+    described = httpx.get(f"{stack.api}/openapi.json").json()
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            where, responses = f"{method} {path}", operation["responses"]
+            codes = {status: set(re.findall(r"`(\w+)`", one["description"])) for status, one in responses.items()}
+            assert {"busy", "unavailable"} <= codes["503"] and codes["500"] == {"internal"}, where
+            if operation.get("security"):
+                assert {"token_missing", "token_expired", "account_erased"} <= codes["401"], where
+            if "requestBody" in operation:
+                assert "too_large" in codes["413"] and "bad_request" in codes["400"], where
+            if "requestBody" in operation or operation.get("parameters"):
+                assert "invalid" in codes["422"], where
+            for status, of_status in codes.items():
+                assert all(CATALOGUE[code][0] == int(status) for code in of_status), where
+                if int(status) >= 400:
+                    assert list(responses[status]["content"]) == ["application/problem+json"], where
+    assert "HTTPValidationError" not in str(described)

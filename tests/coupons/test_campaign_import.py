@@ -63,7 +63,7 @@ async def test_a_file_is_loaded_and_every_bad_line_is_named(world: World, tmp_pa
         " (dry run, nothing was changed)\n"
     )
     assert [line.split(":")[:2] for line in err.splitlines()] == [
-        ["line 4 (july)", " amount_fen must not exceed threshold_fen."],
+        ["line 4 (july)", " amount_fen"],
         ["line 5 (free)", " stock"],
         ["line 6 (gone)", " store_codes"],
         ["line 7 (half)", " distance_tiers.0.amount_fen"],
@@ -109,13 +109,63 @@ async def test_a_second_import_changes_drafts_and_of_what_runs_only_a_stock_that
     assert (await _load(world, JUNE | {"theshold_fen": 3000})).errors[0].field == "theshold_fen"
 
 
-async def test_two_imports_at_once_make_a_campaign_once(world: World) -> None:
+async def test_a_key_of_brackets_in_brackets_is_refused(world: World) -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    report = await _load(world, JUNE | {"key": deep}, JUNE)
+    assert (report.new, [(bad.line, bad.key, bad.field) for bad in report.errors]) == (1, [(1, "", "key")])
+
+
+async def test_of_two_imports_at_once_the_second_finds_what_the_first_made(world: World) -> None:
+    july = JUNE | {"key": "july"}
     async with transaction(world.kernel.sessions) as session:
         assert (await campaign_import.load(session, world.ops, [Line(1, JUNE)])).new == 1
-        other = asyncio.create_task(_load(world, JUNE))
+        # In the other order: each would wait for a campaign that the other is making.
+        other = asyncio.create_task(_load(world, july, JUNE))
         await world.somebody_waits()
-    assert (await other).errors[0].field == "key"
-    assert await world.scalar("SELECT count(*) FROM campaigns") == 1
+        assert (await campaign_import.load(session, world.ops, [Line(1, july)])).new == 1
+    assert _told(await other) == (0, 0, 2, [])
+    assert await world.scalar("SELECT count(*) FROM campaigns") == 2
+
+
+async def test_many_imports_at_once_make_each_campaign_once(world: World) -> None:
+    campaigns = [JUNE | {"key": f"k{number}"} for number in range(12)]
+    orders = [campaigns[turn:] + campaigns[:turn] for turn in range(0, 12, 2)]
+    reports = await asyncio.gather(*(_load(world, *order) for order in orders))
+    assert sum(report.new for report in reports) == 12
+    assert sum(report.unchanged for report in reports) == 60
+    assert not [bad for report in reports for bad in report.errors]
+    assert await world.scalar("SELECT count(*) FROM campaigns") == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "kept"),
+    [
+        ("stock", "500", 500),
+        ("stock", " 0500 ", 500),
+        *(("stock", text, None) for text in ("５００", "1_000", "+5", "-5", "5.0", "5e2", "0x5", "1,000", "9" * 40)),
+        ("only_open", "TRUE", True),
+        ("only_open", "false", False),
+        *(("only_open", text, None) for text in ("yes", "1", "ｔｒｕｅ", "on")),
+        ("distance_tiers", "500:700", [{"within_m": 500, "amount_fen": 700}]),
+        *(("distance_tiers", text, None) for text in ("５００:700", "500:+7", "500", "500:7:7")),
+    ],
+)
+async def test_csv_numbers_are_plain_digits_and_truths_true_or_false(
+    world: World, tmp_path: Path, name: str, written: str, kept: Any
+) -> None:
+    path = tmp_path / "campaigns.csv"
+    values = {"key": "june", "title": "券", "kind": "amount", "amount_fen": "800", "stock": "5", "valid_days": "7"}
+    values[name] = f'"{written}"'
+    path.write_text(f"{','.join(values)}\n{','.join(values.values())}\n")
+    async with transaction(world.kernel.sessions) as session:
+        report = await campaign_import.load(session, world.ops, campaign_file.read(path))
+    if kept is None:
+        assert [bad.field.partition(".")[0] for bad in report.errors] == [name]
+        assert await world.scalar("SELECT count(*) FROM campaigns") == 0
+    else:
+        assert await world.scalar(f"SELECT {name} FROM campaigns") == kept
 
 
 @pytest.mark.parametrize("opened", ["[\n {a},\n\n {b}\n]\n", "{a}\n\n\n{b}\n"])
@@ -137,6 +187,7 @@ def test_json_has_lines_too(tmp_path: Path, opened: str) -> None:
         (b'[{"key": "a"},\n {"key" "b"}]', "line 2 is not JSON"),
         (b'[{"key": "a"}', "cut off"),
         (b"[" * 100_000, "JSON"),
+        (b'[{"key": "a"},\n {"stock": ' + b"9" * 5_000 + b"}]", "JSON"),
     ],
 )
 def test_a_file_that_is_no_list_of_campaigns_is_refused_as_a_whole(tmp_path: Path, content: bytes, why: str) -> None:

@@ -1,6 +1,8 @@
 """The coupons' REST interface, from a campaign to the till."""
 
 import base64
+import dataclasses
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,7 +15,7 @@ from coupons import drops
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from kernel.identity import Principal
-from kernel.ids import new_id
+from kernel.ids import BrandId, new_id
 
 TERMS = {
     "title": "满30减8",
@@ -94,7 +96,12 @@ async def test_a_repeated_request_makes_one_campaign(api: Api, world: World) -> 
     ],
 )
 async def test_terms_that_make_no_sense_are_refused(api: Api, world: World, change: dict[str, Any]) -> None:
-    assert await api.refused(world.ops, "POST", "/campaigns", TERMS | change) == "invalid"
+    answer = (await api(world.ops, "POST", "/campaigns", TERMS | change)).json()
+    assert answer["code"] == "invalid"
+    # One that came to be judged as a whole names the field, too.
+    named = [answer["field"]] if "field" in answer else [error["at"].split(".")[1] for error in answer["errors"]]
+    needed = {"percent": "percent_off", "gift": "gift"}.get(str(change.get("kind")))
+    assert set(named) <= {*change, needed, "valid_until"}, answer
     assert await world.scalar("SELECT count(*) FROM campaigns") == 0
 
 
@@ -122,6 +129,18 @@ async def test_stock_is_changed_by_whoever_knows_what_it_is(api: Api, world: Wor
     assert answer.json()["code"] == "budget_conflict"
     assert answer.json()["detail"] == "3 coupons are given already; the stock cannot be less than that."
     assert (await api.ok(world.ops, "PATCH", path, {"current": 80, "target": 3}))["issued"] == 3
+
+
+async def test_a_campaign_that_is_ended_keeps_its_stock(api: Api, world: World) -> None:
+    campaign = await _running(api)
+    path = f"/campaigns/{campaign['id']}"
+    await api.ok(world.ops, "POST", f"{path}/end")
+    for target in (50, 80):
+        answer = await api(world.ops, "PATCH", f"{path}/stock", {"current": 50, "target": target})
+        assert (answer.status_code, answer.json()["code"], answer.json()["state"]) == (409, "campaign_state", "ended")
+    stale = await api(world.ops, "PATCH", f"{path}/stock", {"current": 49, "target": 80})
+    assert stale.json()["code"] == "campaign_state"
+    assert (await api.ok(world.ops, "GET", path))["stock"] == 50
 
 
 async def test_a_campaign_keeps_its_rules(api: Api, world: World) -> None:
@@ -317,6 +336,29 @@ async def test_what_no_till_would_send_is_invalid(api: Api, world: World, body: 
     assert await api.refused(world.clerk(), "POST", "/redemptions", body, key=str(uuid4())) == "invalid"
 
 
+async def test_a_claims_key_belongs_to_its_drop_and_a_refusal_does_not_use_it_up(api: Api, world: World) -> None:
+    campaigns = [await world.campaign(), await world.campaign(state="paused")]
+    one, other = [f"/drops/{await world.drop(campaign)}/claims" for campaign in campaigns]
+    (viewer,) = await world.viewers(1)
+    first = await api.ok(viewer, "POST", one, key="k")
+    assert await api.refused(viewer, "POST", other, key="k") == "campaign_state"
+    await api.ok(world.ops, "POST", f"/campaigns/{campaigns[1]}/run")
+    second = await api.ok(viewer, "POST", other, key="k")
+    assert second["id"] != first["id"]
+    assert [await api.ok(viewer, "POST", path, key="k") for path in (one, other)] == [first, second]
+
+
+async def test_a_drop_of_another_brand_is_claimed_as_if_there_were_none(api: Api, world: World) -> None:
+    drop = await world.drop(await world.campaign())
+    (viewer,) = await world.viewers(1)
+    stranger = dataclasses.replace(viewer, brand=BrandId("other"), subject=new_id())
+    answers = [await api(stranger, "POST", f"/drops/{one}/claims", key="k") for one in (drop, new_id())]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    [theirs, nobodys] = [{name: value for name, value in one.json().items() if name != "what"} for one in answers]
+    assert theirs == nobodys
+    assert (await api.ok(viewer, "POST", f"/drops/{drop}/claims", key="k"))["drop"] == str(drop)
+
+
 async def test_tills_are_for_clerks_and_figures_for_their_own(api: Api, world: World) -> None:
     (viewer,) = await world.viewers(1)
     for who in (viewer, world.guide, world.ops):
@@ -339,6 +381,34 @@ async def test_ops_import_campaigns_and_hear_what_is_wrong_with_which(api: Api, 
     (made,) = (await api.ok(world.ops, "GET", "/campaigns"))["items"]
     assert (made["key"], made["state"]) == ("june", "draft")
     assert await api.refused(world.ops, "POST", "/campaigns", june) == "invalid"
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\udfff", "\0", "a\ud800\0b", "\U0010ffff"])
+async def test_what_cannot_be_written_in_an_imported_campaign_is_named_and_the_rest_is_loaded(
+    api: Api, world: World, odd: str
+) -> None:
+    june = TERMS | {"key": "june"}
+    wrong = [
+        june | {"key": odd + "\ud800"},
+        june | {"key": "title", "title": odd + "\0"},
+        june | {"key": "unknown", odd: 1},
+        june | {"key": "nested", "distance_tiers": [{odd: 1}]},
+        june | {"key": "stores", "store_codes": [odd]},
+        june | {"key": "kind", "kind": odd},
+        june | {"key": [odd]},
+    ]
+    body = json.dumps({"campaigns": [*wrong, june]})
+    answer = await api.client.post(
+        "/v1/campaigns/import",
+        content=body,
+        headers={
+            "Authorization": f"Bearer {world.kernel.keyring.issue(world.ops)}",
+            "Content-Type": "application/json",
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["new"], [bad["line"] for bad in answer.json()["errors"]]) == (1, [1, 2, 3, 4, 5, 6, 7])
+    assert all(bad["reason"] and "\0" not in bad["reason"] for bad in answer.json()["errors"])
 
 
 async def test_ops_see_decide_and_page_through_what_is_under_review(api: Api, world: World) -> None:

@@ -58,6 +58,7 @@ async def test_a_day_in_lines_and_in_sum(tills: Tills, world: World) -> None:
     assert [[row[n] for n in (0, 1, 5, 6, 10)] for row in rows if row[:1] in [one[:1] for one in sums]] == sums
     # The column alone adds up to the net, as a number in every cell.
     assert [row[11] for row in rows[:6]] == ["turnover_yuan", "123.45", "0.00", "200.00", "-200.00", ""]
+    assert "told_at" in rows[0] and ["told_late", "0"] in rows  # the names that JSON has
     assert await sheet(tills, "?store=S1", world.ops) == rows
 
 

@@ -36,18 +36,19 @@ def test_terms_read_as_a_shopper_expects(terms: Terms, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "terms",
+    ("terms", "field"),
     [
-        Terms("amount"),
-        Terms("amount", 0),
-        Terms("amount", 2000, 1000),
-        Terms("percent"),
-        Terms("gift"),
-        Terms("gift", gift=""),
+        (Terms("amount"), "amount_fen"),
+        (Terms("amount", 0), "amount_fen"),
+        (Terms("amount", 2000, 1000), "amount_fen"),
+        (Terms("percent"), "percent_off"),
+        (Terms("gift"), "gift"),
+        (Terms("gift", gift=""), "gift"),
     ],
 )
-def test_terms_that_promise_nothing_are_named(terms: Terms) -> None:
-    assert rules.terms_problem(terms)
+def test_terms_that_promise_nothing_are_named(terms: Terms, field: str) -> None:
+    problem = rules.terms_problem(terms)
+    assert problem is not None and problem[0] == field
 
 
 def test_an_amount_needs_its_threshold() -> None:

@@ -35,9 +35,37 @@ def test_addresses_that_are_not_public_are_refused(url: str) -> None:
     assert refused.value.code == "invalid"
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://crm.example.com:0/", "port"),
+        ("https://crm.example.com:99999/", "port"),
+        ("http://crm.internal:65536/", "port"),
+        ("https://[2400:3200::1]:0/", "port"),
+        ("https://crm..example.com/", "name"),
+        ("https://.example.com/", "name"),
+        ("https://example.com../", "name"),
+        (f"https://{'a' * 64}.example.com/", "name"),
+        (f"https://{'a.' * 130}com/", "name"),
+        ("https://-crm.example.com/", "name"),
+        ("https://crm-.example.com/", "name"),
+        ("https://1.2.3/", "name"),
+        ("https://0x7f.1/", "name"),
+        ("https://crm.example.0x1/", "name"),
+    ],
+)
+def test_what_no_call_could_reach_is_refused_with_the_reason(url: str, why: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        callback.check_url(url, ("crm.internal",))
+    assert (refused.value.code, refused.value.fields) == ("invalid", {"field": "url"})
+    assert why in refused.value.message
+
+
 def test_public_addresses_and_trusted_hosts_are_not() -> None:
     callback.check_url("https://crm.example.com:8443/a?b=c", ())
     callback.check_url("https://8.8.8.8/", ())
+    for name in (f"{'a' * 63}.example.com", "crm.example.com.", "c-r-m_1.xn--fiqs8s", "例子.中国", "3.example.com"):
+        callback.check_url(f"https://{name}:65535/", ())
     callback.check_url("http://crm.internal/", ("crm.internal",))
     assert callback.is_public(ip_address("2400:3200::1")) and callback.is_public(ip_address("::ffff:8.8.8.8"))
 

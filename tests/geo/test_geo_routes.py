@@ -1,8 +1,10 @@
 """REST of ``geo``: stores, nearby, consent; and what it refuses without falling over."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -12,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from geo_places import Keep, store
 
-from geo import routes
+from geo import routes, store_file
 from geo.catchments import Catchments
 from geo.locations import Locations
 from kernel.clock import now
@@ -90,6 +92,67 @@ async def test_the_same_idempotency_key_is_answered_the_same(rest: httpx.AsyncCl
     assert (await rest.post("/v1/stores", json=GIVEN, headers=headers)).json() == first.json()
     other = await rest.post("/v1/stores", json=GIVEN | {"name": "x"}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("9:30", "09:30:00"),
+        ("09:30", "09:30:00"),
+        ("09:30:00", "09:30:00"),
+        ("24:00", "00:00:00"),
+        ("0930", None),
+        ("24:30", None),
+        ("09:30Z", None),
+        ("09:30+08:00", None),
+        ("９:30", None),
+        ("", None),
+        (34_200, None),
+        ("34200", None),
+    ],
+)
+async def test_hours_are_written_over_rest_as_in_a_file_of_stores(
+    rest: httpx.AsyncClient, as_: As, tmp_path: Path, written: Any, kept: str | None
+) -> None:
+    given = GIVEN | {"opens": written, "closes": "22:00"}
+    answer = await rest.post("/v1/stores", json=given, headers=as_("ops"))
+    if kept is None:
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), answer.text
+        assert "opens" in answer.text
+    else:
+        assert (answer.status_code, answer.json()["opens"]) == (200, kept), answer.text
+    path = tmp_path / "stores.csv"
+    path.write_text(f"{','.join(given)}\n{','.join(map(str, given.values()))}\n")
+    [line] = store_file.read(path, store_file.examine(path))
+    if written != "":  # in a file a field that is left out
+        assert isinstance(line, store_file.StoreLine) == (kept is not None)
+
+
+@pytest.mark.parametrize("wrong", ['"121.45"', "true", "NaN", "Infinity", "-Infinity", "1e999", "null", "[121.45]"])
+@pytest.mark.parametrize("name", ["lng", "lat"])
+async def test_coordinates_of_a_store_are_finite_numbers(
+    rest: httpx.AsyncClient, as_: As, name: str, wrong: str
+) -> None:
+    body = json.dumps({**GIVEN, name: "here"}).replace('"here"', wrong)
+    headers = as_("ops") | {"Content-Type": "application/json"}
+    answer = await rest.post("/v1/stores", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["at"]) == (422, f"body.{name}")
+
+
+@pytest.mark.parametrize("depth", [300, 900, 20_000])
+async def test_a_trade_area_of_brackets_in_brackets_is_refused(rest: httpx.AsyncClient, as_: As, depth: int) -> None:
+    area = f'{{"type": "Polygon", "coordinates": {"[" * depth}{"]" * depth}}}'
+    body = json.dumps(GIVEN)[:-1] + f', "trade_area": {area}}}'
+    answer = await rest.post("/v1/stores", content=body, headers=as_("ops") | {"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+
+
+async def test_a_reason_that_asks_ends_in_its_question_mark(rest: httpx.AsyncClient, as_: As) -> None:
+    far = {"type": "Polygon", "coordinates": [[[121.7, 31.2], [121.71, 31.2], [121.71, 31.21], [121.7, 31.2]]]}
+    asked = await rest.post("/v1/stores", json=GIVEN | {"trade_area": far}, headers=as_("ops"))
+    assert asked.json()["detail"].endswith("or in another datum?")
+    told = await rest.post("/v1/stores", json=GIVEN | {"opens": "9"}, headers=as_("ops"))
+    assert told.json()["detail"].endswith("such as 09:30.")
 
 
 BAD_STORES: list[dict[str, Any]] = [
@@ -334,3 +397,20 @@ async def test_ops_read_who_is_doubted_and_why_and_nothing_of_where(
         assert "121." not in str(item)
     bad = await rest.get("/v1/ops/doubts?cursor=WzFd", headers=as_("ops"))
     assert (bad.status_code, bad.json()["code"]) == (422, "invalid")
+
+
+@pytest.mark.parametrize("odd", ['"\\ud800"', '"\\u0000"', "NaN", "1e999", "-Infinity", "true", '"121.45"', "9" * 400])
+async def test_a_trade_area_may_hold_any_json_and_is_refused_or_read(
+    rest: httpx.AsyncClient, as_: As, odd: str
+) -> None:
+    ring = "[[121.44, 31.22], [121.46, 31.22], [121.46, 31.24], [121.44, 31.24]]"
+    area = '{"type": "Polygon", "coordinates": [%s]}'
+    for trade_area, status in (
+        (area % ring.replace("121.44", odd, 1), 422),
+        (area % odd, 422),
+        (area.replace('"Polygon"', odd) % ring, 422),
+        (f'{{"type": "Feature", "properties": {{"code": {odd}}}, "geometry": {area % ring}}}', 200),
+    ):
+        body = json.dumps(GIVEN)[:-1] + f', "trade_area": {trade_area}}}'
+        headers = as_("ops") | {"Content-Type": "application/json"}
+        assert (await rest.post("/v1/stores", content=body, headers=headers)).status_code == status, trade_area
