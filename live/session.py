@@ -14,6 +14,7 @@ import msgspec
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from live import wire
+from live.misfit import misfit
 from live.wire import Close
 
 COMMENT_BURST = 5.0
@@ -107,7 +108,8 @@ Answered = dict[str, tuple[int, wire.Ack | None]]
 
 def refused(id: str, refusal: Refusal) -> wire.Ack:
     """``refusal`` as the answer to the command ``id``."""
-    return wire.Ack(id, error=wire.Error(refusal.code, refusal.message, refusal.retry_after))
+    error = wire.Error(refusal.code, refusal.message, refusal.retry_after, refusal.fields.get("field"))
+    return wire.Ack(id, error=error)
 
 
 def _of_another_version(data: bytes | bytearray) -> bool:
@@ -173,11 +175,8 @@ class Session:
             return self._end(Close.FLOOD, "too many frames")
         try:
             frame = wire.client_frames.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # The decoder's own words may repeat what was sent; they stay here.
-            if self._state == "hello" and _of_another_version(data):
-                return self._other_version()
-            return self._end(Close.BAD_FRAME, "this is not a frame of the protocol")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return self._unreadable(data, error)
         if self._state == "hello":
             return self._hello(frame, now)
         if isinstance(frame, wire.Ping):
@@ -249,6 +248,14 @@ class Session:
         self._frames = min(FRAME_BURST, self._frames + max(0.0, now - self._heard_at) * FRAMES_PER_SECOND) - 1
         self._heard_at = now
         return self._frames >= 0
+
+    def _unreadable(self, data: bytes | bytearray, error: Exception) -> list[Effect]:
+        if self._state == "hello":
+            if _of_another_version(data):
+                return self._other_version()
+        elif isinstance(error, msgspec.ValidationError) and (found := misfit(data, error)) is not None:
+            return [] if found.id is None else [Send(refused(found.id, found.refusal))]
+        return self._end(Close.BAD_FRAME, "this is not a frame of the protocol")
 
     def _hello(self, frame: wire.ClientFrame, now: float) -> list[Effect]:
         if not isinstance(frame, wire.Hello):

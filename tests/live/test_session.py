@@ -13,7 +13,7 @@ from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId
 from live import wire
-from live.session import ANSWERS, Carry, Effect, End, Enter, Note, Say, Send, Session
+from live.session import ANSWERS, FRAME_BURST, Carry, Effect, End, Enter, Note, Say, Send, Session
 from live.wire import Close
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -142,10 +142,84 @@ def test_bad_token_ends_the_session(token: str, code: Close) -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", ["", "{", "null", "[]", '{"t":"dance"}', '{"t":"like","n":0}', '{"t":"tap","product":"?"}', '{"t":1}']
-)
+    "frame",
+    [
+        "", "{", "null", "[]", '{"t":"dance"}', '{"t":"dance","id":"1"}', '{"t":1}', '{"t":1,"id":"1"}', '{"id":"1"}',
+        '{"t":"comment","id":"1","text":5', '{"t":"comment","id":"1","text":5}}', '{"t":"slow","id":"1","seconds":NaN}',
+        '{"t":"comment","id":"1","text":"\\ud800"}', '{"t":"comment","text":"x"}', '{"t":"comment","id":"","text":"x"}',
+        '{"t":"comment","id":7,"text":"x"}', '{"t":"comment","id":"' + "x" * 65 + '","text":"x"}',
+        '{"t":"hello","token":5}', '{"t":"hello","id":"1","token":5}', '{"t":"locate","id":"","lng":181}',
+    ],
+)  # fmt: skip
 def test_unreadable_frame_ends_the_session(frame: str) -> None:
     Transcript().inside().says(frame).ends(Close.BAD_FRAME).says(wire.Ping()).nothing_more()
+
+
+FIX = '"lat":31.2,"datum":"gcj02"'
+NOBODY = str(UUID(int=9))
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "field"),
+    [
+        ('"locate","lng":181,' + FIX, "invalid", "lng"),
+        ('"locate","lng":-180.1,' + FIX, "invalid", "lng"),
+        ('"locate","lng":1e999,' + FIX, "invalid", "lng"),
+        ('"locate","lng":"121",' + FIX, "invalid", "lng"),
+        ('"locate","lng":121,"lat":90.5,"datum":"wgs84"', "invalid", "lat"),
+        ('"locate","lng":121,"accuracy":-1,' + FIX, "invalid", "accuracy"),
+        ('"locate","lng":121,"lat":31,"datum":"mars"', "invalid", "datum"),
+        ('"locate","lng":121,"lat":31', "invalid", "datum"),
+        ('"comment","text":"' + "x" * 1001 + '"', "too_long", "text"),
+        ('"comment","text":null', "invalid", "text"),
+        ('"comment"', "invalid", "text"),
+        ('"claim","drop":"?"', "invalid", "drop"),
+        ('"renew","token":5', "invalid", "token"),
+        (f'"pin","product":"{NOBODY}","ttl":86401', "invalid", "ttl"),
+        ('"announce","text":"' + "x" * 1001 + '"', "too_long", "text"),
+        (f'"drop","campaign":"{NOBODY}","mode":"push","stock":0', "invalid", "stock"),
+        (f'"drop","campaign":"{NOBODY}","mode":"`$.seconds`"', "invalid", "mode"),
+        (f'"mute","viewer":"{NOBODY}","seconds":1e3', "invalid", "seconds"),
+        ('"slow","seconds":' + "9" * 40, "invalid", "seconds"),
+        (f'"hush","on":true,"allow":["{NOBODY}","?"]', "invalid", "allow"),
+    ],
+)
+def test_value_that_a_field_cannot_have_costs_only_that_command(command: str, code: str, field: str) -> None:
+    t = Transcript(Role.GUIDE).inside()
+    (sent,) = t.session.receive(f'{{"t":{command},"id":"1"}}'.encode(), t.now)
+    assert isinstance(sent, Send)
+    assert isinstance(sent.frame, wire.Ack)
+    assert sent.frame.error is not None
+    assert (sent.frame.id, sent.frame.error.code, sent.frame.error.field) == ("1", code, field)
+    # Nothing is remembered of it: the id may still be used.
+    t.says(wire.Unpin("1")).does(Carry(wire.Unpin("1")))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"t":"like","n":0}', '{"t":"like","n":101,"id":[]}', '{"t":"tap","product":"?"}', '{"t":"seen"}',
+        '{"t":"locate","lng":181,"lat":31.2,"datum":"gcj02"}', '{"t":"locate","lng":181,"lat":31.2,"id":null}',
+    ],
+)  # fmt: skip
+def test_bad_value_in_what_is_never_answered_is_passed_over(frame: str) -> None:
+    Transcript().inside().says(frame).nothing_more().says(wire.Like(2)).does(Note(wire.Like(2)))
+
+
+def test_bad_values_are_frames_like_others_and_too_many_are_a_flood() -> None:
+    t = Transcript().inside()
+    for _ in range(int(FRAME_BURST) - 1):  # hello was one
+        (sent,) = t.session.receive(b'{"t":"comment","id":"1","text":5}', t.now)
+        assert isinstance(sent, Send)
+    t.says('{"t":"comment","id":"1","text":5}').ends(Close.FLOOD)
+
+
+def test_what_was_sent_is_not_repeated_in_the_refusal() -> None:
+    t = Transcript().inside()
+    (sent,) = t.session.receive(
+        b'{"t":"report","id":"1","comment":"' + str(DROP).encode() + b'","reason":"secret"}', t.now
+    )
+    assert b"secret" not in wire.encoder.encode(sent.frame)
 
 
 @given(st.binary(max_size=200))
@@ -342,7 +416,7 @@ def test_only_viewers_report_also_while_they_are_muted() -> None:
     t = Transcript().inside()
     t.room.mutes[ME] = int((t.now + 60) * 1000)
     t.says(told).does(Carry(told))
-    t.says('{"t":"report","id":"2","comment":"' + str(DROP) + '","reason":"boring"}').ends(Close.BAD_FRAME)
+    t.says('{"t":"report","id":"2","comment":"' + str(DROP) + '","reason":"boring"}').acks("2", "invalid")
 
 
 def test_fix_without_id_is_carried_out_and_not_answered() -> None:
