@@ -1,6 +1,7 @@
 """The gateway process: plugs geography and coupons into the room service."""
 
 import asyncio
+import hashlib
 from contextlib import AsyncExitStack
 from datetime import datetime
 from uuid import UUID
@@ -16,8 +17,10 @@ from geo.locations import Arrival, Locations
 from guides.content_check import CheckFailed, ContentCheck, Suggestion
 from kernel import tracing
 from kernel.clock import now
+from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
+from kernel.retries import once
 from kernel.settings import Settings
 from live import gateway, wire
 from live.bus import RedisBus
@@ -57,20 +60,29 @@ class CouponDesk:
 
     async def open_drop(self, who: Principal, room: UUID, command: wire.Drop) -> UUID:
         """See ``live.ports.Issuer``."""
+        if "\0" in command.id:  # all other text can be kept
+            raise Refusal("invalid", "The command's id is not usable text.", field="id")
         async with transaction(self._sessions) as session:
-            drop = await drops.open_drop(
-                session,
-                who,
-                room,
-                command.campaign,
-                command.mode,
-                command.stock,
-                command.seconds,
-                command.delay,
-                self._signer,
-            )
-        tracing.note(drop=str(drop.id))
-        return drop.id
+
+            async def work() -> bytes:
+                drop = await drops.open_drop(
+                    session,
+                    who,
+                    room,
+                    command.campaign,
+                    command.mode,
+                    command.stock,
+                    command.seconds,
+                    command.delay,
+                    self._signer,
+                )
+                return msgspec.json.encode(drop.id)
+
+            fingerprint = hashlib.sha256(room.bytes + wire.encoder.encode(command)).digest()
+            answer = await once(session, who, command.id, fingerprint, work)
+        drop = msgspec.json.decode(answer, type=UUID)
+        tracing.note(drop=str(drop))
+        return drop
 
     async def seen(self, viewer: UUID, coupons: list[UUID]) -> None:
         """See ``live.ports.Issuer``."""

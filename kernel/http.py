@@ -18,8 +18,6 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, StringConstrai
 from pydantic_core import CoreSchema
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
-from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,7 +30,7 @@ from kernel.identity import Principal, Role
 from kernel.ids import new_id
 from kernel.postgres import transaction
 from kernel.process import Kernel
-from kernel.tables import IdempotencyKey
+from kernel.retries import once
 
 Item = TypeVar("Item")
 Shape = TypeVar("Shape")
@@ -169,10 +167,7 @@ def _comparable(value: Any) -> bool:
 
 
 class Once:
-    """Runs a creating request at most once per ``Idempotency-Key`` (brand and caller), replaying the first answer.
-
-    The key and the answer are rows of the request's own transaction: a crash forgets both the work and the key.
-    """
+    """Runs a creating request at most once per ``Idempotency-Key`` (brand and caller), replaying the first answer."""
 
     def __init__(self, request: Request, session: AsyncSession, principal: Principal, key: str | None) -> None:
         self._request = request
@@ -186,23 +181,12 @@ class Once:
             return await work()
         body = await self._request.body()
         fingerprint = hashlib.sha256(f"{self._request.method} {self._request.url.path}\n".encode() + body).digest()
-        mine = (self._principal.brand, self._principal.subject, self.key)
-        columns = (IdempotencyKey.brand_id, IdempotencyKey.subject, IdempotencyKey.key)
-        inserted = await self._session.execute(
-            insert(IdempotencyKey)
-            .values(dict(zip(("brand_id", "subject", "key"), mine, strict=True)) | {"fingerprint": fingerprint})
-            .on_conflict_do_nothing()
-            .returning(IdempotencyKey.key)
-        )
-        row = [column == value for column, value in zip(columns, mine, strict=True)]
-        if inserted.first() is None:
-            former = (await self._session.execute(select(IdempotencyKey).where(*row))).scalar_one()
-            if former.fingerprint != fingerprint:
-                raise Refusal("idempotency_mismatch")
-            return shape.model_validate_json(former.answer or b"")
-        answer = await work()
-        await self._session.execute(update(IdempotencyKey).where(*row).values(answer=answer.model_dump_json().encode()))
-        return answer
+
+        async def answered() -> bytes:
+            return (await work()).model_dump_json().encode()
+
+        answer = await once(self._session, self._principal, self.key, fingerprint, answered)
+        return shape.model_validate_json(answer)
 
 
 def _once(

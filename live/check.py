@@ -9,10 +9,11 @@ from kernel.errors import Refusal
 from kernel.identity import Role
 from live.connection import Connection
 from live.errands import Errands
+from live.lately import COMMENT_BURST
 from live.metrics import Tally
 from live.ports import Checker, Unchecked
 from live.replica import Room
-from live.session import COMMENT_BURST, Say, refused
+from live.session import Say, refused
 from live.speech import Speech
 
 WAIT_SECONDS = 0.3

@@ -25,7 +25,7 @@ from websockets.typing import Origin
 from live import wire
 from live.framing import Handshake, Prepared, Reader, Readers, prepared_frame, whole_frames
 from live.metrics import Tally
-from live.session import Effect, End, Send, Session
+from live.session import Effect, End, Send, Session, Wait
 from live.wheel import Wheel
 from live.wire import Close
 
@@ -70,7 +70,7 @@ class Desk(Protocol):
         """A session for a new viewer."""
 
     def carry(self, connection: "Connection", effect: Effect) -> None:
-        """Carry out an effect other than ``Send`` and ``End``."""
+        """Carry out an effect other than ``Send``, ``Wait`` and ``End``."""
 
     def left(self, connection: "Connection") -> None:
         """The viewer is no longer served, though the socket may linger."""
@@ -284,7 +284,9 @@ class Connection(asyncio.Protocol):
         """Carry out ``effects`` in order."""
         for effect in effects:
             if isinstance(effect, Send):
-                self.send(effect.frame)
+                (self if effect.to is None else effect.to).send(effect.frame)
+            elif isinstance(effect, Wait):
+                effect.hearers.add(self)
             elif isinstance(effect, End):
                 self._end(effect)
             else:

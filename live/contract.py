@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from live import connection, desk, session, wire
+from live import connection, desk, lately, session, wire
 
 CLOSE_MEANINGS = {
     wire.Close.DRAINING: "this gateway is being replaced",
@@ -45,16 +45,19 @@ def _rows(frames: Any) -> list[str]:
 
 
 def _limits() -> list[str]:
-    comments = f"{session.COMMENT_BURST:g} at once, then {session.COMMENTS_PER_SECOND:g} a second"
+    comments = f"{lately.COMMENT_BURST:g} at once, then {lately.COMMENTS_PER_SECOND:g} a second"
     frames = f"{session.FRAME_BURST:g} at once, then {session.FRAMES_PER_SECOND:g} a second"
+    answers = f"the last {lately.ANSWERS} of a person in a room, for {session.REMEMBERED_SECONDS:g} s"
     limits = [
         ("a frame from a client", f"{wire.MAX_CLIENT_FRAME:,} bytes", "close 4501"),
         ("frames from a client", frames, "close 4505"),
-        ("comments of a viewer", comments, "`too_fast`"),
+        ("comments of a viewer in a room, on one gateway", comments, "`too_fast`"),
+        ("comments in slow mode, on one gateway", "1 in the room's `slow_seconds`", "`too_fast`"),
         ("a comment or announcement", f"{wire.MAX_TEXT} characters", "`too_long`"),
-        ("the same comment again", f"after {session.DUPLICATE_SECONDS:g} s", "`duplicate`"),
-        ("commands of a viewer under way", f"{desk.COMMANDS_EACH}", "`busy`"),
-        ("sockets of one person to one room", f"{desk.SAME_VIEWER}", "the oldest is closed with 4506"),
+        ("the same comment again, on one gateway", f"after {session.DUPLICATE_SECONDS:g} s", "`duplicate`"),
+        ("commands of a person under way, on one gateway", f"{desk.COMMANDS_EACH}", "`busy`"),
+        ("answers remembered for a resend, on one gateway", answers, "see *Commands*"),
+        ("sockets of one person to one room, on one gateway", f"{desk.SAME_VIEWER}", "the oldest is closed with 4506"),
         ("time to the hello", f"{connection.HELLO_SECONDS} s", "close 4500"),
         ("silence, pings included", f"{connection.SILENT_SECONDS} s", "close 4003"),
         ("bytes waiting for a viewer", f"{connection.SOFT_LIMIT // 1024} KiB", "no lossy events until they are read"),

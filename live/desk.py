@@ -35,7 +35,7 @@ from live.metrics import Exposition, Tally
 from live.ports import Checker, Issuer, Locator
 from live.pulse import Pulse
 from live.replica import Facts, Room, person
-from live.session import ERASED, Carry, Effect, Enter, Note, Say, Session, refused
+from live.session import ERASED, Answered, Carry, Effect, Enter, Note, Say, Session, refused
 from live.speech import Speech
 from live.staying import Staying
 from live.wheel import Wheel
@@ -90,6 +90,7 @@ class Gateway:
             log_length=kernel.settings.room_log_length, failed=self._defect,
         )  # fmt: skip
         self._journal = Journal(kernel.sessions, locator, issuer, self.tally)
+        self._answered = Answered()
         self._hosts = Hosts(kernel.engine, self.hub.rooms, self.tally)
         self._speech = Speech(bus, self.tally, self._spawn)
         self._check = None
@@ -131,6 +132,7 @@ class Gateway:
         while True:
             await asyncio.sleep(1)
             self.hub.tell_guides()
+            self._answered.forget(time())
             try:
                 await self.hub.retry()
                 await self.hub.close_idle(time())
@@ -246,7 +248,7 @@ class Gateway:
         if room.banned(who.subject, time()):
             self._journal.banned(room.id, who)
         elif who.subject not in room.audience.people:
-            self._journal.left(room.id, who, connection.session.answers)
+            self._journal.left(room.id, who)
             if who.subject == room.guide:
                 self._hosts.went(room.id)
 
@@ -322,7 +324,8 @@ class Gateway:
         if len(here) >= SAME_VIEWER and (oldest := here[0]).session is not None:
             oldest.apply(oldest.session.end(Close.REPLACED, "opened elsewhere"))
         first = who.subject not in room.audience.people
-        recovered = room.admit(connection, enter.resume, self._journal.joined(room.id, who))
+        self._journal.joined(room.id, who)
+        recovered = room.admit(connection, enter.resume, self._answered)
         connection.look_after()
         self.tally.joins += 1
         if who.subject == room.guide:
@@ -417,6 +420,7 @@ class Gateway:
             "write_buffer_bytes": waiting,
             "write_buffer_max_bytes": most,
             "bus_losses": self.bus.losses,
+            "forgotten_early": self._answered.lost,
             "errand_failures": self._errands.failures + self._chores.failures,
         }
 

@@ -1,12 +1,10 @@
 """What viewers did, gathered and written to the database in batches: presence in rooms, taps, coupons seen.
 
-Also remembers who left a moment ago: a viewer who comes back soon gets the answers they missed, one who does not has
-their location forgotten.
+Also remembers who left a moment ago: a viewer who does not come back soon has their location forgotten.
 """
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
 from uuid import UUID
@@ -23,7 +21,6 @@ from live import attendance, pins
 from live.attendance import Attended
 from live.metrics import Tally
 from live.ports import Issuer, Locator
-from live.session import Answered
 
 GONE_SECONDS = 20.0
 """After so long a viewer who left counts as gone."""
@@ -37,12 +34,6 @@ MAX_SEEN_AT_ONCE = 200
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    at: float
-    answers: Answered | None
-
-
 class Journal:
     """One gateway's notes, written about twice a second."""
 
@@ -54,28 +45,28 @@ class Journal:
         self._attended: dict[tuple[UUID, UUID], Attended] = {}
         self._taps: dict[UUID, Counter[UUID]] = {}
         self._seen: dict[UUID, set[UUID]] = {}
-        self._left: dict[tuple[UUID, UUID], _Left] = {}
+        self._left: dict[tuple[UUID, UUID], float] = {}
+        """Since when, in the order in which they left."""
         self._banned: set[tuple[UUID, UUID]] = set()
         self._writing = asyncio.Lock()
 
-    def joined(self, room: UUID, who: Principal) -> Answered | None:
-        """``who`` came in; returns the answers of their connection that just ended, if there was one."""
+    def joined(self, room: UUID, who: Principal) -> None:
+        """``who`` came in."""
         if who.role is Role.VIEWER:  # staff at work are no visitors: the funnel begins with customers
             self._attend(room, who.subject, 1)
-        left = self._left.pop((room, who.subject), None)
-        return None if left is None else left.answers
+        self._left.pop((room, who.subject), None)
 
     def stayed(self, room: UUID, viewer: UUID) -> None:
         """``viewer`` is still here."""
         self._attend(room, viewer, 0)
 
-    def left(self, room: UUID, who: Principal, answers: Answered | None) -> None:
+    def left(self, room: UUID, who: Principal) -> None:
         """``who`` left; they may be back in a moment."""
         if who.role is Role.VIEWER:
             self._attend(room, who.subject, 0)
         self._left.pop((room, who.subject), None)
         if len(self._left) < MAX_WAITING:
-            self._left[room, who.subject] = _Left(time(), answers)
+            self._left[room, who.subject] = time()
         else:
             self._tally.shed["left"] += 1  # their fixes end by age
 
@@ -195,15 +186,15 @@ class Journal:
         await self._forget_banned()
         gone: dict[UUID, list[UUID]] = {}
         latest = time() - GONE_SECONDS
-        leaving: list[tuple[tuple[UUID, UUID], _Left]] = []
-        for place, left in self._left.items():  # in the order in which they left
-            if left.at > latest:
+        leaving: list[tuple[tuple[UUID, UUID], float]] = []
+        for place, at in self._left.items():
+            if at > latest:
                 break
-            leaving.append((place, left))
+            leaving.append((place, at))
             gone.setdefault(place[0], []).append(place[1])
         for room, viewers in gone.items():
-            before = max(left.at for place, left in leaving if place[0] == room)
+            before = max(at for place, at in leaving if place[0] == room)
             await self._locator.forget(room, viewers, datetime.fromtimestamp(before, UTC))
-        for place, left in leaving:
-            if self._left.get(place) is left:  # not one who came back and left again meanwhile
+        for place, at in leaving:
+            if self._left.get(place) == at:  # not one who came back and left again meanwhile
                 del self._left[place]

@@ -40,6 +40,7 @@ COUNTERS: Mapping[str, str] = {
     "saved_bytes": "Bytes that compression left out of them",
     "bus_gaps": "Numbers that were missing in a room's log and were read again",
     "bus_losses": "How often a subscription was lost",
+    "forgotten_early": "Viewers whose latest commands were forgotten to make room for those of others",
     "errand_failures": "Work in the background that broke: a defect",
 }
 _SHED = ("attendance", "comment", "join", "left", "seen", "slow", "tap")

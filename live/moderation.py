@@ -120,7 +120,7 @@ def review(text: str, words: WordList) -> str:
     if all(unicodedata.category(character)[0] in "ZMC" for character in said):
         raise Refusal("empty")
     if len(said) > MAX_CHARACTERS:
-        raise Refusal("too_long", limit=MAX_CHARACTERS)
+        raise Refusal("too_long", field="text", limit=MAX_CHARACTERS)
     if words.find(said) is not None:
         raise Refusal("blocked_words")  # which word is not told: that would teach how to get around it
     return said

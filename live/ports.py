@@ -40,7 +40,9 @@ class Issuer(Protocol):
         """A coupon of an open claim drop, durable on return; Refusal with the reason otherwise."""
 
     async def open_drop(self, who: Principal, room: UUID, command: wire.Drop) -> UUID:
-        """Release coupons into the room; returns the drop. Refusal if the campaign or the guide may not."""
+        """Release coupons into the room; returns the drop. The same id of the same guide is the same drop, whichever
+        gateway is asked. Refusal if the campaign or the guide may not, ``idempotency_mismatch`` for an id that stands
+        for something else."""
 
     async def seen(self, viewer: UUID, coupons: list[UUID]) -> None:
         """Note that ``viewer`` was shown these coupons of theirs."""

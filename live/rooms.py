@@ -124,7 +124,7 @@ async def announce(session: AsyncSession, who: Principal, room: UUID, text: str)
     """
     said = normalise(text)
     if len(said) > MAX_CHARACTERS:
-        raise Refusal("too_long", limit=MAX_CHARACTERS)
+        raise Refusal("too_long", field="text", limit=MAX_CHARACTERS)
     found = await commanded(session, who, room, "scheduled", "live")
     if found.announcement == said:
         return

@@ -6,6 +6,7 @@ Whoever drives it carries out the effects in order, and hands the outcome of a `
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, Protocol
 from uuid import UUID
 
@@ -14,17 +15,18 @@ import msgspec
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from live import wire
+from live.lately import Answer, Hearer, Lately, Said
+from live.misfit import misfit
 from live.wire import Close
 
-COMMENT_BURST = 5.0
-COMMENTS_PER_SECOND = 1.0
-"""One viewer's comments, whatever the room; slow mode comes on top."""
 FRAME_BURST = 200.0
 FRAMES_PER_SECOND = 20.0
 """All frames of one client; a client beyond that is not a person."""
 DUPLICATE_SECONDS = 30.0
-ANSWERS = 32
-"""Commands of one viewer whose answers are remembered for a resend."""
+REMEMBERED_SECONDS = 300.0
+"""How long after a viewer's last command they and those before are remembered; longer than slow mode holds anybody."""
+REMEMBERED = 50_000
+"""Viewers of one gateway; of more, those who have been quiet longest are forgotten early."""
 WARNING_SECONDS = 120.0
 WARNING_SHARE = 0.1
 """How long before a token's end its viewer is told: that long, or this share of the token's life if that is less."""
@@ -40,6 +42,7 @@ Command = wire.Comment | wire.Locate | wire.Claim | wire.Report | wire.GuideComm
 class House(Protocol):
     """What a session must know of its room; shared by all sessions of the room and changed by the room's events."""
 
+    id: UUID
     state: str
     slow_seconds: int
     mutes: dict[UUID, int]
@@ -56,9 +59,10 @@ class House(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """This frame goes to the client."""
+    """This frame goes to the client, or to another socket (``to``) that waits for it."""
 
     frame: wire.ServerFrame
+    to: Hearer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +104,59 @@ class End:
     retry_after: float | None = None
 
 
-Effect = Send | Enter | Say | Carry | Note | End
-Answered = dict[str, tuple[int, wire.Ack | None]]
-"""Command id → fingerprint of the command and its answer, None while it is being carried out."""
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The command is being carried out for another socket of this viewer: the answer is to be sent to this one, too."""
+
+    hearers: set[Hearer]
+
+
+Effect = Send | Enter | Say | Carry | Note | End | Wait
+
+
+# ---- what is remembered --------------------------------------------------------------------------------------------
+
+
+class Answered:
+    """What viewers of one gateway commanded and said lately: all sockets that a viewer has in a room share it, and
+    those that they come back with find it. Who never says anything is not in it."""
+
+    def __init__(self) -> None:
+        self._viewers: dict[tuple[UUID, UUID], Lately] = {}
+        """Of (room, viewer); who was quiet longest comes first."""
+        self.lost = 0
+        """How many were forgotten early."""
+
+    def __len__(self) -> int:
+        return len(self._viewers)
+
+    def known(self, room: UUID, viewer: UUID) -> Lately | None:
+        """What is remembered of ``viewer``, if anything is."""
+        return self._viewers.get((room, viewer))
+
+    def of(self, room: UUID, viewer: UUID, now: float) -> Lately:
+        """What is remembered of ``viewer``, who says something at ``now``."""
+        lately = self._viewers.pop((room, viewer), None)
+        if lately is None:
+            lately = Lately()
+            if len(self._viewers) >= REMEMBERED:
+                del self._viewers[next(iter(self._viewers))]
+                self.lost += 1
+        lately.used_at = now
+        self._viewers[room, viewer] = lately
+        return lately
+
+    def forget(self, now: float) -> None:
+        """Let those go who said nothing for long."""
+        quiet = takewhile(lambda one: one[1].used_at <= now - REMEMBERED_SECONDS, self._viewers.items())
+        for key, _ in list(quiet):
+            del self._viewers[key]
 
 
 def refused(id: str, refusal: Refusal) -> wire.Ack:
     """``refusal`` as the answer to the command ``id``."""
-    return wire.Ack(id, error=wire.Error(refusal.code, refusal.message, refusal.retry_after))
+    error = wire.Error(refusal.code, refusal.message, refusal.retry_after, refusal.fields.get("field"))
+    return wire.Ack(id, error=error)
 
 
 def _of_another_version(data: bytes | bytearray) -> bool:
@@ -122,14 +171,10 @@ class Session:
     """The state of one connection. Frames other than ``hello`` are understood only once the viewer was let in."""
 
     __slots__ = (
-        "_allowance",
-        "_answers",
+        "_answered",
         "_frames",
         "_heard_at",
         "_house",
-        "_last_text",
-        "_said_at",
-        "_spoke_at",
         "_state",
         "_verify",
         "_warn_at",
@@ -143,11 +188,7 @@ class Session:
         self.who: Principal | None = None
         self._frames = FRAME_BURST
         self._heard_at = 0.0
-        self._allowance = COMMENT_BURST
-        self._spoke_at = 0.0
-        self._said_at = 0.0
-        self._last_text: str | None = None
-        self._answers: Answered | None = None
+        self._answered: Answered | None = None
         self._warn_at: float | None = None
 
     @property
@@ -160,11 +201,6 @@ class Session:
         """Whether an ``End`` was given; whatever comes now is ignored."""
         return self._state == "over"
 
-    @property
-    def answers(self) -> Answered | None:
-        """What a viewer who comes back may ask again; hand it to ``entered``."""
-        return self._answers
-
     def receive(self, data: bytes | bytearray, now: float) -> list[Effect]:
         """One text frame of the client at ``now``."""
         if self._state == "over":
@@ -173,11 +209,8 @@ class Session:
             return self._end(Close.FLOOD, "too many frames")
         try:
             frame = wire.client_frames.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # The decoder's own words may repeat what was sent; they stay here.
-            if self._state == "hello" and _of_another_version(data):
-                return self._other_version()
-            return self._end(Close.BAD_FRAME, "this is not a frame of the protocol")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return self._unreadable(data, error)
         if self._state == "hello":
             return self._hello(frame, now)
         if isinstance(frame, wire.Ping):
@@ -194,22 +227,29 @@ class Session:
         """A ping or pong of the client: counts as a frame."""
         return [] if self._state == "over" or self._may_send(now) else self._end(Close.FLOOD, "too many frames")
 
-    def entered(self, house: House, answers: Answered | None = None) -> None:
-        """The viewer is in; ``answers`` are those of an earlier connection of the same viewer to this room."""
+    def entered(self, house: House, answered: Answered | None = None) -> None:
+        """The viewer is in; ``answered`` is the gateway's, and without it this session remembers for itself."""
         self._house = house
-        self._answers = answers
+        self._answered = Answered() if answered is None else answered
         self._state = "in"
 
     def answer(self, ack: wire.Ack) -> list[Effect]:
         """The outcome of a ``Say`` or ``Carry``."""
-        if self._answers is not None and ack.id in self._answers:
-            if ack.error is not None and ack.error.retry_after is not None:
-                # It was not carried out and may be tried again, under the same id and in the same words.
-                del self._answers[ack.id]
-                self._last_text, self._said_at = None, 0.0
-            else:
-                self._answers[ack.id] = (self._answers[ack.id][0], ack)
-        return [] if self._state == "over" else [Send(ack)]
+        own: list[Effect] = [] if self._state == "over" else [Send(ack)]
+        lately = self._lately()
+        if lately is None or (answer := lately.answers.get(ack.id)) is None or answer.ack is not None:
+            return own
+        if ack.error is not None and ack.error.retry_after is not None:
+            # It was not carried out and may be tried again, under the same id and in the same words.
+            del lately.answers[ack.id]
+            if answer.said is not None:
+                lately.take_back(answer.said)
+        else:
+            answer.ack, answer.by = ack, None
+            if answer.said is not None:
+                answer.said.before = None
+        hearers, answer.hearers = answer.hearers, set()
+        return own + [Send(ack, to) for to in hearers]
 
     def silent(self) -> list[Effect]:
         """Nothing was heard of the client for too long."""
@@ -250,6 +290,14 @@ class Session:
         self._heard_at = now
         return self._frames >= 0
 
+    def _unreadable(self, data: bytes | bytearray, error: Exception) -> list[Effect]:
+        if self._state == "hello":
+            if _of_another_version(data):
+                return self._other_version()
+        elif isinstance(error, msgspec.ValidationError) and (found := misfit(data, error)) is not None:
+            return [] if found.id is None else [Send(refused(found.id, found.refusal))]
+        return self._end(Close.BAD_FRAME, "this is not a frame of the protocol")
+
     def _hello(self, frame: wire.ClientFrame, now: float) -> list[Effect]:
         if not isinstance(frame, wire.Hello):
             return self._end(Close.BAD_FRAME, "hello comes first")
@@ -271,7 +319,7 @@ class Session:
     def _renew(self, frame: wire.Renew, now: float) -> list[Effect]:
         # Not remembered as other commands are: the same token again changes nothing, and most viewers, who never say
         # anything, must not cost the memory of their answers because they renewed.
-        if self._answers is not None and frame.id in self._answers:
+        if (lately := self._lately()) is not None and frame.id in lately.answers:
             return [Send(refused(frame.id, Refusal("idempotency_mismatch")))]
         try:
             self._live_by(self._verify(frame.token, now), now)
@@ -301,25 +349,34 @@ class Session:
             assert self.who is not None
             return [Carry(frame)] if isinstance(frame, wire.Locate) and self.who.role is Role.VIEWER else []
         fingerprint = hash(frame)
-        if self._answers is not None and frame.id in self._answers:
-            former, ack = self._answers[frame.id]
-            if former != fingerprint:
+        if (lately := self._lately()) is not None and (former := lately.answers.get(frame.id)) is not None:
+            if former.fingerprint != fingerprint:
                 return [Send(refused(frame.id, Refusal("idempotency_mismatch")))]
-            return [] if ack is None else [Send(ack)]
+            if former.ack is not None:
+                return [Send(former.ack)]
+            return [] if former.by is self else [Wait(former.hearers)]
         try:
             effect = self._judge(frame, now)
         except Refusal as refusal:
             # Not remembered: a resend after "too fast" is judged anew.
             return [Send(refused(frame.id, refusal))]
-        self._remember(frame.id, fingerprint)
+        lately = self._remembered(now)
+        said = lately.said if isinstance(effect, Say) else None
+        lately.keep(frame.id, Answer(fingerprint, self, said))
         return [effect]
 
-    def _remember(self, id: str, fingerprint: int) -> None:
-        if self._answers is None:
-            self._answers = {}
-        elif len(self._answers) >= ANSWERS:
-            del self._answers[next(iter(self._answers))]
-        self._answers[id] = (fingerprint, None)
+    def _lately(self) -> Lately | None:
+        if self._answered is None:
+            return None
+        assert self._house is not None
+        assert self.who is not None
+        return self._answered.known(self._house.id, self.who.subject)
+
+    def _remembered(self, now: float) -> Lately:
+        assert self._answered is not None
+        assert self._house is not None
+        assert self.who is not None
+        return self._answered.of(self._house.id, self.who.subject, now)
 
     def _judge(self, frame: Command, now: float) -> Effect:
         assert self.who is not None
@@ -343,16 +400,23 @@ class Session:
         staff = self.who.role in (Role.GUIDE, Role.OPS)
         if house.hushed and not staff and self.who.subject not in house.allow:
             raise Refusal("room_muted")
-        self._allowance = min(COMMENT_BURST, self._allowance + max(0.0, now - self._spoke_at) * COMMENTS_PER_SECOND)
-        self._spoke_at = now
-        if not staff and self._allowance < 1:
-            raise Refusal("too_fast", retry_after=round((1 - self._allowance) / COMMENTS_PER_SECOND, 1))
-        since = now - self._said_at
-        if not staff and 0 <= since < house.slow_seconds:
+        lately = self._remembered(now)
+        wait = lately.wait(now)
+        if not staff and wait:
+            raise Refusal("too_fast", retry_after=round(wait, 1))
+        since = lately.since(now)
+        if not staff and since is not None and since < house.slow_seconds:
             raise Refusal("too_fast", retry_after=round(house.slow_seconds - since, 1))
-        self._allowance -= 1  # a text that is refused costs too, else word lists could be guessed at speed
+        lately.spend()  # a text that is refused costs too, else word lists could be guessed at speed
         shown = house.review(text)
-        if not staff and shown == self._last_text and 0 <= since < DUPLICATE_SECONDS:
+        former = lately.said
+        if (
+            not staff
+            and former is not None
+            and shown == former.text
+            and since is not None
+            and since < DUPLICATE_SECONDS
+        ):
             raise Refusal("duplicate")
-        self._last_text, self._said_at = shown, now
+        lately.said = Said(shown, now, former)
         return shown

@@ -161,11 +161,13 @@ class Counts(Struct, frozen=True, omit_defaults=True):
 
 
 class Error(Struct, frozen=True, omit_defaults=True):
-    """A refusal: ``code`` is one of ``kernel.errors.CATALOGUE``; ``retry_after`` is in seconds."""
+    """A refusal: ``code`` is one of ``kernel.errors.CATALOGUE``; ``retry_after`` is in seconds; ``field`` is the one of
+    the command that is wrong, where one is."""
 
     code: str
     message: str
     retry_after: float | None = None
+    field: str | None = None
 
 
 # ---- client → server -----------------------------------------------------------------------------------------------

@@ -41,6 +41,18 @@ test('has four unanswered commands at most: a gateway would refuse more', async 
   equal(again.of('comment').map(({text}) => text), ['0', '1', '3', '4']);
 });
 
+test('a command that ended without an answer is said again under its id', async () => {
+  const {room, time, socket} = await joined();
+  const drop = {campaign: 'c', mode: 'push', id: 'mine'};
+  const first = failure(room.drop(drop));
+  await time.pass(20_000);
+  equal((await first).code, 'no_answer');
+  const again = room.drop(drop);
+  equal(socket.of('drop'), [{t: 'drop', ...drop}, {t: 'drop', ...drop}]);
+  socket.say({t: 'ack', id: 'mine', ok: true, drop: 'd'});
+  equal((await again).drop, 'd');
+});
+
 test('the queue has a bound, and says so at once', async () => {
   const {room, socket} = await joined();
   socket.end(1006);

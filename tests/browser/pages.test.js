@@ -4,6 +4,7 @@ import {newId, Refused, rest} from '/client/nearcast.js';
 import {Attempt} from '/pages/attempt.js';
 import {h} from '/pages/dom.js';
 import {count, countdown, distance, grouped, lasting, worth, yuan} from '/pages/format.js';
+import {Release} from '/pages/guide-drop.js';
 import {honestLine} from '/pages/guide-health.js';
 import {refusal, say, speak, t} from '/pages/i18n.js';
 import {facts} from '/pages/ops-eyes.js';
@@ -86,6 +87,30 @@ test('a changed amount is another attempt', async () => {
   await failure(attempt.redeem({code: 'A', order_fen: 100}, {}));
   await failure(attempt.redeem({code: 'A', order_fen: 200}, {}));
   ok(keys[0] !== keys[1], 'different keys');
+});
+
+test('a drop without an answer that is wished again keeps its id', async () => {
+  const said = [];
+  const replies = [new Refused('no_answer'), new Refused('no_answer'), {ok: true}, {ok: true}, new Refused('no_answer'), {ok: true}, new Refused('sold_out'), {ok: true}];
+  const release = new Release({drop: async (drop) => {
+    said.push(drop);
+    const reply = replies.shift();
+    if (reply instanceof Error) throw reply;
+    return reply;
+  }});
+  const drop = {campaign: 'c', mode: 'push', seconds: 60};
+  equal((await failure(release.drop(drop))).code, 'no_answer');
+  await failure(release.drop(drop));
+  await release.drop(drop);
+  equal(said.map(({id, ...rest}) => [id === said[0].id, rest]), [[true, drop], [true, drop], [true, drop]]);
+  await release.drop(drop);
+  ok(said[3].id !== said[0].id, 'after an answer it is another drop');
+  await failure(release.drop(drop));
+  await release.drop({...drop, seconds: 180});
+  ok(said[5].id !== said[4].id, 'another wish is another drop');
+  await failure(release.drop(drop));
+  await release.drop(drop);
+  ok(said[7].id !== said[6].id, 'a refusal is an answer');
 });
 
 test('amounts, counts, distances, times', () => {

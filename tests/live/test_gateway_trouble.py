@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from roomworld import World, do
 from viewers import (
+    Nearby,
     announced,
     coupon,
     gateway,
@@ -83,7 +84,7 @@ async def test_resume_from_a_trimmed_log_is_a_fresh_start(world: World) -> None:
 @pytest.mark.parametrize(
     "garbage",
     [
-        "{", '{"t":"nonsense"}', '{"t":"like","n":"viele"}', "[1,2]", '"x"', '{"t":"hello","token":"again"}',
+        "{", '{"t":"nonsense"}', '{"t":"comment","text":"x"}', "[1,2]", '"x"', '{"t":"hello","token":"again"}',
         '{"t":"comment","id":"","text":"x"}', "x" * 5000, b"\x00\x01",
     ],
 )  # fmt: skip
@@ -100,6 +101,26 @@ async def test_garbage_costs_only_the_client_that_sent_it(world: World, garbage:
         assert (bye.code, code) == (Close.BAD_FRAME, Close.BAD_FRAME)
         await good.send(wire.Comment("c", "我还在"))
         assert (await good.ack("c")).ok
+
+
+async def test_bad_values_cost_their_command_and_neither_the_socket_nor_a_fix(world: World) -> None:
+    fixes = Nearby()
+    async with (
+        gateway(world.kernel, locator=fixes) as one,
+        watching(one.url, world.kernel.keyring, world.room, world.viewer) as me,
+    ):
+        for n, place in enumerate(('"lng":181,"lat":31', '"lng":121,"lat":-91', '"lng":121,"lat":31,"accuracy":-0.5')):
+            await me.socket.send(f'{{"t":"locate","id":"f{n}","datum":"gcj02",{place}}}')
+            ack = await me.ack(f"f{n}")
+            assert ack.error is not None
+            assert ack.error.code == "invalid"
+        await me.send(wire.Comment("long", "长" * (wire.MAX_TEXT + 1)))
+        ack = await me.ack("long")
+        assert ack.error is not None
+        assert (ack.error.code, ack.error.field) == ("too_long", "text")
+        await me.send(wire.Locate(121.47, 31.23, "gcj02", 20, "good"))
+        assert (await me.ack("good")).stores == 3
+        assert len(fixes.fixes) == 1
 
 
 async def test_bytes_that_are_no_http_are_hung_up_on(world: World) -> None:

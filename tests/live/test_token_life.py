@@ -21,7 +21,7 @@ from live import wire
 from live.connection import Connection
 from live.desk import Gateway
 from live.metrics import Tally
-from live.session import Effect, End, Enter, Send, Session
+from live.session import Answered, Effect, End, Enter, Send, Session
 from live.wire import Close
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -31,6 +31,7 @@ ME = UUID(int=1)
 class Hall:
     """A room, as far as these sessions see it."""
 
+    id = UUID(int=5)
     state = "live"
     slow_seconds = 0
     mutes: dict[UUID, int] = {}  # noqa: RUF012 - nobody writes
@@ -50,7 +51,8 @@ class Visit:
         self.session = Session(self._verify)
         [entering] = self.says(wire.Hello(f"me {ends}"))
         assert isinstance(entering, Enter)
-        self.session.entered(Hall())
+        self.answered = Answered()
+        self.session.entered(Hall(), self.answered)
 
     def _verify(self, token: str, now: float) -> Principal:
         name, _, ends = token.partition(" ")
@@ -164,7 +166,7 @@ def test_name_and_tier_of_the_fresh_token_hold_from_now_on() -> None:
 def test_everybody_renews_and_nobody_needs_memory_for_it(role: Role) -> None:
     visit = Visit(600, role)
     assert visit.renews("me 3600") == "ok"
-    assert visit.session.answers is None
+    assert len(visit.answered) == 0
 
 
 def test_an_id_that_stood_for_something_else_is_refused() -> None:

@@ -196,7 +196,10 @@ export class Room {
   unpin() { return this.#command({t: 'unpin'}); }
   /** @param {string} text  empty takes it down */
   announce(text) { return this.#command({t: 'announce', text}); }
-  /** @param {{campaign: string, mode: 'push'|'claim', stock?: number, seconds?: number, delay?: number}} drop */
+  /**
+   * After `no_answer` the same drop with the same `id` is one drop, whatever became of the first try.
+   * @param {{campaign: string, mode: 'push'|'claim', stock?: number, seconds?: number, delay?: number, id?: string}} drop
+   */
   drop(drop) { return this.#command({t: 'drop', ...drop}); }
   /** @param {string} viewer @param {number} seconds  0 lifts the mute @param {'room'|'brand'} [scope] */
   mute(viewer, seconds, scope) { return this.#command({t: 'mute', viewer, seconds, ...(scope ? {scope} : {})}); }

@@ -43,12 +43,12 @@ export class Outbox {
   }
 
   /**
-   * Say this as soon as possible.
-   * @param {{t: string}} fields
+   * Say this as soon as possible. With the `id` of a command that ended in `no_answer` the server carries it out once.
+   * @param {{t: string, id?: string}} fields
    * @returns {Promise<Ack>}
    */
   add(fields) {
-    const frame = {...fields, id: newId()};
+    const frame = {...fields, id: fields.id ?? newId()};
     if (this.#waiting.size >= WAITING_MAX) return Promise.reject(new Refused('offline', 'Too much is waiting for the network.'));
     if (bytes(JSON.stringify(frame)) > FRAME_MAX) return Promise.reject(new Refused('too_long', 'This is too long.'));
     return new Promise((resolve, reject) => {

@@ -289,11 +289,12 @@ export interface Batch {
   seq?: number;
 }
 
-/** A refusal: `code` is one of `kernel.errors.CATALOGUE`; `retry_after` is in seconds. */
+/** A refusal: `code` is one of `kernel.errors.CATALOGUE`; `retry_after` is in seconds; `field` is the one of the command that is wrong, where one is. */
 export interface Error {
   code: string;
   message: string;
   retry_after?: number;
+  field?: string;
 }
 
 /** Answer to the command `id`: done (`ok`) or refused (`error`). What it made, where it made something. */

@@ -1,5 +1,6 @@
 /** Releasing coupons: what, how, how many; who would get one, and why the others not; then go. */
 
+import {newId} from '/client/nearcast.js';
 import {during, h, icon} from './dom.js';
 import {count, yuan} from './format.js';
 import {refusal, say, t} from './i18n.js';
@@ -8,8 +9,36 @@ import {complain, openSheet, toast} from './sheet.js';
 
 const SECONDS = [60, 180, 300, 600];
 
+/** What an open sheet releases: a drop that got no answer and is wished again keeps its id, and is one drop. */
+export class Release {
+  #room;
+  /** @type {{wish: string, id: string}|null} */
+  #unanswered = null;
+
+  /** @param {Pick<import('/client/nearcast.js').Room, 'drop'>} room */
+  constructor(room) {
+    this.#room = room;
+  }
+
+  /** @param {Parameters<import('/client/nearcast.js').Room['drop']>[0]} drop */
+  async drop(drop) {
+    const wish = JSON.stringify(drop);
+    const id = this.#unanswered?.wish === wish ? this.#unanswered.id : newId();
+    this.#unanswered = {wish, id};
+    try {
+      const done = await this.#room.drop({...drop, id});
+      this.#unanswered = null;
+      return done;
+    } catch (error) {
+      if (error.code !== 'no_answer') this.#unanswered = null;
+      throw error;
+    }
+  }
+}
+
 /** @param {import('./login.js').Session} session @param {import('/client/nearcast.js').Room} room @param {string} id */
 export async function openDropSheet(session, room, id) {
+  const release = new Release(room);
   const wish = {campaign: null, mode: 'push', seconds: 300, stock: null, delay: 0};
   const campaigns = h('div', {class: 'options across', tabindex: -1, role: 'radiogroup', label: 'campaign'}, h('div', {class: 'empty'}, h('span', {class: 'spinner'})));
   const preview = h('section', {class: 'preview', 'aria-live': 'polite', hidden: true});
@@ -25,7 +54,7 @@ export async function openDropSheet(session, room, id) {
     choice('delay', 'delay', [[0, 'atOnce'], [5, ['nSeconds', {n: 5}]], [10, ['nSeconds', {n: 10}]], [30, ['nSeconds', {n: 30}]]], 0, (n) => { wish.delay = n; }));
   const go = h('button', {class: 'button main wide tall', type: 'button', id: 'dropGo', disabled: true, t: 'release', onclick: () => during(go, async () => {
     const {campaign, mode, seconds, delay} = wish;
-    await room.drop({campaign, mode, seconds, ...(stock.value && {stock: Number(stock.value)}), ...(mode === 'claim' && delay && {delay})});
+    await release.drop({campaign, mode, seconds, ...(stock.value && {stock: Number(stock.value)}), ...(mode === 'claim' && delay && {delay})});
     sheet.close();
     toast(t('released'), 'yes');
   }).catch(complain)});
