@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Any
@@ -223,8 +224,9 @@ class Gateway:
         return Session(self.verify)
 
     def verify(self, token: str, now: float) -> Principal:
-        """The principal of ``token``; Refusal ``token_invalid`` or ``token_expired``."""
-        return self._kernel.keyring.verify(token, datetime.fromtimestamp(now, UTC))
+        """The principal of ``token``, by a name that the room may see; Refusal ``token_invalid``, ``token_expired``."""
+        who = self._kernel.keyring.verify(token, datetime.fromtimestamp(now, UTC))
+        return replace(who, name=self._words.named(who.brand, who.name)) if who.role is Role.VIEWER else who
 
     def page(self, path: str) -> tuple[int, str, bytes] | None:
         """See ``Desk``."""

@@ -24,7 +24,8 @@ class Hearer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Said:
-    """A comment, and the one before it as long as this one may still be refused."""
+    """A comment, and the one before it as long as this one may still be refused. ``text`` is in the form in which it
+    is known again (``live.moderation.normalise``)."""
 
     text: str
     at: float

@@ -21,6 +21,7 @@ from kernel.clock import now
 from kernel.identity import Principal
 from kernel.postgres import Sessions, transaction
 from live.hosting import change, commanded, locked, put
+from live.moderation import titled
 from live.pins import close_mark
 from live.tables import Room
 
@@ -45,8 +46,11 @@ class Plan(TypedDict, total=False):
 
 
 async def reschedule(session: AsyncSession, who: Principal, room: UUID, plan: Plan) -> None:
-    """Another title or time for a scheduled room. Refusal ``room_state``, ``room_ended`` and those of ``commanded``."""
+    """Another title or time for a scheduled room. Refusal ``invalid`` (title), ``room_state``, ``room_ended`` and those
+    of ``commanded``."""
     found = await commanded(session, who, room, "scheduled")
+    if "title" in plan:
+        plan = plan | {"title": titled(plan["title"])}
     if any(getattr(found, name) != value for name, value in plan.items()):
         await change(session, room, **plan)
 

@@ -24,7 +24,7 @@ from live.bans import BAN
 from live.comments import delete_comment
 from live.hosting import LiveEvent, change, commanded, described, put, shown_as, tell
 from live.life import end, pause, reschedule, start, stream_found, stream_lost
-from live.moderation import MAX_CHARACTERS, normalise
+from live.moderation import MAX_CHARACTERS, cleaned, normalise, titled
 from live.muting import MUTE, mute
 from live.pins import current, pin, taps, unpin, unpin_due
 from live.shelf import put_on_shelf, set_shelf
@@ -82,9 +82,10 @@ async def create(
 ) -> UUID:
     """A new scheduled room of ``who``, or, when ops makes it, of ``guide``; with ``products`` on its shelf in order.
 
-    Raises Refusal ``forbidden``, ``not_found`` (guide, store or product), ``invalid`` (shelf, display rate).
+    Raises Refusal ``forbidden``, ``not_found`` (guide, store or product), ``invalid`` (title, shelf, display rate).
     """
     _check_rate(display_rate)
+    title = titled(title)
     if who.role not in (Role.GUIDE, Role.OPS) or (who.role is Role.GUIDE and guide not in (None, who.subject)):
         raise Refusal("forbidden")
     host = guide or who.subject
@@ -122,8 +123,8 @@ async def announce(session: AsyncSession, who: Principal, room: UUID, text: str)
 
     Raises Refusal ``too_long``, ``room_ended`` and those of ``commanded``.
     """
-    said = normalise(text)
-    if len(said) > MAX_CHARACTERS:
+    said = cleaned(text)
+    if max(len(said), len(normalise(said))) > MAX_CHARACTERS:
         raise Refusal("too_long", field="text", limit=MAX_CHARACTERS)
     found = await commanded(session, who, room, "scheduled", "live")
     if found.announcement == said:

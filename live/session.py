@@ -17,6 +17,7 @@ from kernel.identity import Principal, Role
 from live import wire
 from live.lately import Answer, Hearer, Lately, Said
 from live.misfit import misfit
+from live.moderation import normalise
 from live.wire import Close
 
 FRAME_BURST = 200.0
@@ -409,14 +410,9 @@ class Session:
             raise Refusal("too_fast", retry_after=round(house.slow_seconds - since, 1))
         lately.spend()  # a text that is refused costs too, else word lists could be guessed at speed
         shown = house.review(text)
+        said = normalise(shown)
         former = lately.said
-        if (
-            not staff
-            and former is not None
-            and shown == former.text
-            and since is not None
-            and since < DUPLICATE_SECONDS
-        ):
+        if not staff and former is not None and said == former.text and since is not None and since < DUPLICATE_SECONDS:
             raise Refusal("duplicate")
-        lately.said = Said(shown, now, former)
+        lately.said = Said(said, now, former)
         return shown

@@ -74,7 +74,7 @@ class Announcement(Body):
     """What everybody is to read; empty takes it down."""
 
     text: Annotated[str, StringConstraints(max_length=1000)] = Field(
-        description="At most 200 characters once normalised", examples=["今晚八点半抢券"]
+        description="At most 200 characters", examples=["今晚八点半抢券"]
     )
 
 

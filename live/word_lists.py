@@ -21,7 +21,7 @@ from kernel.identity import Principal
 from kernel.ids import new_id
 from kernel.postgres import Sessions, transaction
 from live.metrics import Tally
-from live.moderation import WordList, normalise, review
+from live.moderation import WordList, named, normalise, review
 from live.tables import BrandWords
 
 POLL_SECONDS = 1.0
@@ -92,6 +92,11 @@ class WordLists:
         """``live.moderation.review`` with the words of ``brand``."""
         _, words = self._own.get(brand, (None, self._shipped))
         return review(text, words)
+
+    def named(self, brand: str, name: str) -> str:
+        """``live.moderation.named`` with the words of ``brand``."""
+        _, words = self._own.get(brand, (None, self._shipped))
+        return named(name, words)
 
     async def loaded(self) -> None:
         """Return once the lists were read; before that no room should open. Raises what PostgreSQL raises."""

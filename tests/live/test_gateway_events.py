@@ -1,5 +1,7 @@
 """Being told: what viewers on real sockets hear of what others do, over one gateway and two."""
 
+from dataclasses import replace
+
 import msgspec
 from roomworld import World, do
 from sqlalchemy import select
@@ -25,6 +27,7 @@ from kernel.ids import new_id
 from live import presence, rooms, wire
 from live.bus import Kept, RedisBus, key
 from live.gateway import Gateway
+from live.moderation import NAMELESS
 from live.tables import Attendance
 from live.wire import Close
 
@@ -232,6 +235,27 @@ async def test_likes_after_the_end_change_nothing_of_what_remains(world: World, 
             await me.send(wire.Like(5))
         counted = await me.event(wire.CountsChanged, lambda e: e.counts.viewers == 1)  # that one left, so all is told
     assert counted.counts.likes == 7
+
+
+async def test_names_are_shown_without_what_is_hidden_or_unwanted_and_texts_as_they_were_typed(
+    world: World, two: tuple[Gateway, Gateway]
+) -> None:
+    kernel = world.kernel
+    sly, plain = replace(principal(), name="加ＶＸ聊"), replace(principal(), name="小\u202e林①")
+    async with watching(two[1].url, kernel.keyring, world.room, world.guide) as guide:
+        for who, name in ((sly, NAMELESS), (plain, "小林①")):
+            async with watching(two[0].url, kernel.keyring, world.room, who) as me:
+                assert me.frames[0].you.name == name
+                await me.send(wire.Renew("r", kernel.keyring.issue(who)))
+                assert (await me.ack("r")).ok
+                await me.send(wire.Comment("c", "要 ②号\u200b链接"))
+                assert (await me.ack("c")).ok
+                said = await guide.event(wire.Commented, lambda e, who=who: e.by.id == who.subject)
+                assert (said.by.name, said.text) == (name, "要 ②号链接")
+                await me.send(wire.Comment("d", "要 2号链接"))
+                again = await me.ack("d")
+                assert again.error is not None
+                assert again.error.code == "duplicate", "what looks alike is the same"
 
 
 async def test_staff_are_not_counted_as_viewers(world: World) -> None:

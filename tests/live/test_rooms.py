@@ -275,12 +275,21 @@ async def test_taps_are_added_to_the_newest_mark_of_the_product(world: World) ->
 # ---- announcement, slow mode, snapshot -----------------------------------------------------------------------------
 
 
-async def test_an_announcement_is_normalised_told_once_and_taken_down_by_an_empty_one(world: World) -> None:
-    for said in (" 八点半\n抢券 ", "八点半 抢券", "\u200b"):
+async def test_a_title_shows_nothing_hidden_and_something(world: World) -> None:
+    room = await do(world, rooms.create, world.guide, " 新品\u202e①\u200b ")
+    assert (await snapshot(world, room))["room"].count("新品①".encode()) == 1
+    await do(world, rooms.reschedule, world.guide, room, {"title": "\u200b周五 见\u2060"})
+    assert (await world.events(room))[0][0].room.title == "周五 见"
+    assert await refused(world, rooms.create, world.guide, "\u200b\u3164") == "invalid"
+    assert await refused(world, rooms.reschedule, world.guide, room, {"title": "\u200b"}) == "invalid"
+
+
+async def test_an_announcement_is_cleaned_told_once_and_taken_down_by_an_empty_one(world: World) -> None:
+    for said in (" 八点半\n①抢券 ", "八点半 \u200b①抢券", "\u200b"):
         await do(world, rooms.announce, world.guide, world.room, said)
     told = await world.events()
-    assert [event.text for event, _ in told] == ["八点半 抢券", ""]
-    assert [slots["announcement"] for _, slots in told] == ['"八点半 抢券"'.encode(), b'""']
+    assert [event.text for event, _ in told] == ["八点半 ①抢券", ""]
+    assert [slots["announcement"] for _, slots in told] == ['"八点半 ①抢券"'.encode(), b'""']
 
 
 async def test_slow_mode_is_part_of_the_rooms_card(world: World) -> None:
