@@ -28,6 +28,8 @@ _ZERO_WIDTH_JOINER = "\u200d"
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE0F))))
 # A joiner holds an emoji together (👨‍👩‍👧); anywhere else it only hides something.
 _STRAY_JOINER = re.compile("(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d")
+# Most texts: nothing in them is to be taken out, and NFKC leaves them as they are.
+_SETTLED = re.compile("[!-~\u4e00-\u9fff]+(?: [!-~\u4e00-\u9fff]+)*")
 
 # Variant, then the character that words are sought with.
 _VARIANTS = (
@@ -52,22 +54,24 @@ def cleaned(text: str) -> str:
 
     Control characters count as white space. ``cleaned(cleaned(x)) == cleaned(x)``.
     """
-    while True:
+    while not _SETTLED.fullmatch(text):
         spaced = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
         result = " ".join(_STRAY_JOINER.sub("", "".join(filter(_drawn, spaced))).split())
         if result == text:
-            return result
+            break
         text = result
+    return text
 
 
 def normalise(text: str) -> str:
     """The one form of all texts that look like ``text``: cleaned, in NFKC. Normalising twice changes nothing."""
-    while True:
+    while not _SETTLED.fullmatch(text):
         result = cleaned(unicodedata.normalize("NFKC", cleaned(text)))
         # What was taken out may have kept a letter and its accent apart, so look again until nothing changes.
         if result == text:
-            return result
+            break
         text = result
+    return text
 
 
 def _fold(text: str) -> Iterator[tuple[str, int]]:

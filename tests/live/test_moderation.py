@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kernel.errors import Refusal
 from live.moderation import MAX_CHARACTERS, NAMELESS, WordList, cleaned, named, normalise, review
 
-ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
+ANY_TEXT = st.text(st.characters(codec=None), max_size=300) | st.text("好看aB1! \u200b\uff01\u9fff", max_size=30)
 SHIPPED = WordList.load()
 NONE = WordList([])
 
