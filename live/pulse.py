@@ -50,12 +50,16 @@ class Pulse:
         self._astray = False
         """This machine's clock was last found to be wrong."""
         self._random = Random()  # noqa: S311 - a choice, not a secret
+        self._beating = asyncio.Lock()
+        self._stopped = False
 
     async def run(self) -> None:
-        """Beat until cancelled. While Redis is away nothing is lost but the figures of the moment."""
-        while True:
+        """Beat until stopped. While Redis is away nothing is lost but the figures of the moment."""
+        while not self._stopped:
             try:
-                await self.beat()
+                async with self._beating:
+                    if not self._stopped:
+                        await self.beat()
             except (RedisError, OSError) as error:
                 self._tally.failures["presence"] += 1
                 log.warning("presence_failed", error=type(error).__name__)
@@ -167,12 +171,14 @@ class Pulse:
 
     async def stop(self) -> None:
         """This gateway is going: its viewers and its place in the list go at once, not by expiry."""
-        told = [presence.beat(self._redis, room, self._id, 0, 0, []) for room in self._told]
-        for leaving in (*told, presence.unregister(self._redis, self._id)):
-            try:
-                await leaving
-            except (RedisError, OSError) as error:
-                log.warning("presence_not_cleared", error=type(error).__name__)
+        self._stopped = True
+        async with self._beating:  # a beat that is under way would put it on the list again
+            told = [presence.beat(self._redis, room, self._id, 0, 0, []) for room in self._told]
+            for leaving in (*told, presence.unregister(self._redis, self._id)):
+                try:
+                    await leaving
+                except (RedisError, OSError) as error:
+                    log.warning("presence_not_cleared", error=type(error).__name__)
 
 
 def _ms(delays: Delays, q: float) -> float:

@@ -1,12 +1,18 @@
 """The list of gateways goes by one clock, Redis's: a gateway whose own is wrong hides nobody, and is not hidden."""
 
+import asyncio
 from typing import Any
 
 import msgspec
+import pytest
+from roomworld import World
+from viewers import gateway, until
 
 from kernel.process import Kernel
+from kernel.redis import Client
 from live import presence
 from live.presence import GATEWAY_SECONDS, GatewayStats
+from live.pulse import BEAT_SECONDS
 
 
 def stats(id: str, at: float) -> GatewayStats:
@@ -30,3 +36,28 @@ async def test_a_gateway_that_fell_silent_is_not_listed_and_struck_off_by_the_ne
     assert [one.id for one in await presence.gateways(kernel.redis)] == ["here"]
     await presence.register(kernel.redis, stats("here", 0))
     assert await kernel.redis.hkeys("nearcast:gateways") == [b"here"]
+
+
+async def test_a_gateway_that_leaves_while_it_beats_is_not_listed_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = world.kernel
+    beating, go_on, register = asyncio.Event(), asyncio.Event(), presence.register
+
+    async def slowly(redis: Client, stats: GatewayStats) -> float:
+        beating.set()
+        await go_on.wait()
+        return await register(redis, stats)
+
+    async with gateway(kernel) as one:
+        await until(lambda: one.ready)
+        monkeypatch.setattr(presence, "register", slowly)
+        await beating.wait()
+        leaving = asyncio.ensure_future(one.pulse.stop())
+        await asyncio.wait({leaving}, timeout=1)
+        go_on.set()
+        await leaving
+        beating.clear()
+        await asyncio.sleep(2 * BEAT_SECONDS)
+        assert not beating.is_set()
+        assert await presence.gateways(kernel.redis) == []
