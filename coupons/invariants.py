@@ -264,9 +264,18 @@ INVARIANTS = (
     ),
     Invariant(
         "redemption_discount",
-        "No redemption took off more than its order came to.",
+        "No redemption took off more than its coupon promised for an order of that amount, or than the order came to.",
         "redemptions",
-        "SELECT id FROM redemptions WHERE discount_fen < 0 OR discount_fen > order_fen",
+        """
+        SELECT r.id FROM redemptions r JOIN coupons k ON k.id = r.coupon_id JOIN campaigns c ON c.id = k.campaign_id
+        WHERE r.discount_fen < 0 OR r.discount_fen > r.order_fen OR r.order_fen < c.threshold_fen
+           OR r.discount_fen > CASE c.kind
+                WHEN 'amount' THEN coalesce(k.amount_fen, c.amount_fen)
+                WHEN 'percent' THEN
+                    least(coalesce(r.order_fen, 0) * c.percent_off / 100, coalesce(k.amount_fen, c.amount_fen))
+                ELSE 0
+              END
+        """,
     ),
     Invariant(
         "review_granted",

@@ -134,6 +134,10 @@ LIES: dict[str, list[Lie]] = {
     "redemption_discount": [
         lie("UPDATE redemptions SET discount_fen = order_fen + 1"),
         lie("UPDATE redemptions SET discount_fen = -1"),
+        lie("UPDATE redemptions SET discount_fen = discount_fen + 1, order_fen = NULL"),
+        lie("UPDATE campaigns SET threshold_fen = 10000000"),
+        lie("UPDATE campaigns SET kind = 'gift', gift = '杯子'"),
+        lie("UPDATE campaigns SET kind = 'percent', percent_off = 1"),
     ],
     "review_granted": [lie(_review("granted", "now()", "jumped"))],
     "review_passed_by": [lie(_review("open", "now() - interval '1 hour'", "jumped"))],
