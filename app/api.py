@@ -56,6 +56,8 @@ LARGER = {
     "/v1/till/sync": _A_LIST,
 }
 """Bytes that bodies may have where the common bound is too small. ``deploy/nginx.conf`` lets through the largest."""
+ANSWER_SECONDS = 25.0
+"""Within which every answer begins: a server behind us that stands still keeps connections open and says nothing."""
 READY_SECONDS = 2
 """How long a dependency may take to answer before we call ourselves not ready."""
 LEAVE_SECONDS = 3.0
@@ -137,7 +139,8 @@ def _played_from(settings: Settings) -> str:
 
 
 class _Measured:
-    """Times every request by its route, adds the headers that every answer carries, and answers for defects.
+    """Times every request by its route, adds the headers that every answer carries, and answers for defects and for
+    what takes too long.
 
     Plain ASGI: it is on the path of every redemption and login, and the framework's own middleware base costs a task
     and a stream for each.
@@ -177,10 +180,18 @@ class _Measured:
                     headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 
+        async def in_time(message: Message) -> None:
+            deadline.reschedule(None)  # once begun, a long answer may take its time
+            await answer(message)
+
         with tracing.span("request", request=request) if scope["path"].startswith("/v1/") else tracing.UNTRACED as mark:
             try:
-                await self._app(scope, receive, answer)
+                async with asyncio.timeout(ANSWER_SECONDS) as deadline:
+                    await self._app(scope, receive, in_time)
             except Exception:
+                if deadline.expired():
+                    log.warning("request_given_up", request=request)
+                    return await problem_response(Refusal("unavailable", retry_after=2))(scope, receive, answer)
                 log.exception("request_failed", request=request)
                 if begun:
                     raise  # what was promised cannot be kept: the connection ends

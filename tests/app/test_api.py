@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import msgspec
 import pytest
 import structlog
 from fastapi.responses import StreamingResponse
+from sqlalchemy import text
 
+from app import api
 from app.api import PAGES, create_app
 from kernel.errors import Refusal
 from kernel.identity import Keyring
@@ -132,3 +135,18 @@ async def test_an_answer_that_breaks_off_is_not_followed_by_another(kernel: Kern
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         with pytest.raises(ZeroDivisionError):
             await client.get("/v1/broken")
+
+
+async def test_a_question_that_the_database_leaves_open_is_given_up_and_answered(
+    kernel: Kernel, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kernel.sessions() as session, session.begin():
+        await session.execute(text("LOCK TABLE brands"))
+        monkeypatch.setattr(api, "ANSWER_SECONDS", 0.5)
+        answer = await client.get("/v1/brands/acme")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert answer.headers["retry-after"] == "2"
+    monkeypatch.setattr(api, "ANSWER_SECONDS", 60.0)
+    assert (await client.get("/v1/brands/acme")).status_code == 404
+    pool: Any = kernel.engine.pool
+    assert pool.checkedout() == 0, "the connection that waited is back, or was hung up"
