@@ -86,12 +86,12 @@ test('a command without an answer is rejected in the end, and a late answer brea
   socket.say({t: 'ack', id: socket.of('comment')[0].id, ok: true});
 });
 
-test('a refusal carries its code, sentence and time', async () => {
+test('a refusal carries its code, sentence, time and the field that it is about', async () => {
   const {room, socket} = await joined();
   const refused = failure(room.claim('d'));
-  socket.say({t: 'ack', id: socket.of('claim')[0].id, error: {code: 'busy', message: 'Busy.', retry_after: 2}});
-  const {code, message, retryAfter} = await refused;
-  equal([code, message, retryAfter], ['busy', 'Busy.', 2]);
+  socket.say({t: 'ack', id: socket.of('claim')[0].id, error: {code: 'invalid', message: 'No.', retry_after: 2, field: 'drop'}});
+  const {code, message, retryAfter, fields} = await refused;
+  equal([code, message, retryAfter, fields], ['invalid', 'No.', 2, {field: 'drop'}]);
 });
 
 test('likes given without a connection are told with the next one, a hundred at most', async () => {

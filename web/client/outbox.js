@@ -76,8 +76,8 @@ export class Outbox {
     if (!waiting) return; // given up, or an answer of the connection before
     if (ack.ok) waiting.resolve(ack);
     else {
-      const {code = 'invalid', message, retry_after: retryAfter} = ack.error ?? {};
-      waiting.reject(new Refused(code, message, {retryAfter}));
+      const {code = 'invalid', message, retry_after: retryAfter, ...fields} = ack.error ?? {};
+      waiting.reject(new Refused(code, message, {retryAfter, fields}));
     }
     this.#flush();
   }
