@@ -37,11 +37,20 @@ FAILURES = Counter(
     "nearcast_worker_failures", "Turns of a duty that failed and were tried again", ["duty"], registry=REGISTRY
 )
 MAX_BACKOFF_SECONDS = 5.0
-"""Rooms hear nothing new for so long, at most, after Redis or PostgreSQL are back."""
+"""How long a duty rests after many failures, at most."""
+RELAY_BACKOFF_SECONDS = 1.0
+"""So long at most after Redis or PostgreSQL are back nobody tells rooms anything. Gateways open a room whose log was
+lost when what was said before is told, and wait a little longer for that (``live.desk.SETTLE_SECONDS``)."""
 WELL_SECONDS = 60.0
 """A turn that failed after more than this was well before."""
 
 Duty = Callable[[], Awaitable[object]]
+
+
+def _rest(name: str, failures: int) -> float:
+    """Seconds until the duty ``name`` is tried again that has failed so often before this time."""
+    most = RELAY_BACKOFF_SECONDS if name == "relay" else MAX_BACKOFF_SECONDS
+    return min(most, 0.2 * float(2 ** min(failures, 6)))
 
 
 async def _supervised(name: str, duty: Duty, pause: float) -> None:
@@ -59,7 +68,7 @@ async def _supervised(name: str, duty: Duty, pause: float) -> None:
             log.exception("duty_failed", duty=name)
             if monotonic() - began > WELL_SECONDS:  # the relay's turn has no other end
                 failures = 0
-            await asyncio.sleep(min(MAX_BACKOFF_SECONDS, 0.2 * 2 ** min(failures, 6)))
+            await asyncio.sleep(_rest(name, failures))
             failures += 1
 
 

@@ -50,8 +50,9 @@ STAFF_SPARE = 500
 """More of them for guides and ops: viewers who wait by the thousand must not silence the guide."""
 COMMANDS_EACH = 4
 CHORES_AT_ONCE = 100_000
-SETTLE_SECONDS = 2.0
-"""How long a room whose log begins waits for what the relay has still to tell it. Without a worker it opens then."""
+SETTLE_SECONDS = 3.0
+"""How long a room whose log begins waits for what the relay has still to tell it, which tries again within a second
+where it failed. Without a worker it opens then."""
 JOURNAL_SECONDS = 0.4
 STAYED_SECONDS = 60.0
 """How often those who stay are noted again, a share of them with each flush of the journal."""

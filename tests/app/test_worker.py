@@ -127,8 +127,11 @@ async def test_what_was_told_long_ago_and_old_keys_are_cleaned_away(kernel: Kern
         assert (await session.scalars(select(IdempotencyKey.key))).all() == ["fresh"]
 
 
+@pytest.mark.parametrize(
+    ("name", "longest"), [("tried", worker.MAX_BACKOFF_SECONDS), ("relay", worker.RELAY_BACKOFF_SECONDS)]
+)
 async def test_a_duty_that_recovered_is_tried_again_as_soon_as_after_its_first_failure(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str, longest: float
 ) -> None:
     turns = iter([*"xxxxxx", ".", "x"])
     pauses: list[float] = []
@@ -146,8 +149,8 @@ async def test_a_duty_that_recovered_is_tried_again_as_soon_as_after_its_first_f
         pauses.append(seconds)
 
     monkeypatch.setattr(worker.asyncio, "sleep", sleep)
-    working = asyncio.ensure_future(worker._supervised("tried", duty, 0.0))
+    working = asyncio.ensure_future(worker._supervised(name, duty, 0.0))
     await over.wait()
     working.cancel()
-    assert pauses[0] < pauses[1] < pauses[5] == worker.MAX_BACKOFF_SECONDS
+    assert pauses[0] < pauses[1] < pauses[5] == longest
     assert pauses[6:] == [0.0, pauses[0]]
