@@ -1,17 +1,12 @@
 """Every list that goes on from a cursor refuses what it did not give out, whatever that decodes to."""
 
 import base64
-from collections.abc import AsyncIterator
 from itertools import product
 from uuid import UUID
 
 import httpx
-import pytest
 from test_strangers import one_of_everything
-from world import World, make_world
-
-from app.api import create_app
-from kernel.process import Kernel
+from world import World
 
 FIRST = {
     "before every calendar": '"0001-01-01T00:00:00+14:00"',
@@ -56,22 +51,6 @@ def garbage() -> dict[str, str]:
         text = f"[{','.join((first, *rest))}]"
         made[f"{name} in {text}"] = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     return {raw: raw for raw in RAW} | made
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
-
-
-@pytest.fixture
-async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(world.kernel)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api", timeout=60) as client,
-    ):
-        yield client
 
 
 async def test_no_list_goes_on_from_what_is_no_cursor_of_its_own(world: World, client: httpx.AsyncClient) -> None:

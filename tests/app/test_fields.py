@@ -1,16 +1,12 @@
 """What a body says is taken literally: no field that is none, no text or truth for a number, no number for a truth."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import httpx
-import pytest
-from world import World, make_world
-
-from app.api import create_app
-from kernel.process import Kernel
+from world import World
 
 NOT_OURS = {"/v1/streams/publish", "/v1/streams/unpublish"}
 """Said by media servers, in their own words."""
@@ -58,22 +54,6 @@ def holding(at: tuple[str, ...], value: Any) -> Any:
     for name in reversed(at):
         value = [value] if name == "0" else {name: value}
     return value
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
-
-
-@pytest.fixture
-async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(world.kernel)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api", timeout=60) as client,
-    ):
-        yield client
 
 
 async def test_every_body_is_taken_literally(world: World, client: httpx.AsyncClient) -> None:

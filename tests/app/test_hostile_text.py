@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,15 +16,13 @@ import httpx
 import pytest
 from sqlalchemy import text
 from test_strangers import IMAGE, one_of_everything
-from world import World, make_world
+from world import World
 
-from app.api import create_app
 from coupons import ledger
 from kernel.clock import now
 from kernel.identity import Role
 from kernel.ids import new_id
 from kernel.postgres import Table
-from kernel.process import Kernel
 
 QUOTES = "'\";--%s{}\\' OR 1;DROP TABLE x"
 HOSTILE = {
@@ -157,22 +155,6 @@ class Description:
                 return True
             case _:
                 return max(1, form.get("minimum", 1))
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
-
-
-@pytest.fixture
-async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(world.kernel)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api", timeout=60) as client,
-    ):
-        yield client
 
 
 async def texts(world: World) -> set[str]:

@@ -4,9 +4,8 @@ import asyncio
 from datetime import timedelta
 
 import httpx
-import pytest
 from sqlalchemy import text
-from world import BRAND, World, make_world
+from world import BRAND, World
 
 from app import retention, worker
 from app.processes import free_port
@@ -20,11 +19,6 @@ from kernel.process import Kernel
 from live import reports
 from live.bus import Kept
 from live.comments import store as store_comments
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 async def an_evening(world: World) -> None:

@@ -16,14 +16,13 @@ import httpx
 import jwt
 import pytest
 from sqlalchemy import text
-from world import World, make_world
+from world import World
 
 from app.api import create_app
 from kernel.clock import now
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
 from kernel.postgres import Table
-from kernel.process import Kernel
 
 OPEN = {
     "POST /v1/auth/wechat", "POST /v1/auth/dev", "GET /v1/brands/{brand}", "GET /v1/coupon-key", "GET /v1/till/keys",
@@ -88,11 +87,6 @@ BODY: dict[str, Callable[[dict[str, str]], Any]] = {
     "words": lambda _: ["词"],
     "after": lambda _: 0,
 }
-
-
-@pytest.fixture
-async def world(kernel: Kernel) -> World:
-    return await make_world(kernel)
 
 
 @pytest.fixture
