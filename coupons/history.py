@@ -18,7 +18,7 @@ _HISTORY = text(
     """
     SELECT w.viewer_id, count(c.id) FILTER (WHERE c.issued_at > :since AND c.state <> 'voided') AS recent,
            greatest(max(m.orders), count(c.id) FILTER (WHERE c.state = 'redeemed')) AS bought
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
+    FROM unnest(CAST(:viewers AS uuid[])) AS w (viewer_id)
     LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = :brand
     LEFT JOIN coupons c ON c.viewer_id = w.viewer_id AND c.brand_id = :brand
     GROUP BY w.viewer_id
@@ -38,6 +38,6 @@ async def of(
     if limits.cap is None and not limits.segments:
         return {}
     since = at - timedelta(days=cap_days or 0)
-    asked = {"viewers": "{" + ",".join(map(str, set(viewers))) + "}", "brand": brand, "since": since}
+    asked = {"viewers": list(set(viewers)), "brand": brand, "since": since}
     rows = await session.execute(_HISTORY, asked)
     return {row.viewer_id: rules.History(row.recent, row.bought) for row in rows}

@@ -24,7 +24,7 @@ from coupons.cards import CouponCard
 from coupons.claiming import Answer, Answered, NotYet, Plan, answer_batch, carry_out, foresee
 from coupons.granting import Named, in_one_transaction
 from coupons.locking import lock
-from coupons.sight import Claim, Ours, look
+from coupons.sight import Claim, Ours, Sight, look
 from geo.catchments import Catchments
 from kernel import tracing
 from kernel.clock import milliseconds
@@ -84,7 +84,7 @@ class _Turn:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.asked: asyncio.Future[None] = loop.create_future()
-        """It has the lock or stands in its queue: a plan of the next one may be sent."""
+        """Its plan stands in the queue for the lock, or it has come to its end: the next one's plan may be sent."""
         self.locked: asyncio.Future[None] = loop.create_future()
         """It has the lock, or never will: the next one may queue for it."""
         self.decided: asyncio.Future[None] = loop.create_future()
@@ -97,12 +97,12 @@ class _Turn:
 
     def has_lock(self) -> None:
         """It has the lock now."""
-        self.has_asked()
         if not self.locked.done():
             self.locked.set_result(None)
 
     def over(self) -> None:
         """It has come to its end, however that went."""
+        self.has_asked()
         self.has_lock()
         if not self.decided.done():
             self.decided.set_result(None)
@@ -118,6 +118,9 @@ class _Line:
     under_way: int = 0
     last: _Turn | None = None
     """Of the newest batch under way."""
+    unplanned: int = 0
+    """Batches under way that are decided under the lock. Nobody knows before what they give: a plan sent meanwhile
+    would fail, and the next one after it."""
     ours: Ours = field(default_factory=Ours)
 
 
@@ -209,7 +212,7 @@ class Issuer:
             self._call(drop, line)
             answers: list[Answer] = ["unavailable"] * len(batch)
             try:
-                answers = await self._answers(drop, batch, line.ours, before, turn)
+                answers = await self._answers(drop, batch, line, before, turn)
             finally:
                 turn.over()
                 line.under_way -= 1
@@ -220,12 +223,12 @@ class Issuer:
                 await self._reply(batch, answers)
 
     async def _answers(
-        self, drop: UUID, batch: list[_Waiting], ours: Ours, before: _Turn | None, turn: _Turn
+        self, drop: UUID, batch: list[_Waiting], line: _Line, before: _Turn | None, turn: _Turn
     ) -> list[Answer]:
         BATCH_SIZE.observe(len(batch))
         try:
             with tracing.gather("decide claims", (one.trace for one in batch), drop=str(drop), claims=len(batch)):
-                return await self._decide(drop, [waiting.claim for waiting in batch], ours, before, turn)
+                return await self._decide(drop, [waiting.claim for waiting in batch], line, before, turn)
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
             defect = isinstance(error, DBAPIError) and not error.connection_invalidated
@@ -238,7 +241,7 @@ class Issuer:
         return ["unavailable"] * len(batch)
 
     async def _decide(
-        self, drop: UUID, claims: list[Claim], ours: Ours, before: _Turn | None, turn: _Turn
+        self, drop: UUID, claims: list[Claim], line: _Line, before: _Turn | None, turn: _Turn
     ) -> list[Answer]:
         async with asyncio.timeout(BATCH_TIMEOUT_SECONDS):
             sight = await look(self._sessions, self._catchments, drop, claims, self._names())
@@ -246,27 +249,44 @@ class Issuer:
             if plan is not None:
                 if before is not None:
                     await asyncio.wait([before.asked])
-                if (answers := await self._carried_out(plan, ours, turn)) is not None:
+                    if line.unplanned:
+                        await asyncio.wait([before.decided])
+                if (answers := await self._carried_out(plan, line.ours, turn)) is not None:
                     return answers
-            if before is not None:
-                await asyncio.wait([before.locked])  # or it might queue for the lock behind this one
+            line.unplanned += 1
+            try:
+                return await self._decide_locked(drop, claims, line.ours, sight, plan, before, turn)
+            finally:
+                line.unplanned -= 1
 
+    async def _decide_locked(
+        self,
+        drop: UUID,
+        claims: list[Claim],
+        ours: Ours,
+        sight: Sight | None,
+        plan: Plan | None,
+        before: _Turn | None,
+        turn: _Turn,
+    ) -> list[Answer]:
+        if before is not None:
+            await asyncio.wait([before.locked])  # or it might queue for the lock behind this one
+        began = perf_counter()
+
+        async def decide(session: AsyncSession, careful: bool) -> Answered:
+            nonlocal began
+            locked = await lock(session, drop)
             began = perf_counter()
+            turn.has_lock()
+            if before is not None:
+                # It has let go of the lock. What it gave is in `ours` in a moment; if not, we ask the database.
+                await asyncio.wait([before.decided], timeout=WORD_SECONDS)
+            return await answer_batch(session, locked, claims, sight, ours, plan, careful=careful)
 
-            async def decide(session: AsyncSession, careful: bool) -> Answered:
-                nonlocal began
-                locked = await lock(session, drop)
-                began = perf_counter()
-                turn.has_lock()
-                if before is not None:
-                    # It has let go of the lock. What it gave is in `ours` in a moment; if not, we ask the database.
-                    await asyncio.wait([before.decided], timeout=WORD_SECONDS)
-                return await answer_batch(session, locked, claims, sight, ours, plan, careful=careful)
-
-            answered = await in_one_transaction(self._sessions, decide)
-            ours.add(answered.issued, answered.recipients)
-            BATCH_SECONDS.observe(perf_counter() - began)
-            return answered.answers
+        answered = await in_one_transaction(self._sessions, decide)
+        ours.add(answered.issued, answered.recipients)
+        BATCH_SECONDS.observe(perf_counter() - began)
+        return answered.answers
 
     async def _carried_out(self, plan: Plan, ours: Ours, turn: _Turn) -> list[Answer] | None:
         """The answers, if the plan was carried out as it is."""

@@ -52,8 +52,8 @@ class Locked:
     def still_holds(self, seen: "Locked") -> bool:
         """Whether all that was ``seen`` is still so, but for what moves with every coupon and with the clock."""
         return all(
-            getattr(seen.row, name) == value
-            for name, value in self.row._mapping.items()
+            getattr(seen.row, name) == getattr(self.row, name)
+            for name in self.row._fields
             if name not in statements.MOVING
         )
 

@@ -21,7 +21,6 @@ from coupons.granting import (
     Decided,
     Named,
     Wanted,
-    array_of_ids,
     end_if_sold_out,
     in_one_transaction,
     make,
@@ -58,7 +57,7 @@ _CHANGED = text(
         SELECT w.viewer_id,
                {DECIDED_ABOUT.format(viewer="w.viewer_id", drop=":drop")} AS decided,
                (SELECT count(*) FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = :campaign) AS held
-        FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
+        FROM unnest(CAST(:viewers AS uuid[])) AS w (viewer_id)
     ) AS viewers
     WHERE decided OR held > 0
     """
@@ -81,7 +80,7 @@ _OPEN_HERE = text(
 _WAITING = text(
     f"""
     SELECT DISTINCT w.room, w.viewer
-    FROM unnest(CAST(CAST(:rooms AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[])) AS w (room, viewer)
+    FROM unnest(CAST(:rooms AS uuid[]), CAST(:viewers AS uuid[])) AS w (room, viewer)
     JOIN drops d ON d.room_id = w.room
     WHERE d.state = 'open' AND d.mode = 'push' AND d.opens_at <= clock_timestamp()
       AND {DECIDED_ABOUT.format(viewer="w.viewer", drop="d.id")} IS NULL
@@ -168,8 +167,8 @@ async def grant_everywhere(sessions: Sessions, arrivals: Sequence[tuple[UUID, UU
     if not arrivals:
         return 0
     values = {
-        "rooms": array_of_ids(room for room, _ in arrivals),
-        "viewers": array_of_ids(viewer for _, viewer in arrivals),
+        "rooms": [room for room, _ in arrivals],
+        "viewers": [viewer for _, viewer in arrivals],
     }
     waiting: dict[UUID, list[UUID]] = defaultdict(list)
     async with sessions() as session:
@@ -269,7 +268,7 @@ async def _changed(
     row = locked.row
     if ours == _Tally(row.campaign_issued, row.drop_decided):
         return {}
-    values = {"drop": row.drop_id, "campaign": row.campaign_id, "viewers": array_of_ids(m.viewer for m in chunk)}
+    values = {"drop": row.drop_id, "campaign": row.campaign_id, "viewers": [m.viewer for m in chunk]}
     return {now.viewer_id: now for now in (await session.execute(_CHANGED, values)).all()}
 
 

@@ -19,7 +19,6 @@ from coupons.granting import (
     Named,
     Wanted,
     array_of,
-    array_of_ids,
     end_if_sold_out,
     make,
     name,
@@ -46,8 +45,7 @@ _ANSWERS = {"open": "under_review", "declined": "suspect", "expired": "suspect"}
 """What a claim is answered whose viewer's review in this drop is in a state."""
 
 _STANDING = text(
-    "SELECT viewer_id, state FROM reviews"
-    " WHERE drop_id = :drop AND viewer_id = ANY(CAST(CAST(:viewers AS text) AS uuid[]))"
+    "SELECT viewer_id, state FROM reviews WHERE drop_id = :drop AND viewer_id = ANY(CAST(:viewers AS uuid[]))"
 )
 _FILE = text(
     """
@@ -55,8 +53,8 @@ _FILE = text(
                          asked_at, expires_at)
     SELECT w.id, :brand, :campaign, :drop, :room, w.viewer_id, w.store_id, w.within_m, w.key,
            string_to_array(w.doubt, '+'), :at, :expires
-    FROM unnest(CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:viewers AS text) AS uuid[]),
-                CAST(CAST(:stores AS text) AS uuid[]), CAST(CAST(:distances AS text) AS integer[]),
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:viewers AS uuid[]),
+                CAST(:stores AS uuid[]), CAST(CAST(:distances AS text) AS integer[]),
                 CAST(:doubts AS text[]), CAST(:keys AS text[]))
         AS w (id, viewer_id, store_id, within_m, doubt, key)
     ON CONFLICT (drop_id, viewer_id) DO NOTHING
@@ -112,7 +110,7 @@ _SETTLE = text(
     WITH settled AS (
         UPDATE reviews SET state = :state, decided_at = :at, decided_by = CAST(:by AS uuid),
             coupon_id = CAST(:coupon AS uuid)
-        WHERE id = ANY(CAST(CAST(:ids AS text) AS uuid[])) AND state = 'open'
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
         RETURNING drop_id, viewer_id, expires_at
     ), noted AS (
         UPDATE drop_viewers v SET reason = 'suspect' FROM settled
@@ -186,7 +184,7 @@ async def standing(session: AsyncSession, locked: Locked, viewers: Iterable[UUID
     """What those of ``viewers`` are answered about whom a review of the locked drop exists that was not granted."""
     if locked.limits.doubt != "review":
         return {}
-    found = await session.execute(_STANDING, {"drop": locked.row.drop_id, "viewers": array_of_ids(set(viewers))})
+    found = await session.execute(_STANDING, {"drop": locked.row.drop_id, "viewers": list(set(viewers))})
     return {row.viewer_id: _ANSWERS[row.state] for row in found if row.state in _ANSWERS}
 
 
@@ -198,9 +196,9 @@ async def file(session: AsyncSession, locked: Locked, decided: Iterable[Decided]
     row, tiers = locked.row, tiers_of(locked.row)
     expires = locked.at + rules.REVIEWABLE
     values = {
-        "ids": array_of_ids(new_id() for _ in asked),
-        "viewers": array_of_ids(one.viewer for one in asked),
-        "stores": array_of_ids(one.store for one in asked),
+        "ids": [new_id() for _ in asked],
+        "viewers": [one.viewer for one in asked],
+        "stores": [one.store for one in asked],
         "distances": array_of(rules.blurred(one.distance_m, tiers) for one in asked),
         "doubts": [one.doubt for one in asked],
         "keys": [one.key for one in asked],
@@ -365,7 +363,7 @@ async def _settle(
     by: UUID | None,
     coupon: UUID | None = None,
 ) -> int:
-    values = {"state": state, "at": locked.at, "by": by, "coupon": coupon, "ids": array_of_ids(ids)}
+    values = {"state": state, "at": locked.at, "by": by, "coupon": coupon, "ids": list(ids)}
     viewers = [row.viewer_id for row in await session.execute(_SETTLE, values)]
     await _tell(session, locked, state, viewers, coupon=coupon)
     return len(viewers)

@@ -14,14 +14,14 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coupons import rules
-from coupons.granting import Named, array_of_ids, name
+from coupons.granting import Named, name
 from coupons.locking import Locked
 from coupons.reach import POINT, nearest_first, places_of
 from coupons.rules import Place
 from coupons.statements import FACTS, TERMS
 from geo.catchments import Catchments
 from geo.matching import FRESH, MAX_ACCURACY_M, WITHIN_HOURS
-from kernel.postgres import Sessions, asking
+from kernel.postgres import Question, Sessions, asking
 
 REMEMBERED = 8
 """Batches of a drop that ``Ours`` knows; those under way at the same time are fewer."""
@@ -75,7 +75,7 @@ _STANDING = np.dtype([("place", ">i8"), ("tier", ">i2"), ("fixed_at", ">i8"), ("
 _CLOCK = "CAST(clock_timestamp() AT TIME ZONE d.timezone AS time)"
 # One row. What is asked of each viewer comes packed, one `_STANDING` behind the other: half of what reading a row for
 # each viewer costs.
-_LOOK = text(
+_LOOK = Question(
     f"""
     SELECT d.*, clock_timestamp() AS clock, {TERMS.format(facts="d")} AS terms,
            ARRAY(
@@ -100,7 +100,7 @@ _LOOK = text(
                array_agg(w.viewer_id) FILTER (WHERE EXISTS (
                    SELECT FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = d.campaign_id
                )) AS having
-        FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) WITH ORDINALITY AS w (viewer_id, place)
+        FROM unnest(CAST(:viewers AS uuid[])) WITH ORDINALITY AS w (viewer_id, place)
         LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = d.brand_id
         LEFT JOIN locations l ON l.room_id = d.room_id AND l.viewer_id = w.viewer_id
     ) AS v
@@ -112,7 +112,7 @@ FORMER = text(
     """
     SELECT c.viewer_id, c.drop_id, c.claim_key, c.id, c.code, c.state, c.amount_fen, c.valid_from, c.valid_until,
            c.distance_band_m, s.code AS store, s.name AS store_name, s.address AS store_address
-    FROM unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS w (viewer_id)
+    FROM unnest(CAST(:viewers AS uuid[])) AS w (viewer_id)
     CROSS JOIN LATERAL (
         SELECT * FROM coupons WHERE viewer_id = w.viewer_id AND campaign_id = :campaign OFFSET 0
     ) AS c
@@ -189,12 +189,15 @@ async def look(
 
     ``named`` holds what is known of stores' names, and gets what is not.
     """
-    asked = {"drop": drop, "viewers": array_of_ids([claim.viewer for claim in claims])}
-    async with asking(sessions) as session:
-        seen = (await session.execute(_LOOK, asked)).one_or_none()
-        if seen is None:
-            return None
-        former = await _former(session, seen.campaign_id, seen.having or ())
+    asked = {"drop": drop, "viewers": [claim.viewer for claim in claims]}
+    found = await _LOOK.ask(sessions, asked)
+    if not found:
+        return None
+    (seen,) = found
+    former: Sequence[Row[Any]] = ()
+    if seen.having:
+        async with asking(sessions) as session:
+            former = await _former(session, seen.campaign_id, seen.having)
     records = np.frombuffer(seen.standings, _STANDING)
     records = records[np.argsort(records["place"])]  # an aggregate promises no order
     doubts = {place - 1: doubt for place, doubt in zip(seen.doubtful or (), seen.doubts or (), strict=True)}
@@ -211,7 +214,7 @@ async def _former(session: AsyncSession, campaign: UUID, viewers: Collection[UUI
     """The coupons of ``campaign`` that ``viewers`` have."""
     if not viewers:
         return []
-    return (await session.execute(FORMER, {"campaign": campaign, "viewers": array_of_ids(viewers)})).all()
+    return (await session.execute(FORMER, {"campaign": campaign, "viewers": list(viewers)})).all()
 
 
 def _standings(records: NDArray[Any], doubts: Mapping[int, str], near: Sequence[Sequence[Place]]) -> Standings:

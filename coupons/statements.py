@@ -3,6 +3,7 @@
 from sqlalchemy import text
 
 from kernel.outbox import TELL
+from kernel.postgres import Question
 
 # Whether a drop decided about a viewer: true or null. Who got a coupon is in its row, who got none in `drop_viewers`.
 # Two probes, not joins: of a drop that has just begun the planner believes that hardly anybody was decided about, and
@@ -55,9 +56,9 @@ TERMS = f"md5(CAST(to_jsonb({{facts}}) - CAST('{{{{{','.join(MOVING)}}}}}' AS te
 # referred to by number, for reading an identifier costs a tenth of writing a coupon. In the select list the arrays are
 # read as they are needed; in FROM, PostgreSQL would write each of them down first, which costs a twentieth.
 _WRITE = """
-    known AS MATERIALIZED (SELECT CAST(CAST(:known AS text) AS uuid[]) AS stores), wanted AS (
-        SELECT unnest(CAST(CAST(:ids AS text) AS uuid[])) AS id,
-               unnest(CAST(CAST(:viewers AS text) AS uuid[])) AS viewer_id,
+    known AS MATERIALIZED (SELECT CAST(:known AS uuid[]) AS stores), wanted AS (
+        SELECT unnest(CAST(:ids AS uuid[])) AS id,
+               unnest(CAST(:viewers AS uuid[])) AS viewer_id,
                unnest(CAST(CAST(:ns AS text) AS smallint[])) AS n,
                unnest(CAST(CAST(:stores AS text) AS smallint[])) AS store,
                unnest(CAST(CAST(:codes AS text) AS text[])) AS code,
@@ -102,7 +103,7 @@ COUNT_AND_TELL = text(
     WITH told AS ({TELL.format(where="")}), shares AS (
         INSERT INTO campaign_stores AS s (campaign_id, store_id, quota, issued)
         SELECT :campaign, store_id, CAST(:quota AS integer), n
-        FROM unnest(CAST(CAST(:stores AS text) AS uuid[]), CAST(CAST(:counts AS text) AS integer[])) AS g (store_id, n)
+        FROM unnest(CAST(:stores AS uuid[]), CAST(CAST(:counts AS text) AS integer[])) AS g (store_id, n)
         ORDER BY store_id
         ON CONFLICT (campaign_id, store_id) DO UPDATE SET issued = s.issued + excluded.issued
     ), {_COUNT.format(where="")}
@@ -112,7 +113,7 @@ COUNT_AND_TELL = text(
 STORES = text(
     """
     SELECT s.id, s.code, s.name, s.address
-    FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
+    FROM unnest(CAST(:stores AS uuid[])) AS w (id) JOIN stores s ON s.id = w.id
     """
 )
 # `partaking` for some stores, as a text: composing it costs each batch of claims more than asking it. Most stores are
@@ -122,7 +123,7 @@ SPECIAL = text(
     SELECT * FROM (
         SELECT w.id, s.id IS NOT NULL AND (CAST(:all_stores AS boolean) OR p.store_id IS NOT NULL) AS giving,
                p.store_id IS NOT NULL AS known, p.quota - p.issued AS quota_left
-        FROM unnest(CAST(CAST(:stores AS text) AS uuid[])) AS w (id)
+        FROM unnest(CAST(:stores AS uuid[])) AS w (id)
         LEFT JOIN stores s ON s.id = w.id AND s.brand_id = :brand
             AND (s.closed_until IS NULL OR s.closed_until <= :at)
         LEFT JOIN campaign_stores p ON p.store_id = w.id AND p.campaign_id = :campaign
@@ -135,7 +136,7 @@ _NOTE = """
     INSERT INTO drop_viewers (drop_id, viewer_id, store_id, outcome, reason, distance_band_m, at)
     SELECT :drop, w.viewer_id, w.store_id, CASE WHEN w.reason = 'held_out' THEN 'held_out' ELSE 'refused' END,
            w.reason, w.band, :at
-    FROM unnest(CAST(CAST(:noted_viewers AS text) AS uuid[]), CAST(CAST(:noted_stores AS text) AS uuid[]),
+    FROM unnest(CAST(:noted_viewers AS uuid[]), CAST(:noted_stores AS uuid[]),
                 CAST(CAST(:reasons AS text) AS text[]), CAST(CAST(:noted_bands AS text) AS integer[]))
         AS w (viewer_id, store_id, reason, band)
     {where}
@@ -152,7 +153,7 @@ _FOUND = "EXISTS (SELECT FROM found)"
 # Lock, write, note, count and tell in one question that commits by itself, if drop and campaign say what they said and
 # exactly so many coupons were given and are left as is expected. As by `LOCK`, whoever has to wait for the rows reads
 # what they say by then. No brand is locked, for those with a cap are not written like this.
-WRITE_IF_FOUND = text(
+WRITE_IF_FOUND = Question(
     f"""
     WITH facts AS MATERIALIZED ({FACTS.format(first="")} FOR NO KEY UPDATE OF c, d), found AS MATERIALIZED (
         SELECT FROM facts f

@@ -1,15 +1,16 @@
 """PostgreSQL: engine, sessions, and the metadata that every table hangs on."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections import namedtuple
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import AdaptedConnection, DateTime, ExceptionContext, MetaData, Uuid, event, make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError
+from sqlalchemy import AdaptedConnection, DateTime, Dialect, ExceptionContext, MetaData, Uuid, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -122,3 +123,52 @@ async def asking(sessions: Sessions) -> AsyncIterator[AsyncSession]:
     async with sessions() as session:
         await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         yield session
+
+
+class Question:
+    """One statement that is a transaction of its own, handed to the driver as it is.
+
+    For the few that are asked for every batch of claims: a session and its execution take 0.3 ms of Python to compile,
+    bind and describe what is the same each time. ``sql`` names its parameters as ``text`` does.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self._text = text(sql)
+        self._sql = ""
+        self._names: tuple[str, ...] = ()
+        self._row: Callable[..., Any] | None = None
+
+    def _compile(self, dialect: Dialect) -> None:
+        compiled: Any = self._text.compile(dialect=dialect)
+        self._sql, self._names = str(compiled), tuple(compiled.positiontup)
+
+    async def ask(self, sessions: Sessions, values: Mapping[str, Any]) -> list[Any]:
+        """Its rows, as named tuples; ``values`` may hold more than it names.
+
+        Raises what a session raises: DBAPIError, IntegrityError where a constraint strikes, OSError, and the pool's
+        TimeoutError.
+        """
+        async with sessions.kw["bind"].connect() as connection:
+            if not self._sql:
+                self._compile(connection.dialect)
+            driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+            try:
+                found = await driver.fetch(self._sql, *map(values.__getitem__, self._names))
+            except asyncpg.PostgresError as error:
+                kind = IntegrityError if isinstance(error, asyncpg.IntegrityConstraintViolationError) else DBAPIError
+                raise kind(self._sql, None, error, connection_invalidated=driver.is_closed()) from error
+            except asyncpg.InterfaceError as error:
+                await connection.invalidate()
+                raise DBAPIError(self._sql, None, error, connection_invalidated=True) from error
+            except BaseException:
+                await connection.invalidate()  # it may still be at work on what nobody waits for
+                raise
+        if not found:
+            return []
+        row = self._row = self._row or _named(found[0].keys())
+        return [row(*one) for one in found]
+
+
+def _named(columns: Iterable[str]) -> Any:
+    make: Any = namedtuple  # which mypy wants to know the columns of
+    return make("Row", columns)

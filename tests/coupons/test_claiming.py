@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -169,9 +168,8 @@ async def test_a_plan_does_not_outlive_the_drop(world: World) -> None:
     assert plan is not None and locked is not None
 
     def at(moment: datetime) -> Locked:
-        facts = dict(locked.row._mapping) | {"at": moment}
-        row: Any = SimpleNamespace(**facts, _mapping=facts)
-        return Locked(row)
+        assert plan is not None
+        return Locked(plan.sight.facts.row._replace(at=moment))
 
     assert plan.holds(at(locked.row.ends_at - timedelta(seconds=1)), [])
     assert not plan.holds(at(locked.row.ends_at), [])
@@ -320,9 +318,8 @@ async def test_no_plan_is_sent_for_the_last_coupon_or_over_the_end_of_a_minute_a
     assert plan.since(Ours()) == 0
 
     def sent(**facts: Any) -> bool:
-        changed = dict(row._mapping) | facts
-        seen: Any = SimpleNamespace(**changed, _mapping=changed)
-        return replace(plan, sight=replace(plan.sight, facts=Locked(seen))).since(Ours()) is not None
+        seen = Locked(row._replace(**facts))
+        return replace(plan, sight=replace(plan.sight, facts=seen)).since(Ours()) is not None
 
     soon = timedelta(seconds=0.5)
     assert sent()
@@ -408,6 +405,47 @@ async def test_whoever_came_first_is_first_also_when_plans_do_not_hold(
         assert await claims == ["issued", "issued", "issued", "sold_out"]
     async with world.kernel.sessions() as session:
         assert (await ledger.audit(session)).findings == []
+
+
+async def test_a_batch_without_a_plan_does_not_make_the_plans_behind_it_fail(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be decided under the lock, too, and so would those behind them, for as long as claims come."""
+    monkeypatch.setattr(issuing, "BATCH", 2)
+    monkeypatch.setattr(issuing, "AHEAD", 3)
+    drop = await world.drop(await world.campaign(stock=10), stock=10)
+    viewers = await world.viewers(6)
+    sessions, has_lock, go = world.kernel.sessions, asyncio.Event(), asyncio.Event()
+    carried: list[bool] = []
+
+    def foresee_from_the_second(claims: Sequence[Claim], sight: Sight) -> Plan | None:
+        return foresee(claims, sight) if has_lock.is_set() else None
+
+    async def answer_when_told(*args: Any, **more: Any) -> Answered:
+        has_lock.set()
+        await go.wait()
+        return await answer_batch(*args, **more)
+
+    async def carry_out_and_note(*args: Any) -> Answered | None:
+        answered = await carry_out(*args)
+        carried.append(answered is not None)
+        return answered
+
+    monkeypatch.setattr(issuing, "foresee", foresee_from_the_second)
+    monkeypatch.setattr(issuing, "answer_batch", answer_when_told)
+    monkeypatch.setattr(issuing, "carry_out", carry_out_and_note)
+    async with Catchments(sessions) as catchments, Issuer(sessions, catchments) as issuer:
+
+        async def claim(viewer: Principal) -> str:
+            return (await issuer.claim(viewer, world.room, drop, "one")).state
+
+        claims = [asyncio.create_task(claim(viewer)) for viewer in viewers[:2]]
+        await has_lock.wait()
+        claims += [asyncio.create_task(claim(viewer)) for viewer in viewers[2:]]
+        await asyncio.sleep(0.3)  # long enough to look, to plan and to send what may be sent
+        go.set()
+        assert await asyncio.gather(*claims) == ["issued"] * 6
+    assert carried == [True, True]
 
 
 def test_grants_since_a_count_are_known_only_without_a_gap() -> None:

@@ -275,7 +275,7 @@ async def test_what_viewers_have_is_looked_up_one_by_one_however_empty_the_campa
     world: World,
 ) -> None:
     statement = FORMER.text.replace(":campaign", "CAST(:campaign AS uuid)")
-    asked = {"campaign": await world.campaign(), "viewers": "{" + ",".join(str(new_id()) for _ in range(500)) + "}"}
+    asked = {"campaign": await world.campaign(), "viewers": [new_id() for _ in range(500)]}
     for mode in ("force_custom_plan", "force_generic_plan"):
         await world.execute("TRUNCATE coupons CASCADE")
         async with world.kernel.sessions() as session:

@@ -6,9 +6,9 @@ import socket
 import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from kernel.postgres import transaction
+from kernel.postgres import Question, transaction
 from kernel.process import Kernel
 
 
@@ -46,3 +46,57 @@ async def test_each_side_notices_when_the_other_left_without_a_word(kernel: Kern
         assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "who waits for an answer would wait for ever"
         unacknowledged = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         assert 0 < unacknowledged <= 30_000, "a quarter of an hour, if it is left to TCP"
+
+
+_DOUBLED = Question("SELECT CAST(:n AS integer) * 2 AS doubled, pg_backend_pid() AS backend")
+_BRAND = Question("INSERT INTO brands (id, name) VALUES (:id, :name) RETURNING id")
+
+
+async def test_a_question_commits_by_itself_and_is_answered_by_name(kernel: Kernel) -> None:
+    (answer,) = await _DOUBLED.ask(kernel.sessions, {"n": 21, "unasked": "for"})
+    assert answer.doubled == 42
+    assert [row.id for row in await _BRAND.ask(kernel.sessions, {"id": "one", "name": "One"})] == ["one"]
+    async with kernel.sessions() as session:
+        assert await session.scalar(text("SELECT name FROM brands WHERE id = 'one'")) == "One"
+
+
+async def test_a_question_fails_as_a_session_does(kernel: Kernel) -> None:
+    await _BRAND.ask(kernel.sessions, {"id": "one", "name": "One"})
+    with pytest.raises(IntegrityError) as struck:
+        await _BRAND.ask(kernel.sessions, {"id": "one", "name": "secret"})
+    assert not struck.value.connection_invalidated
+    assert "secret" not in str(struck.value), "parameters may be coordinates, and errors are logged"
+    with pytest.raises(DBAPIError) as wrong:
+        await Question("SELECT 1 / CAST(:n AS integer)").ask(kernel.sessions, {"n": 0})
+    assert not isinstance(wrong.value, IntegrityError)
+    assert (await _DOUBLED.ask(kernel.sessions, {"n": 1}))[0].doubled == 2
+
+
+async def test_a_question_that_is_given_up_leaves_no_connection_at_work(kernel: Kernel) -> None:
+    async with kernel.engine.connect() as other, asyncio.timeout(30):
+        await other.execution_options(isolation_level="AUTOCOMMIT")  # who is there is told once a transaction
+        ((_, before),) = await _DOUBLED.ask(kernel.sessions, {"n": 1})
+        asked = asyncio.create_task(Question("SELECT pg_sleep(60), CAST(:n AS integer)").ask(kernel.sessions, {"n": 1}))
+        asleep = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid = :pid")
+        while not await other.scalar(asleep, {"pid": before}):
+            await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        while await other.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"), {"pid": before}):
+            await asyncio.sleep(0.01)
+    ((doubled, after),) = await _DOUBLED.ask(kernel.sessions, {"n": 2})
+    assert doubled == 4 and after != before
+
+
+async def test_a_question_on_a_connection_that_the_server_closed_is_an_outage_at_most(kernel: Kernel) -> None:
+    ((_, held),) = await _DOUBLED.ask(kernel.sessions, {"n": 1})
+    killer = await asyncpg.connect(kernel.settings.database_url)
+    await killer.execute("SELECT pg_terminate_backend($1)", held)
+    await killer.close()
+    try:
+        await _DOUBLED.ask(kernel.sessions, {"n": 1})
+    except (DBAPIError, OSError) as outage:
+        assert isinstance(outage, OSError) or outage.connection_invalidated
+    ((doubled, now),) = await _DOUBLED.ask(kernel.sessions, {"n": 2})
+    assert doubled == 4 and now != held
