@@ -203,16 +203,20 @@ class _Batch:
 
     def _mine(self) -> list[int]:
         """The claims that this drop has to answer: of its brand and, if they say one, its room, each once."""
-        brand, here = self._facts.row.brand_id, self._facts.row.room_id
+        brand, here, claims = self._facts.row.brand_id, self._facts.row.room_id, self._claims
+        places = [
+            place
+            for place, claim in enumerate(claims)
+            if claim.brand == brand and (claim.room is None or claim.room == here)
+        ]
+        if len({claims[place].viewer for place in places}) == len(places):
+            return places
         first: dict[tuple[UUID, str], int] = {}
-        places = []
-        for place, claim in enumerate(self._claims):
-            if claim.brand == brand and (claim.room is None or claim.room == here):
-                if (before := first.setdefault((claim.viewer, claim.key), place)) == place:
-                    places.append(place)
-                else:
-                    self._same.append((place, before))
-        return places
+        for place in places:
+            before = first.setdefault((claims[place].viewer, claims[place].key), place)
+            if before != place:
+                self._same.append((place, before))
+        return list(first.values())
 
     def viewers(self) -> list[UUID]:
         """Who waits for an answer."""

@@ -325,14 +325,20 @@ class Made:
         rest = [Grant(viewer, card) for viewer, card in zip(self._viewers, cards, strict=True) if card is not None]
         events = []
         while rest:
-            once: dict[UUID, Grant] = {}
-            for grant in rest:
-                once.setdefault(grant.viewer, grant)
-            grants = list(once.values())
+            grants, rest = _each_once(rest)
             pieces = (grants[start : start + PIECE] for start in range(0, len(grants), PIECE))
             events += [msgspec.Raw(msgspec.json.encode(Issued(drop, piece))) for piece in pieces]
-            rest = [] if len(once) == len(rest) else [grant for grant in rest if once[grant.viewer] is not grant]
         return events
+
+
+def _each_once(grants: list[Grant]) -> tuple[list[Grant], list[Grant]]:
+    """The first of each viewer's, and the others."""
+    if len({grant.viewer for grant in grants}) == len(grants):
+        return grants, []
+    once: dict[UUID, Grant] = {}
+    for grant in grants:
+        once.setdefault(grant.viewer, grant)
+    return list(once.values()), [grant for grant in grants if once[grant.viewer] is not grant]
 
 
 async def note(session: AsyncSession, locked: Locked, decided: Sequence[Decided]) -> None:

@@ -174,7 +174,7 @@ class Issuer:
         """
         if who.role is not Role.VIEWER:
             raise Refusal("forbidden")
-        if not 1 <= len(claim_id) <= 200 or "\0" in claim_id or not _encodable(claim_id):
+        if not 1 <= len(claim_id) <= 200 or "\0" in claim_id or not (claim_id.isascii() or _encodable(claim_id)):
             raise Refusal("invalid", "The claim's id is not usable text.", field="id")
         if self._waiting >= self._bound:
             CLAIMS.labels("busy").inc()
@@ -323,7 +323,7 @@ class Issuer:
 
 
 def _count(answers: Iterable[Answer]) -> None:
-    outcomes = Tally(answer if isinstance(answer, str) else _OUTCOMES[type(answer)] for answer in answers)
+    outcomes = Tally([answer if isinstance(answer, str) else _OUTCOMES[type(answer)] for answer in answers])
     for outcome, count in outcomes.items():
         CLAIMS.labels(outcome).inc(count)
 

@@ -246,7 +246,7 @@ async def _in_reach(
     bounds = pairwise([*begins.tolist(), len(pairs)])
     for place, (start, end) in zip(placed[fixes[begins]].tolist(), bounds, strict=True):
         near[place] = pairs[start:end]
-    return near, [reach.stores[number] for number in np.unique(numbers).tolist()]
+    return near, [reach.stores[number] for number in sorted(set(numbers.tolist()))]
 
 
 async def recalled(

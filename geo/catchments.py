@@ -114,7 +114,7 @@ class Reach:
             fix, store = np.unique(np.stack([fix, store]), axis=1)
         distance = distance_m(in_space(lng, lat)[fix], self._points[store])
         depth = distance - self._radius[store]
-        for index in self._areas.keys() & set(store.tolist()):
+        for index in self._areas.keys() & set(store.tolist()) if self._areas else ():
             here = store == index
             depth[here] = self._areas[index].depth(lng[fix[here]], lat[fix[here]])
         kept = depth - accuracy_m[fix] <= 0
