@@ -6,7 +6,7 @@ An answer is given only after that transaction has committed, so nobody is told 
 import asyncio
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -14,7 +14,6 @@ from typing import Self
 from uuid import UUID
 
 import structlog
-from msgspec import Struct
 from prometheus_client import REGISTRY, Counter, Histogram
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -69,10 +68,9 @@ _OUTCOMES: dict[object, str] = {CouponCard: "issued", NotYet: "not_started"}
 log = structlog.get_logger()
 
 
-class _Waiting(Struct, eq=False):
+class _Waiting(Claim, frozen=True, eq=False):
     """A claim and who waits for its answer."""
 
-    claim: Claim
     answer: asyncio.Future[Answer]
     trace: str
     """What it is part of; empty unless traces are made."""
@@ -158,7 +156,7 @@ class Issuer:
         await end(*self._workers)
         self._workers = []
         for line in self._lines.values():
-            self._tell((waiting, "unavailable") for waiting in line.waiting)
+            self._tell([(waiting, "unavailable") for waiting in line.waiting])
             _count(["unavailable"] * len(line.waiting))
         self._lines.clear()
 
@@ -180,13 +178,13 @@ class Issuer:
             CLAIMS.labels("busy").inc()
             raise Refusal("busy", retry_after=1)
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(Claim(who.brand, who.subject, claim_id, room), answered, tracing.here())
+        waiting = _Waiting(who.brand, who.subject, claim_id, room, answered, tracing.here())
         if (line := self._lines.get(drop)) is None:
             line = self._lines[drop] = _Line()
         line.waiting.append(waiting)
         self._call(drop, line)
         self._waiting += 1
-        answer = await waiting.answer
+        answer = await answered
         if isinstance(answer, NotYet):
             raise Refusal("not_started", retry_after=answer.seconds, opens_at=milliseconds(answer.at))
         if isinstance(answer, str):
@@ -228,7 +226,7 @@ class Issuer:
         BATCH_SIZE.observe(len(batch))
         try:
             with tracing.gather("decide claims", (one.trace for one in batch), drop=str(drop), claims=len(batch)):
-                return await self._decide(drop, [waiting.claim for waiting in batch], line, before, turn)
+                return await self._decide(drop, batch, line, before, turn)
         except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             # A lost connection is nobody's defect; anything else that PostgreSQL refuses is one, and shows where.
             defect = isinstance(error, DBAPIError) and not error.connection_invalidated
@@ -241,7 +239,7 @@ class Issuer:
         return ["unavailable"] * len(batch)
 
     async def _decide(
-        self, drop: UUID, claims: list[Claim], line: _Line, before: _Turn | None, turn: _Turn
+        self, drop: UUID, claims: Sequence[Claim], line: _Line, before: _Turn | None, turn: _Turn
     ) -> list[Answer]:
         async with asyncio.timeout(BATCH_TIMEOUT_SECONDS):
             sight = await look(self._sessions, self._catchments, drop, claims, self._names())
@@ -262,7 +260,7 @@ class Issuer:
     async def _decide_locked(
         self,
         drop: UUID,
-        claims: list[Claim],
+        claims: Sequence[Claim],
         ours: Ours,
         sight: Sight | None,
         plan: Plan | None,
@@ -313,11 +311,11 @@ class Issuer:
                 self._tell(some)
                 await asyncio.sleep(0)
         finally:
-            self._tell(rest)  # also when cancelled: nobody waits for ever
+            self._tell(list(rest))  # also when cancelled: nobody waits for ever
 
-    def _tell(self, answers: Iterable[tuple[_Waiting, Answer]]) -> None:
+    def _tell(self, answers: Collection[tuple[_Waiting, Answer]]) -> None:
+        self._waiting -= len(answers)
         for waiting, answer in answers:
-            self._waiting -= 1
             if not waiting.answer.done():  # a viewer who left has cancelled it; what was granted is in their wallet
                 waiting.answer.set_result(answer)
 

@@ -281,7 +281,8 @@ def _checked(given: StoreGiven) -> StoreLine:
         raise Refusal("invalid", "The trade area is nested too deeply.", field="trade_area") from error
     except BadValue as error:
         reason = str(error)  # some end in a question
-        raise Refusal("invalid", f"The store is not right: {reason}{'' if reason.endswith('?') else '.'}") from error
+        detail = f"The store is not right: {reason}{'' if reason.endswith('?') else '.'}"
+        raise Refusal("invalid", detail, field=error.field) from error
 
 
 @router.post(

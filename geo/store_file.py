@@ -34,7 +34,11 @@ class Unreadable(Exception):
 
 
 class BadValue(ValueError):
-    """One line cannot be a store; the message says why."""
+    """One line cannot be a store because of ``field``; the message says why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,20 +181,20 @@ def _judge(line: int, fields: list[str], header: tuple[str, ...], seen: dict[str
 def check(values: Mapping[str, str], line: int = 0) -> StoreLine:
     """The store that ``values`` (column → text) describe. Raises BadValue with the first reason why not."""
     if absent := [name for name in REQUIRED if name not in values]:
-        raise BadValue(f"column {absent[0]} is missing")
+        raise BadValue(absent[0], f"column {absent[0]} is missing")
     if empty := [name for name in REQUIRED if not values[name].strip()]:
-        raise BadValue(f"{empty[0]} is empty")
+        raise BadValue(empty[0], f"{empty[0]} is empty")
     # An address copied from a sheet may run over two lines; that is no reason to lose the store.
     texts = {name: " ".join(values[name].split()) for name in MAX_LENGTH}
     for name, value in texts.items():
         if _CONTROL.search(value):
-            raise BadValue(f"{name} contains a control character")
+            raise BadValue(name, f"{name} contains a control character")
         if len(value) > MAX_LENGTH[name]:
-            raise BadValue(f"{name} is longer than {MAX_LENGTH[name]} characters")
+            raise BadValue(name, f"{name} is longer than {MAX_LENGTH[name]} characters")
     lng, lat, datum = _position(values["lng"], values["lat"], values["datum"])
     opens, closes = _time("opens", values.get("opens", "")), _time("closes", values.get("closes", ""))
     if (opens is None) != (closes is None):
-        raise BadValue("opens and closes go together; one of them is empty")
+        raise BadValue("opens" if opens is None else "closes", "opens and closes go together; one of them is empty")
     canonical = to_canonical(lng, lat, datum)
     return StoreLine(
         code=texts["code"],
@@ -213,23 +217,23 @@ def check(values: Mapping[str, str], line: int = 0) -> StoreLine:
 def _position(lng: str, lat: str, datum: str) -> tuple[float, float, Datum]:
     x, y = _coordinate("lng", lng), _coordinate("lat", lat)
     if (datum := datum.lower()) not in DATUMS:
-        raise BadValue(f'unknown datum "{datum[:20]}": use {", ".join(DATUMS)}')
+        raise BadValue("datum", f'unknown datum "{datum[:20]}": use {", ".join(DATUMS)}')
     # In China longitudes are above 73 and latitudes below 54, so a swapped pair is either off the globe or in the
     # Arctic Ocean, and makes sense the other way round.
     if in_region(y, x):
-        raise BadValue(f"lng and lat are swapped: lng {lng}, lat {lat} is a place in China the other way round")
+        raise BadValue("lng", f"lng and lat are swapped: lng {lng}, lat {lat} is a place in China the other way round")
     if not -180 <= x <= 180:
-        raise BadValue(f"lng {lng} is out of range: -180 to 180")
+        raise BadValue("lng", f"lng {lng} is out of range: -180 to 180")
     if not -90 <= y <= 90:
-        raise BadValue(f"lat {lat} is out of range: -90 to 90")
+        raise BadValue("lat", f"lat {lat} is out of range: -90 to 90")
     if x == y == 0:
-        raise BadValue("lng and lat are both 0, which is in the Atlantic Ocean")
+        raise BadValue("lng", "lng and lat are both 0, which is in the Atlantic Ocean")
     return x, y, cast(Datum, datum)
 
 
 def _coordinate(name: str, text: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise BadValue(f'{name} "{text[:20]}" is not a number in degrees, such as 116.404')
+        raise BadValue(name, f'{name} "{text[:20]}" is not a number in degrees, such as 116.404')
     return float(text)
 
 
@@ -238,7 +242,7 @@ def _radius(text: str) -> int | None:
         return None
     low, high = RADIUS_M
     if not re.fullmatch("[0-9]{1,6}", text, re.ASCII) or not low <= int(text) <= high:
-        raise BadValue(f'radius_m "{text[:20]}" is not a whole number of metres from {low} to {high}')
+        raise BadValue("radius_m", f'radius_m "{text[:20]}" is not a whole number of metres from {low} to {high}')
     return int(text)
 
 
@@ -247,7 +251,7 @@ def _time(name: str, text: str) -> time | None:
         return None
     match = _TIME.fullmatch(text)
     if not match or (match[1] == "24" and match[2] != "00"):
-        raise BadValue(f'{name} "{text[:20]}" is not a time of day such as 09:30')
+        raise BadValue(name, f'{name} "{text[:20]}" is not a time of day such as 09:30')
     return time(int(match[1]) % 24, int(match[2]))
 
 
@@ -257,4 +261,4 @@ def _area(text: str, datum: Datum, canonical: tuple[float, float]) -> TradeArea 
     try:
         return trade_area.parse(text, datum, *canonical)
     except BadArea as error:
-        raise BadValue(f"trade_area {error}") from error
+        raise BadValue("trade_area", f"trade_area {error}") from error

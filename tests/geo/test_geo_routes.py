@@ -147,6 +147,24 @@ async def test_a_trade_area_of_brackets_in_brackets_is_refused(rest: httpx.Async
     assert answer.status_code in (400, 422), answer.text
 
 
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"lng": 39.47, "lat": 75.99}, "lng"),
+        ({"lng": 0, "lat": 0}, "lng"),
+        ({"opens": "09:00"}, "closes"),
+        ({"closes": "21:00"}, "opens"),
+        ({"trade_area": {"type": "Point", "coordinates": [121.45, 31.22]}}, "trade_area"),
+    ],
+    ids=["swapped", "nowhere", "no end", "no beginning", "a point"],
+)
+async def test_a_store_that_is_refused_says_which_field_is_wrong(
+    rest: httpx.AsyncClient, as_: As, wrong: dict[str, Any], field: str
+) -> None:
+    answer = await rest.post("/v1/stores", json=GIVEN | wrong, headers=as_("ops"))
+    assert (answer.status_code, answer.json()["code"], answer.json().get("field")) == (422, "invalid", field)
+
+
 async def test_a_reason_that_asks_ends_in_its_question_mark(rest: httpx.AsyncClient, as_: As) -> None:
     far = {"type": "Polygon", "coordinates": [[[121.7, 31.2], [121.71, 31.2], [121.71, 31.21], [121.7, 31.2]]]}
     asked = await rest.post("/v1/stores", json=GIVEN | {"trade_area": far}, headers=as_("ops"))
