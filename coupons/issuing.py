@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter as Tally
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -113,6 +114,8 @@ class _Line:
     waiting: deque[_Waiting] = field(default_factory=deque)
     called: bool = False
     """A worker was asked to take a batch and has not come yet."""
+    full: asyncio.Event = field(default_factory=asyncio.Event)
+    """A whole batch waits: nobody need linger."""
     under_way: int = 0
     last: _Turn | None = None
     """Of the newest batch under way."""
@@ -182,6 +185,8 @@ class Issuer:
         if (line := self._lines.get(drop)) is None:
             line = self._lines[drop] = _Line()
         line.waiting.append(waiting)
+        if len(line.waiting) == BATCH:
+            line.full.set()
         self._call(drop, line)
         self._waiting += 1
         answer = await answered
@@ -332,7 +337,10 @@ async def _company(line: _Line) -> None:
     here = 0
     while here < len(line.waiting) < BATCH:
         here = len(line.waiting)
-        await asyncio.sleep(LINGER_SECONDS)
+        line.full.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await line.full.wait()
         if not line.under_way:
             return
     await asyncio.sleep(0)
