@@ -17,8 +17,10 @@ async def test_claims_are_counted_beside_their_peers_and_the_rows_alone() -> Non
     assert outcomes["nearcast"]["issued"] == 480
     assert sum(outcomes["nearcast"].values()) == 600
     assert outcomes["single"] == outcomes["redis"] == {"issued": 100}
+    assert sum(outcomes["single_finds"].values()) == 100
+    assert 80 < outcomes["single_finds"]["issued"] < 100, "one in ten is out of range"
     assert result["floor_per_s"] > 0
-    assert len(tables.figures(result).rows) == 4
+    assert len(tables.figures(result).rows) == 5
 
 
 async def test_a_drop_is_counted_beside_one_query_a_viewer_and_the_rows_alone() -> None:
