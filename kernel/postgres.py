@@ -155,9 +155,11 @@ class Question:
             try:
                 found = await driver.fetch(self._sql, *map(values.__getitem__, self._names))
             except asyncpg.PostgresError as error:
+                if lost := driver.is_closed() or error.severity_en in ("FATAL", "PANIC"):  # the server's farewell
+                    await connection.invalidate()
                 kind = IntegrityError if isinstance(error, asyncpg.IntegrityConstraintViolationError) else DBAPIError
-                raise kind(self._sql, None, error, connection_invalidated=driver.is_closed()) from error
-            except asyncpg.InterfaceError as error:
+                raise kind(self._sql, None, error, connection_invalidated=lost) from error
+            except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the latter: `_name_half_closed`
                 await connection.invalidate()
                 raise DBAPIError(self._sql, None, error, connection_invalidated=True) from error
             except BaseException:

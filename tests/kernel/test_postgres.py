@@ -100,3 +100,34 @@ async def test_a_question_on_a_connection_that_the_server_closed_is_an_outage_at
         assert isinstance(outage, OSError) or outage.connection_invalidated
     ((doubled, now),) = await _DOUBLED.ask(kernel.sessions, {"n": 2})
     assert doubled == 4 and now != held
+
+
+async def test_a_question_that_the_server_ends_is_an_outage_and_the_next_one_is_answered(kernel: Kernel) -> None:
+    killer = await asyncpg.connect(kernel.settings.database_url)
+    asked = asyncio.create_task(Question("SELECT pg_sleep(60), CAST(:n AS integer)").ask(kernel.sessions, {"n": 1}))
+    ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = $1"
+    async with asyncio.timeout(30):
+        while not await killer.fetch(ending, kernel.engine.url.database):
+            await asyncio.sleep(0.01)
+    await killer.close()
+    with pytest.raises(DBAPIError) as outage:
+        await asked
+    assert outage.value.connection_invalidated
+    assert (await _DOUBLED.ask(kernel.sessions, {"n": 2}))[0].doubled == 4
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError, asyncpg.InterfaceError])
+async def test_what_the_driver_says_of_a_connection_half_closed_is_an_outage(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    ((_, held),) = await _DOUBLED.ask(kernel.sessions, {"n": 1})
+
+    async def fetch(*_: object) -> None:
+        raise error("another operation is in progress")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg.Connection, "fetch", fetch)
+        with pytest.raises(DBAPIError) as outage:
+            await _DOUBLED.ask(kernel.sessions, {"n": 1})
+    assert outage.value.connection_invalidated
+    assert (await _DOUBLED.ask(kernel.sessions, {"n": 1}))[0].backend != held
