@@ -230,6 +230,7 @@ async def postgres(home: Path, logs: Path) -> AsyncIterator[str]:
         "random_page_cost": "1.1",
         "effective_io_concurrency": 100,
         "max_wal_size": "2GB",
+        "min_wal_size": "1GB",  # kept from one evening to the next: while a file of the log is made, everybody waits
         "timezone": "UTC",
     }
     command = [server, "-D", str(data), *(part for key, value in options.items() for part in ("-c", f"{key}={value}"))]
