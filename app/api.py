@@ -25,7 +25,7 @@ import geo.routes
 import guides.routes
 import live.routes
 from app import health_routes, privacy_routes
-from app.processes import open_kernel, until_stopped, watch_loop
+from app.processes import open_kernel, sessions_for_claims, until_stopped, watch_loop
 from coupons.codes import Signer
 from coupons.issuing import Issuer
 from coupons.wechat_card import Cards
@@ -88,7 +88,8 @@ def create_app(kernel: Kernel) -> FastAPI:
                 AsyncExitStack() as optional,
                 watch_loop(),
                 Catchments(kernel.sessions) as catchments,
-                Issuer(kernel.sessions, catchments) as issuer,
+                sessions_for_claims(kernel.settings) as sessions,
+                Issuer(sessions, catchments) as issuer,
             ):
                 app.state.issuer = issuer
                 app.state.cards = None

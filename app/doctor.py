@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import migrations
 from app.problems import of_settings
+from coupons.issuing import WORKERS
 from kernel.clock import now
 from kernel.postgres import create_engine
 from kernel.redis import Client, create_client
@@ -244,7 +245,7 @@ async def examine(settings: Settings) -> list[Finding]:
     """Everything about this machine and the two servers that ``settings`` name."""
     engine, client = create_engine(settings), create_client(settings)
     try:
-        return [limits(), *await postgres(engine, settings.database_pool), *await redis(client)]
+        return [limits(), *await postgres(engine, settings.database_pool + WORKERS), *await redis(client)]
     finally:
         await engine.dispose()
         await client.aclose()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.processes import open_kernel, until_stopped
+from app.processes import open_kernel, sessions_for_claims, until_stopped
 from coupons import drops, push, wallet
 from coupons.codes import Signer
 from coupons.issuing import Issuer
@@ -123,7 +123,8 @@ async def serve(settings: Settings) -> None:
         open_kernel(settings) as kernel,
         Catchments(kernel.sessions) as catchments,
         Locations(kernel.sessions, catchments, Arrivals(kernel.sessions)) as locations,
-        Issuer(kernel.sessions, catchments) as issuer,
+        sessions_for_claims(settings) as sessions,
+        Issuer(sessions, catchments) as issuer,
     ):
         checker = None
         if settings.msg_sec_check:

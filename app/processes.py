@@ -12,8 +12,9 @@ from typing import Any
 
 from prometheus_client import REGISTRY, Gauge
 
+from coupons.issuing import WORKERS
 from kernel.identity import Keyring
-from kernel.postgres import create_engine, create_sessions
+from kernel.postgres import PROBES, Sessions, create_engine, create_sessions
 from kernel.process import Kernel
 from kernel.redis import create_client
 from kernel.settings import Settings
@@ -35,6 +36,16 @@ async def open_kernel(settings: Settings) -> AsyncIterator[Kernel]:
         client = create_client(settings)
         stack.push_async_callback(client.aclose)
         yield Kernel(settings, engine, create_sessions(engine), client, keyring)
+
+
+@asynccontextmanager
+async def sessions_for_claims(settings: Settings) -> AsyncIterator[Sessions]:
+    """Connections for an ``Issuer`` alone: no request keeps them from it, and PostgreSQL plans on them for claims."""
+    engine = create_engine(settings, name="nearcast claims", connections=WORKERS, planner=PROBES)
+    try:
+        yield create_sessions(engine)
+    finally:
+        await engine.dispose()
 
 
 @asynccontextmanager

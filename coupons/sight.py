@@ -74,8 +74,7 @@ _STANDING = np.dtype([("place", ">i8"), ("tier", ">i2"), ("fixed_at", ">i8"), ("
 
 _CLOCK = "CAST(clock_timestamp() AT TIME ZONE d.timezone AS time)"
 # One row. What is asked of each viewer comes packed, one `_STANDING` behind the other: half of what reading a row for
-# each viewer costs. How many there are is hidden from the planner behind a SELECT: it keeps one plan, where it would
-# make one for each number, which costs a claim on its own more than being looked at.
+# each viewer costs.
 _LOOK = Question(
     f"""
     SELECT d.*, clock_timestamp() AS clock, {TERMS.format(facts="d")} AS terms,
@@ -101,7 +100,7 @@ _LOOK = Question(
                array_agg(w.viewer_id) FILTER (WHERE EXISTS (
                    SELECT FROM coupons c WHERE c.viewer_id = w.viewer_id AND c.campaign_id = d.campaign_id
                )) AS having
-        FROM unnest((SELECT CAST(:viewers AS uuid[]))) WITH ORDINALITY AS w (viewer_id, place)
+        FROM unnest(CAST(:viewers AS uuid[])) WITH ORDINALITY AS w (viewer_id, place)
         LEFT JOIN members m ON m.id = w.viewer_id AND m.brand_id = d.brand_id
         LEFT JOIN locations l ON l.room_id = d.room_id AND l.viewer_id = w.viewer_id
     ) AS v

@@ -5,6 +5,7 @@ from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -44,8 +45,28 @@ class Table(DeclarativeBase):
     type_annotation_map: ClassVar = {datetime: DateTime(timezone=True), UUID: Uuid}
 
 
-def create_engine(settings: Settings) -> AsyncEngine:
-    """An engine for ``settings.database_url``. It connects on first use, not here."""
+PROBES = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""How PostgreSQL plans for those who ask about some rows of large tables, by their keys, again and again: look each up
+in its index, however small the table was when the plan was made, and keep the plan."""
+
+
+def create_engine(
+    settings: Settings,
+    *,
+    name: str = "nearcast",
+    connections: int | None = None,
+    planner: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncEngine:
+    """An engine for ``settings.database_url``. It connects on first use, not here.
+
+    ``name`` is what PostgreSQL calls its connections (``pg_stat_activity``), ``connections`` how many there may be
+    (None: ``settings.database_pool``), ``planner`` settings of theirs.
+    """
     if settings.database_url is None:
         raise SettingMissing("no database: set NEARCAST_DATABASE_URL or start the embedded server")
     try:
@@ -54,11 +75,11 @@ def create_engine(settings: Settings) -> AsyncEngine:
         raise SettingMissing("NEARCAST_DATABASE_URL is no address of a database") from error
     engine = create_async_engine(
         url,
-        pool_size=settings.database_pool,
+        pool_size=settings.database_pool if connections is None else connections,
         max_overflow=0,
         pool_use_lifo=True,  # those in use stay few, with their statements planned and their caches warm
         hide_parameters=True,  # they may be coordinates, and errors are logged
-        connect_args={"server_settings": {"application_name": "nearcast", "jit": "off"} | _NOTICES_US},
+        connect_args={"server_settings": {"application_name": name, "jit": "off", **planner, **_NOTICES_US}},
     )
     event.listen(engine.sync_engine, "connect", _notice_absence)
     event.listen(engine.sync_engine, "checkout", _refuse_closed)

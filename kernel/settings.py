@@ -141,7 +141,9 @@ class Settings(BaseSettings):
 
     worker_host: str = Field("127.0.0.1", description="Address the worker serves `/metrics` on")
     worker_port: int = Field(0, ge=0, description="Port the worker serves `/metrics` on; 0: it does not")
-    database_pool: int = Field(10, gt=0, description="Connections to PostgreSQL for each process")
+    database_pool: int = Field(
+        10, gt=0, description="Connections to PostgreSQL for each process, besides four for claims"
+    )
     room_log_length: int = Field(10_000, gt=0, description="Certain events kept for resume, per room")
     otlp_endpoint: str = Field(
         "",

@@ -215,6 +215,8 @@ ACROSS_MIDNIGHT = [
     (0, 1, ("1", 12_000)), (0, 5, ("1", 12_000)), (0, 9, ("2", 11_000)), (30, 0, None), (0, 0, None), (0, 0, None),
     (1, 2, ("1", 15_000)), (0, 0, ("1", 15_000)), (24 * 60, 3, ("1", 12_000)),
 ]  # fmt: skip
+THREE_ON_ONE = [(0, 1, ("1", 12_000)), (0, 8, ("1", 12_000)), (0, 4, ("1", 15_000)), (0, 0, None)]
+"""Two discounts and a gift at one store, which is more than what comes along of itself."""
 
 
 def _play(house: House, zone: ZoneInfo, steps: list[Any]) -> None:
@@ -241,6 +243,7 @@ def house(settings: Settings) -> Iterator[House]:
 @profile(max_examples=8, phases=[Phase.explicit, Phase.generate], **QUIETLY)
 @example(zone=ZONE, steps=ACROSS_MIDNIGHT)
 @example(zone=NEW_YORK, steps=ACROSS_MIDNIGHT[:5])  # one of an order's two coupons stays
+@example(zone=ZONE, steps=THREE_ON_ONE)
 @given(zone=ZONES, steps=STEPS)
 def test_closings_and_funnels_are_what_stands(house: House, zone: ZoneInfo, steps: list[Any]) -> None:
     _play(house, zone, steps)
@@ -250,6 +253,8 @@ def test_closings_and_funnels_are_what_stands(house: House, zone: ZoneInfo, step
 @pytest.mark.timeout(3600)
 def test_closings_and_funnels_are_what_stands_after_many_days(house: House) -> None:
     @profile(max_examples=150, **QUIETLY)
+    @example(zone=ZONE, steps=ACROSS_MIDNIGHT)
+    @example(zone=ZONE, steps=THREE_ON_ONE)
     @given(zone=ZONES, steps=STEPS)
     def play(zone: ZoneInfo, steps: list[Any]) -> None:
         _play(house, zone, steps)

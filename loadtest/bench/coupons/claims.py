@@ -14,6 +14,7 @@ import asyncpg
 from redis.asyncio import BlockingConnectionPool, Redis
 from sqlalchemy import text
 
+from app.processes import sessions_for_claims
 from coupons import codes, ledger
 from coupons.issuing import BATCH, Issuer
 from geo.catchments import Catchments
@@ -21,6 +22,7 @@ from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
+from kernel.postgres import Sessions
 from kernel.settings import Settings
 from loadtest.bench.coupons.brand import (
     BRAND,
@@ -128,7 +130,7 @@ async def _storm(viewers: Sequence[UUID], callers: int, claim: Callable[[UUID], 
     return Round(len(viewers) / seconds, waits[len(waits) // 2] * 1000, waits[int(len(waits) * 0.99)] * 1000, outcomes)
 
 
-async def _nearcast(brand: BrandAtWork, viewers: Sequence[UUID], callers: int) -> tuple[Round, int]:
+async def _nearcast(brand: BrandAtWork, sessions: Sessions, viewers: Sequence[UUID], callers: int) -> tuple[Round, int]:
     """Every claim finds the viewer's nearest store; one in ten claims comes too late. Returns the oversold, too."""
     stock = len(viewers) * 8 // 10
     campaign = await brand.campaign("claim", stock)
@@ -136,7 +138,7 @@ async def _nearcast(brand: BrandAtWork, viewers: Sequence[UUID], callers: int) -
     who = {viewer: Principal(BrandId(BRAND), viewer, Role.VIEWER, "viewer", ends) for viewer in viewers}
     async with (
         Catchments(brand.kernel.sessions) as catchments,
-        Issuer(brand.kernel.sessions, catchments) as issuer,
+        Issuer(sessions, catchments) as issuer,
     ):
         await catchments.of(BRAND)
 
@@ -195,11 +197,15 @@ async def measure(plan: Plan) -> dict[str, Any]:
     rounds: dict[str, list[Round]] = {"nearcast": [], "single": [], "single_finds": [], "redis": []}
     floors: list[float] = []
     oversold = 0
-    async with servers_of_its_own() as settings, brand_at_work(settings, stores=500, viewers=plan.viewers) as brand:
+    async with (
+        servers_of_its_own() as settings,
+        brand_at_work(settings, stores=500, viewers=plan.viewers) as brand,
+        sessions_for_claims(settings) as sessions,
+    ):
         viewers = await brand.viewers()
         durability = await _durability(settings)
         for _ in range(plan.rounds):
-            done, over = await _nearcast(brand, viewers, plan.callers)
+            done, over = await _nearcast(brand, sessions, viewers, plan.callers)
             oversold += over
             rounds["nearcast"].append(done)
             floors.append(done.outcomes["issued"] / await write_again(brand.kernel, BATCH))
