@@ -196,13 +196,14 @@ class Hub:
         await asyncio.gather(*(work() for _ in range(CHECKS_AT_ONCE)))
 
     async def _check(self, room: Room) -> None:
+        have = room.seq  # before asking: what is heard while the answer is under way is ahead of it
         epoch, seq = await self._bus.head(room.id)
         if epoch != room.epoch:
             room.hear(epoch, seq)  # a room that is being opened may have read of its log what was there before
             self._lost(room)
-        elif seq < room.seq:
+        elif seq < have:
             # Redis came back without its last moments. Numbers given again would mean two things.
-            log.warning("log_rolled_back", room=str(room.id), have=room.seq, found=seq)
+            log.warning("log_rolled_back", room=str(room.id), have=have, found=seq)
             await self._bus.renew(room.id, room.epoch)
             self._lost(room)
         elif (kept := await self._bus.read(room.id, room.seq - 1)) and not room.ends_with(kept[0]):

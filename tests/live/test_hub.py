@@ -354,6 +354,27 @@ async def test_a_small_room_does_not_wait_for_a_big_one(house: House) -> None:
     assert told.index("small") <= 3
 
 
+async def test_an_event_heard_while_the_log_is_asked_for_its_end_is_no_rollback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer is from before the event. Taken for a rollback, it would cost every viewer their place in the log."""
+    house = House()
+    async with listening(house):
+        me = await house.enter()
+        room = await house.open()
+        epoch, head = room.epoch, house.bus.head
+
+        async def slow(id: UUID) -> tuple[str, int]:
+            answer = await head(id)
+            await house.announce("此时")
+            await until(lambda: me.events)
+            return answer
+
+        monkeypatch.setattr(house.bus, "head", slow)
+        await house.hub.restored([room.id])
+        assert (room.epoch, room.seq, room.whole.is_set()) == (epoch, 1, True)
+
+
 async def test_a_log_that_gives_no_answer_fails_the_repair_and_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A repair that waits for ever would keep the gateway out of service for ever."""
     monkeypatch.setattr(live.hub, "CHECK_SECONDS", 0.05)
