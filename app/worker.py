@@ -15,7 +15,7 @@ from app import privacy, relay, retention
 from app.notifier import CouponNotifier, Notifier
 from app.processes import open_kernel, until_stopped, watch_loop
 from app.retention import Rule
-from coupons import drops, ledger, months, push, reviews
+from coupons import drops, holding, ledger, months, push, reviews
 from coupons import reminders as coupon_reminders
 from coupons.deliveries import Courier
 from coupons.siblings import Siblings
@@ -124,6 +124,11 @@ async def _expire_coupons(kernel: Kernel) -> None:
         pass
 
 
+async def _tell_held(kernel: Kernel) -> None:
+    while await holding.tell_due(kernel.sessions, now()):
+        pass
+
+
 async def _keep_months(kernel: Kernel) -> None:
     async with transaction(kernel.sessions) as session:
         if made := await months.keep_ready(session, now()):
@@ -163,6 +168,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("notice_silence", lambda: _notice_silence(kernel), 5.0),
         ("keep_comments", lambda: _keep_comments(kernel), 0.5),
         ("keep_figures", lambda: _keep_figures(kernel), 5.0),
+        ("tell_held", lambda: _tell_held(kernel), 1.0),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
         ("expire_reviews", lambda: reviews.expire_due(kernel.sessions, now()), 5.0),
         ("erase", lambda: privacy.sweep(kernel.sessions, kernel.redis, now()), 2.0),

@@ -13,7 +13,7 @@ EndReason = Literal["sold_out", "time", "stopped"]
 
 
 class DropCard(Struct, frozen=True, omit_defaults=True):
-    """A drop as announced to a room."""
+    """A drop as announced to a room. ``held_until``: it was opened in quiet hours, and what it gives is told then."""
 
     id: UUID
     mode: str
@@ -26,6 +26,7 @@ class DropCard(Struct, frozen=True, omit_defaults=True):
     radius_m: int
     spread: int = 0
     signature: str | None = None
+    held_until: int | None = None
 
 
 class DropView(DropCard, frozen=True, omit_defaults=True, kw_only=True):

@@ -183,6 +183,8 @@ class _Batch:
         self._known: dict[tuple[UUID, str], CouponCard] = {}
         """What retries are answered with."""
         self._held: dict[UUID, int] = {}
+        self._untold: set[UUID] = set()
+        """Viewers who have one that is held until the morning, of which they do not know."""
         self.histories: Histories = {}
         self.reviewed: dict[UUID, str] = {}
         """What viewers whose claim is or was under review are told."""
@@ -227,6 +229,8 @@ class _Batch:
         row = self._facts.row
         for coupon in former:
             self._held[coupon.viewer_id] = self._held.get(coupon.viewer_id, 0) + 1
+            if coupon.held_until is not None:
+                self._untold.add(coupon.viewer_id)
             if coupon.drop_id == row.drop_id and coupon.claim_key is not None:
                 self._known[coupon.viewer_id, coupon.claim_key] = CouponCard(
                     id=coupon.id,
@@ -261,9 +265,14 @@ class _Batch:
             elif self._closed is not None:
                 held = self._held.get(claim.viewer, 0)
                 full = self._closed == "sold_out" and held >= self._facts.limits.per_viewer
-                self._answers[place] = "limit_reached" if full else self.reviewed.get(claim.viewer, self._closed)
+                reason = self._full(claim.viewer) if full else self.reviewed.get(claim.viewer, self._closed)
+                self._answers[place] = reason
             else:
                 self.waiting.append(place)
+
+    def _full(self, viewer: UUID) -> str:
+        """What ``viewer`` is told who has as many as they may have, and perhaps does not know yet."""
+        return "quiet_hours" if viewer in self._untold else "limit_reached"
 
     def _turn(self, claim: Claim) -> datetime:
         row = self._facts.row
@@ -282,7 +291,7 @@ class _Batch:
             reason = rules.barred(limits, tier=standings.tier[place], held=held, history=had)
             reason = reason or (self.reviewed.get(viewer) if self.reviewed else None)
             if reason is not None:
-                self._answers[place] = reason
+                self._answers[place] = self._full(viewer) if reason == "limit_reached" else reason
                 continue
             nearest, giving = rules.nearest_giving(standings.near[place], self.left)
             if nearest is None:

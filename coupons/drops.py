@@ -50,7 +50,7 @@ _HOLD_GUIDE = text("SELECT 1 FROM staff WHERE id = :guide FOR NO KEY UPDATE")
 _DUE = text(
     """
     SELECT d.id, d.opens_at, d.minute, d.minute_issued, c.per_minute, c.per_day, c.day, c.day_issued,
-            b.timezone, b.quiet_from, b.quiet_until, clock_timestamp() AS at
+            b.timezone, clock_timestamp() AS at
     FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN brands b ON b.id = c.brand_id
     WHERE d.state = 'open' AND d.mode = 'push' AND (d.matched_at IS NULL OR d.match_again)
       AND d.opens_at <= clock_timestamp() AND d.ends_at > clock_timestamp()
@@ -95,6 +95,7 @@ def card_of(drop: Drop, campaign: Campaign) -> DropCard:
         radius_m=campaign.radius_m,
         spread=drop.spread_ms,
         signature=drop.signature,
+        held_until=None if drop.held_until is None else milliseconds(drop.held_until),
     )
 
 
@@ -126,7 +127,7 @@ async def open_drop(
 
     The opening of a claim drop that is announced ahead is spread over ``SPREAD_MS``. ``signer`` signs the times.
 
-    The brand's quiet hours hold a push drop: they do not count as its time, and it opens after them.
+    What a push drop gives in the brand's quiet hours is held (``coupons.holding``) until they end.
 
     Raises Refusal: ``not_found``, ``forbidden``, ``room_not_live``, ``campaign_state``, ``ended``, ``sold_out``,
     ``drop_limit``, ``invalid`` for more stock than the campaign has left.
@@ -141,9 +142,10 @@ async def open_drop(
     found, brand = row
     if host.state != "live":
         raise Refusal("room_not_live")
+    opens_at = host.at + timedelta(seconds=delay)
     quiet = quiet_of(brand) if mode == "push" else None
-    opens_at, ends_at = rules.window(host.at + timedelta(seconds=delay), timedelta(seconds=seconds), quiet)
-    _check_campaign(found, opens_at)
+    held_until = None if quiet is None else quiet.until(opens_at)
+    _check_campaign(found, opens_at, held_until or opens_at)
     if who.role is Role.GUIDE and brand.guide_drops_a_day is not None:
         await _check_day(session, who.subject, brand, host.at)
     left = found.stock - found.issued
@@ -161,22 +163,26 @@ async def open_drop(
         issued=0,
         state="open",
         opens_at=opens_at,
-        ends_at=ends_at,
+        ends_at=opens_at + timedelta(seconds=seconds),
+        held_until=held_until,
         spread_ms=SPREAD_MS if delay and mode == "claim" else 0,
     )
     if signer is not None:
-        times = milliseconds(opens_at), milliseconds(ends_at)
+        times = milliseconds(opens_at), milliseconds(drop.ends_at)
         drop.signature = signer.sign_opening(drop.id, *times, drop.spread_ms)
-    columns = ("id", "campaign_id", "room_id", "by", "mode", "stock", "opens_at", "ends_at", "spread_ms", "signature")
+    columns = ("id", "campaign_id", "room_id", "by", "mode", "stock", "opens_at", "ends_at", "held_until", "spread_ms",
+               "signature")  # fmt: skip
     await session.execute(insert(Drop).values({name: getattr(drop, name) for name in columns}))
     await emit(session, "coupons.drop_opened", room, DropOpened(card_of(drop, found)))
     return view_of(drop, found)
 
 
-def _check_campaign(campaign: Campaign, opens_at: datetime) -> None:
+def _check_campaign(campaign: Campaign, opens_at: datetime, begins: datetime) -> None:
+    """``begins``: from when on what it gives first can be used."""
     if campaign.state != "running":
         raise Refusal("campaign_state", state=campaign.state)
-    if any(last is not None and last <= opens_at for last in (campaign.claim_until, campaign.valid_until)):
+    ends = (campaign.claim_until, opens_at), (campaign.valid_until, begins)
+    if any(last is not None and last <= then for last, then in ends):
         raise Refusal("ended", "The campaign is over by then.")
 
 
@@ -217,14 +223,13 @@ async def list_drops(session: AsyncSession, who: Principal, room: UUID) -> list[
 
 
 async def due(session: AsyncSession) -> Sequence[UUID]:
-    """Push drops that have opened, were not matched to the end, and are not held: ``run_push`` is for each of them."""
-    return [row.id for row in await session.execute(_DUE) if not _held(row)]
+    """Push drops that have opened, were not matched to the end, and are not held up by their pace: ``run_push`` is for
+    each of them."""
+    return [row.id for row in await session.execute(_DUE) if not _paced(row)]
 
 
-def _held(row: Row[Any]) -> bool:
-    quiet = quiet_of(row)
-    if quiet is not None and quiet.until(row.at) is not None:
-        return True
+def _paced(row: Row[Any]) -> bool:
+    """Whether it has given what it may in this minute or today."""
     today, minute = row.at.astimezone(ZoneInfo(row.timezone)).date(), rules.minute_of(row.opens_at, row.at)
     return 0 in (
         rules.left_of_day(row.per_day, counted_on=row.day, issued=row.day_issued, today=today),

@@ -51,7 +51,7 @@ class StoreViewers(msgspec.Struct, frozen=True):
 class Preview(msgspec.Struct, frozen=True):
     """What a push drop would do now. ``reasons`` counts, by refusal code, the viewers with a fix who would get none.
 
-    ``held_until``, in milliseconds, is when the brand's quiet hours would let it begin; None: at once.
+    ``held_until``, in milliseconds, is when the brand's quiet hours end and viewers would be told; None: at once.
     """
 
     located: int

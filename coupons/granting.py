@@ -175,7 +175,8 @@ async def in_one_transaction(
 
 
 class _Written:
-    """What was written so far: the coupon of each who was to get one, the stores of those who did, the events."""
+    """What was written so far: the coupon of each who was to get one, the stores of those who did, the events.
+    Of what is held (``coupons.holding``) nobody is told yet."""
 
     def __init__(self, locked: Locked) -> None:
         self.locked = locked
@@ -187,7 +188,8 @@ class _Written:
         """``cards`` of ``made``, None where there is none."""
         self.cards += cards
         self.stores += [store for store, card in zip(made.stores, cards, strict=True) if card is not None]
-        self.events += made.told(self.locked.row.drop_id, cards)
+        if self.locked.held_until is None:
+            self.events += made.told(self.locked.row.drop_id, cards)
 
 
 async def _write(session: AsyncSession, written: _Written, pieces: Iterator["Made"], actor: UUID | None) -> None:
@@ -297,6 +299,7 @@ class Made:
             "room": row.room_id,
             "valid_from": valid_from,
             "valid_until": valid_until,
+            "held_until": locked.held_until,
             "at": locked.at,
             "actor": actor,
         }
@@ -321,14 +324,19 @@ class Made:
         ]
 
     def told(self, drop: UUID, cards: Sequence[CouponCard | None]) -> list[msgspec.Raw]:
-        """The events that tell their owners: of each coupon in ``cards``, and none of them names a viewer twice."""
-        rest = [Grant(viewer, card) for viewer, card in zip(self._viewers, cards, strict=True) if card is not None]
-        events = []
-        while rest:
-            grants, rest = _each_once(rest)
-            pieces = (grants[start : start + PIECE] for start in range(0, len(grants), PIECE))
-            events += [msgspec.Raw(msgspec.json.encode(Issued(drop, piece))) for piece in pieces]
-        return events
+        """The events that tell their owners of each coupon in ``cards``."""
+        pairs = zip(self._viewers, cards, strict=True)
+        return told_to(drop, [Grant(viewer, card) for viewer, card in pairs if card is not None])
+
+
+def told_to(drop: UUID, grants: list[Grant]) -> list[msgspec.Raw]:
+    """``coupons.issued`` for each of ``grants``; no event names a viewer twice."""
+    events = []
+    while grants:
+        once, grants = _each_once(grants)
+        pieces = (once[start : start + PIECE] for start in range(0, len(once), PIECE))
+        events += [msgspec.Raw(msgspec.json.encode(Issued(drop, piece))) for piece in pieces]
+    return events
 
 
 def _each_once(grants: list[Grant]) -> tuple[list[Grant], list[Grant]]:

@@ -33,9 +33,11 @@ class BrandLimits(Body):
 
     cap_coupons: Count | None = Field(None, description="A viewer gets at most so many coupons of all campaigns…")
     cap_days: Annotated[int, Field(ge=1, le=365)] | None = Field(None, description="…in so many times 24 hours")
-    quiet_from: Clock | None = Field(None, description="In the brand's time zone; push drops are held…")
+    quiet_from: Clock | None = Field(None, description="In the brand's time zone; what push drops give is held…")
     quiet_until: Clock | None = Field(None, description="…until this time of day")
-    quiet_claims: bool = Field(False, description="Whether claims are refused in quiet hours, too")
+    quiet_claims: bool = Field(
+        False, description="Whether what is claimed in quiet hours holds only from their end on, too"
+    )
     guide_drops_a_day: Count | None = Field(None, description="Drops that each guide may release on one day")
 
     @classmethod

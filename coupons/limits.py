@@ -13,8 +13,9 @@ from kernel.tables import Brand
 
 @dataclass(frozen=True, slots=True)
 class BrandLimits:
-    """None is no limit. A viewer gets at most ``cap_coupons`` in ``cap_days`` times 24 hours; quiet hours are in the
-    brand's time zone, hold push drops, and refuse claims only with ``quiet_claims``."""
+    """None is no limit. A viewer gets at most ``cap_coupons`` in ``cap_days`` times 24 hours; what is given in quiet
+    hours (in the brand's time zone) holds from their end on, and viewers are told of it then; with ``quiet_claims``,
+    what they claim themselves holds from then on, too."""
 
     cap_coupons: int | None
     cap_days: int | None

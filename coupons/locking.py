@@ -88,7 +88,10 @@ class Locked:
     @property
     def minute(self) -> int:
         """The minute of the drop in which it is granted."""
-        return rules.minute_of(self.row.opens_at, self.at)
+        return self._minute(self.at)
+
+    def _minute(self, at: datetime) -> int:
+        return rules.minute_of(self.row.opens_at, at)
 
     @property
     def left_of_minute(self) -> int | None:
@@ -126,27 +129,37 @@ class Locked:
         return moment
 
     def closed(self) -> str | None:
-        """Why it gives nobody a coupon now: see ``rules.closed``, and the brand's quiet hours."""
+        """Why it gives nobody a coupon now: see ``rules.closed``. Quiet hours close nothing, but nothing is given in
+        them that would end before they do."""
         return self._closed(self.at)
 
-    def quiet(self) -> bool:
-        """Whether the brand's quiet hours hold this drop now."""
-        return self._quiet(self.at)
+    @cached_property
+    def held_until(self) -> datetime | None:
+        """Until when their owners are not told of coupons that a push drop gives now; None: at once."""
+        return self._quiet_until(self.at) if self.row.mode == "push" else None
+
+    def never_valid(self) -> bool:
+        """Whether what it gives now would end before quiet hours do, from which on it would hold."""
+        return self._never_valid(self.at)
 
     def lasts(self, until: datetime) -> bool:
-        """Whether it gives and counts then as now if nobody touches it: open or closed, in the same minute and day."""
-        minute = rules.minute_of(self.row.opens_at, until)
-        return (self._closed(until), self._day(until), minute) == (self.closed(), self.day, self.minute)
+        """Whether it gives and counts then as now if nobody touches it: open or closed, in the same minute and day,
+        the coupons valid from the same time on."""
+        then = self._closed(until), self._quiet_until(until), self._day(until), self._minute(until)
+        return then == (self.closed(), self._quiet_until(self.at), self.day, self.minute)
 
     def _closed(self, at: datetime) -> str | None:
-        return self._over(at) or ("quiet_hours" if self._quiet(at) else None)
+        return self._over(at) or ("ended" if self._never_valid(at) else None)
 
-    def _quiet(self, at: datetime) -> bool:
+    def _quiet_until(self, at: datetime) -> datetime | None:
+        """When the quiet hours end that keep its coupons from beginning, if there are any around ``at``."""
         row = self.row
-        if row.mode == "claim" and not row.quiet_claims:
-            return False
-        quiet = quiet_of(row)
-        return quiet is not None and quiet.until(at) is not None
+        quiet = quiet_of(row) if row.mode == "push" or row.quiet_claims else None
+        return None if quiet is None else quiet.until(at)
+
+    def _never_valid(self, at: datetime) -> bool:
+        begin, end = self._quiet_until(at), self.row.valid_until
+        return begin is not None and end is not None and end <= begin
 
     def _over(self, at: datetime) -> str | None:
         row = self.row
@@ -167,12 +180,13 @@ class Locked:
 
     @cached_property
     def validity(self) -> tuple[datetime, datetime]:
-        """From when until when a coupon granted now holds."""
+        """From when until when a coupon granted now holds: not before quiet hours are over."""
         row = self.row
+        begins = [begin for begin in (row.valid_from, self._quiet_until(self.at)) if begin is not None]
         return rules.validity(
             self.at,
             self._zone,
-            valid_from=row.valid_from,
+            valid_from=max(begins, default=None),
             valid_until=row.valid_until,
             valid_days=row.valid_days,
         )

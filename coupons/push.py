@@ -38,7 +38,7 @@ from kernel.postgres import Sessions, transaction
 CHUNK = 5000
 """Viewers decided in one transaction; claims of the campaign wait for it, some 150 ms."""
 
-HOLDS = ("campaign_state", "not_started", "quiet_hours")
+HOLDS = ("campaign_state", "not_started")
 """For these reasons a push drop waits instead of ending."""
 
 _AREA = text(

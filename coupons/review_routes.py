@@ -20,7 +20,6 @@ _APPROVED = (
     "campaign_state",
     "not_started",
     "ended",
-    "quiet_hours",
     "sold_out",
     "sold_out_today",
     "busy",

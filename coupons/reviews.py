@@ -91,10 +91,19 @@ _SETTLED = text(
 _ONE = text(_SEEN + " WHERE r.id = :id AND r.brand_id = :brand")
 _MINE = text(
     """
-    SELECT r.drop_id, c.title, r.state, r.expires_at, r.coupon_id
-    FROM reviews r JOIN campaigns c ON c.id = r.campaign_id
+    SELECT r.drop_id, c.title, CASE WHEN k.held_until IS NULL THEN r.state ELSE 'open' END AS state, r.expires_at,
+           CASE WHEN k.held_until IS NULL THEN r.coupon_id END AS coupon_id
+    FROM reviews r JOIN campaigns c ON c.id = r.campaign_id LEFT JOIN coupons k ON k.id = r.coupon_id
     WHERE r.viewer_id = :viewer AND r.brand_id = :brand
     ORDER BY r.asked_at DESC, r.id DESC LIMIT :limit
+    """
+)
+_GRANTED = text(
+    """
+    SELECT r.room_id, r.drop_id, r.viewer_id, r.coupon_id, c.title
+    FROM coupons k JOIN reviews r ON r.drop_id = k.drop_id AND r.viewer_id = k.viewer_id AND r.coupon_id = k.id
+    JOIN campaigns c ON c.id = r.campaign_id
+    WHERE k.id = ANY(CAST(:coupons AS uuid[]))
     """
 )
 _DROP_OF = text("SELECT drop_id FROM reviews WHERE id = :id AND brand_id = :brand")
@@ -194,7 +203,7 @@ async def file(session: AsyncSession, locked: Locked, decided: Iterable[Decided]
     if not asked:
         return
     row, tiers = locked.row, tiers_of(locked.row)
-    expires = locked.at + rules.REVIEWABLE
+    expires = (locked.held_until or locked.at) + rules.REVIEWABLE  # ops sleep as well
     values = {
         "ids": [new_id() for _ in asked],
         "viewers": [one.viewer for one in asked],
@@ -223,9 +232,16 @@ async def _tell(
     coupon: UUID | None = None,
 ) -> None:
     notice = Notice(locked.row.drop_id, locked.row.title, state, until, coupon)
-    if viewers:
+    if viewers and locked.held_until is None:
         event = Reviewed([Told(viewer, notice) for viewer in viewers])
         await emit(session, "coupons.reviewed", locked.row.room_id, event)
+
+
+async def tell_granted(session: AsyncSession, coupons: Sequence[UUID]) -> None:
+    """Those of ``coupons`` that were approved in quiet hours, which are over: tell their viewers so."""
+    for row in await session.execute(_GRANTED, {"coupons": list(coupons)}):
+        notice = Notice(row.drop_id, row.title, "granted", coupon=row.coupon_id)
+        await emit(session, "coupons.reviewed", row.room_id, Reviewed([Told(row.viewer_id, notice)]))
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------
@@ -265,8 +281,8 @@ async def approve(session: AsyncSession, who: Principal, review: UUID) -> Review
 
     The drop may have ended meanwhile: what counts is that it and its campaign have coupons left. Refusal
     ``not_found``, ``review_settled``; and, which leaves the review open, what a claim would be refused with:
-    ``campaign_state``, ``not_started``, ``ended``, ``quiet_hours``, ``sold_out``, ``sold_out_today``, ``busy`` (the
-    drop's pace), ``limit_reached``, ``tier``, ``segment``, ``cap_reached``, ``out_of_range`` (the store is closed).
+    ``campaign_state``, ``not_started``, ``ended``, ``sold_out``, ``sold_out_today``, ``busy`` (the drop's pace),
+    ``limit_reached``, ``tier``, ``segment``, ``cap_reached``, ``out_of_range`` (the store is closed).
     """
     locked, held = await _hold(session, who, review)
     if held.state != "granted":
@@ -350,7 +366,7 @@ def _withheld(locked: Locked) -> str | None:
     asked_in_time = rules.Opening(
         "open", None, row.opens_at, soon, "live", row.campaign_state, row.claim_from, None, row.valid_until
     )
-    reason = rules.closed(asked_in_time, locked.at) or ("quiet_hours" if locked.quiet() else None)
+    reason = rules.closed(asked_in_time, locked.at) or ("ended" if locked.never_valid() else None)
     reason = reason or rules.exhausted(0, left=locked.left, left_today=locked.left_today)
     return reason or ("busy" if row.mode == "push" and locked.left_of_minute == 0 else None)
 

@@ -82,21 +82,12 @@ class Quiet:
         local = moment.astimezone(self.zone)
         if not within_hours(local.time(), self.start, self.end):
             return None
-        return self._next(self.end, moment)
-
-    def next_start(self, moment: datetime) -> datetime:
-        """When it becomes quiet for the first time after ``moment``."""
-        return self._next(self.start, moment)
-
-    def _next(self, clock: time, moment: datetime) -> datetime:
-        """When it is ``clock`` for the first time after ``moment``; twice a day where an hour is put back."""
         instant = moment.astimezone(UTC)
-        today = moment.astimezone(self.zone).date()
-        strokes = (
-            datetime.combine(today + timedelta(days=days), clock, self.zone).replace(fold=fold).astimezone(UTC)
+        ends = (  # twice on a day on which an hour is put back
+            datetime.combine(local.date() + timedelta(days=days), self.end, self.zone).replace(fold=fold)
             for days, fold in product((0, 1), (0, 1))
         )
-        return next(stroke for stroke in strokes if stroke > instant).astimezone(moment.tzinfo)
+        return next(end for end in (end.astimezone(UTC) for end in ends) if end > instant).astimezone(moment.tzinfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,22 +229,6 @@ def within_hours(clock: time, start: time, end: time) -> bool:
 def usable_at(terms: Terms, clock: time) -> bool:
     """Whether a coupon with ``terms`` may be used at this time of the brand's day."""
     return terms.hours is None or within_hours(clock, *terms.hours)
-
-
-def window(opens_at: datetime, lasting: timedelta, quiet: Quiet | None) -> tuple[datetime, datetime]:
-    """From when until when a push drop runs that shall open at ``opens_at`` and last ``lasting``.
-
-    Quiet hours hold it and do not count: what would fall into them comes after them.
-    """
-    if quiet is None:
-        return opens_at, opens_at + lasting
-    begin = at = quiet.until(opens_at) or opens_at
-    left = lasting
-    while (still := quiet.next_start(at) - at) < left:
-        left -= still
-        asleep = at + still
-        at = quiet.until(asleep) or asleep
-    return begin, at + left
 
 
 def left_of_day(per_day: int | None, *, counted_on: date | None, issued: int, today: date) -> int | None:

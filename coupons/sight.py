@@ -111,7 +111,7 @@ _LOOK = Question(
 FORMER = text(
     """
     SELECT c.viewer_id, c.drop_id, c.claim_key, c.id, c.code, c.state, c.amount_fen, c.valid_from, c.valid_until,
-           c.distance_band_m, s.code AS store, s.name AS store_name, s.address AS store_address
+           c.held_until, c.distance_band_m, s.code AS store, s.name AS store_name, s.address AS store_address
     FROM unnest(CAST(:viewers AS uuid[])) AS w (viewer_id)
     CROSS JOIN LATERAL (
         SELECT * FROM coupons WHERE viewer_id = w.viewer_id AND campaign_id = :campaign OFFSET 0

@@ -67,9 +67,9 @@ _WRITE = """
                unnest(CAST(CAST(:keys AS text) AS text[])) AS key
     ), made AS (
         INSERT INTO coupons (id, brand_id, campaign_id, viewer_id, n, drop_id, room_id, store_id, code,
-                             distance_band_m, amount_fen, claim_key, valid_from, valid_until, issued_at)
+                             distance_band_m, amount_fen, claim_key, valid_from, valid_until, held_until, issued_at)
         SELECT id, :brand, :campaign, viewer_id, coalesce(n, 1), :drop, :room, stores[store], code, band, amount, key,
-               :valid_from, :valid_until, :at
+               :valid_from, :valid_until, :held_until, :at
         FROM wanted, known {where}
         {conflict}
         RETURNING id

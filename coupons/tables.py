@@ -144,6 +144,7 @@ class Drop(Table):
     ends_at: Mapped[datetime]
     matched_at: Mapped[datetime | None] = mapped_column(comment="push: when the first match of everybody was done")
     match_again: Mapped[bool] = mapped_column(server_default="false", comment="push: somebody who came later waits")
+    held_until: Mapped[datetime | None] = mapped_column(comment="push, opened in quiet hours: when they end")
     minute: Mapped[int | None] = mapped_column(comment="push: the newest of its minutes that gave coupons, from 0")
     minute_issued: Mapped[int] = mapped_column(server_default="0", comment="coupons given in `minute`")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -227,7 +228,9 @@ class Coupon(Table):
         UniqueConstraint("code"),
         CheckConstraint("state IN ('issued', 'redeemed', 'expired', 'voided')", name="state"),
         CheckConstraint("(state = 'redeemed') = (redeemed_at IS NOT NULL)", name="redeemed"),
+        CheckConstraint("held_until <= valid_from", name="held"),
         Index("ix_coupons_expiring", "valid_until", postgresql_where="state = 'issued'"),
+        Index("ix_coupons_held", "held_until", postgresql_where="held_until IS NOT NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -246,6 +249,7 @@ class Coupon(Table):
     valid_from: Mapped[datetime]
     valid_until: Mapped[datetime]
     issued_at: Mapped[datetime]
+    held_until: Mapped[datetime | None] = mapped_column(comment="given in quiet hours; null: its owner was told of it")
     seen_at: Mapped[datetime | None]
     redeemed_at: Mapped[datetime | None]
     ownerless: Mapped[bool] = mapped_column(

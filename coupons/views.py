@@ -286,6 +286,7 @@ class DropView(BaseModel):
     issued: int
     end_reason: Literal["sold_out", "time", "stopped"] | None
     matched_at: int | None
+    held_until: int | None = Field(None, description="It opened in quiet hours: what it gives is told and holds then")
 
     @classmethod
     def of(cls, drop: cards.DropView) -> Self:
@@ -304,7 +305,7 @@ class StoreViewers(BaseModel):
 class Preview(BaseModel):
     """What a push drop would do now. ``reasons`` counts, by refusal code, those with a fix who would get none.
 
-    ``held_until`` (milliseconds since 1970) is the end of the brand's quiet hours, which a push drop waits for.
+    ``held_until`` (milliseconds since 1970) is the end of the brand's quiet hours: viewers would be told then.
     """
 
     located: int

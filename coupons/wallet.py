@@ -55,6 +55,17 @@ def _cards(now: datetime) -> Select[Any]:
     )
 
 
+def _own(who: Principal, now: datetime) -> Sequence[ColumnElement[bool]]:
+    """Which coupons ``who`` has and knows of."""
+    told = Coupon.held_until.is_(None) | (Coupon.held_until <= now)
+    return Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand, told
+
+
+async def cards_of(session: AsyncSession, coupons: Sequence[UUID], now: datetime) -> dict[UUID, CouponCard]:
+    """``coupons`` as their owners see them."""
+    return {row.id: _card(row) for row in await session.execute(_cards(now).where(Coupon.id.in_(coupons)))}
+
+
 def _card(row: Row[Any]) -> CouponCard:
     return CouponCard(
         id=row.id,
@@ -82,7 +93,7 @@ async def coupons_of(
     limit: int = 50,
 ) -> list[tuple[CouponCard, datetime]]:
     """The viewer's coupons and when they expire, nearest expiry first, behind ``after`` (expiry and id)."""
-    query = _cards(now).where(Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+    query = _cards(now).where(*_own(who, now))
     if state == "expired":
         query = query.where((Coupon.state == "expired") | ((Coupon.state == "issued") & (Coupon.valid_until <= now)))
     elif state == "issued":
@@ -97,7 +108,7 @@ async def coupons_of(
 
 async def coupon_of(session: AsyncSession, who: Principal, coupon: UUID, now: datetime) -> CouponCard:
     """One coupon of the viewer; Refusal ``not_found`` for anybody else's."""
-    query = _cards(now).where(Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+    query = _cards(now).where(Coupon.id == coupon, *_own(who, now))
     row = (await session.execute(query)).one_or_none()
     if row is None:
         raise Refusal("not_found", what=str(coupon))
@@ -107,9 +118,7 @@ async def coupon_of(session: AsyncSession, who: Principal, coupon: UUID, now: da
 async def coupon_qr(session: AsyncSession, who: Principal, coupon: UUID, signer: codes.Signer, now: datetime) -> QrCode:
     """The coupon's QR code for this half minute. Refusal ``not_found``, ``already_redeemed``, ``coupon_expired``,
     ``coupon_voided``."""
-    query = select(Coupon.code, Coupon.state, Coupon.valid_until).where(
-        Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand
-    )
+    query = select(Coupon.code, Coupon.state, Coupon.valid_until).where(Coupon.id == coupon, *_own(who, now))
     row = (await session.execute(query)).one_or_none()
     if row is None:
         raise Refusal("not_found", what=str(coupon))
@@ -154,7 +163,7 @@ async def wechat_card(
     query = (
         select(Coupon.code, Coupon.state, Coupon.valid_until, Campaign.wechat_card)
         .join(Campaign, Campaign.id == Coupon.campaign_id)
-        .where(Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+        .where(Coupon.id == coupon, *_own(who, now))
     )
     row = (await session.execute(query)).one_or_none()
     if row is None:
@@ -210,12 +219,7 @@ async def held(
         func.ST_Y(point).label("y"),
         away.label("away_m"),
     )
-    query = query.where(
-        Coupon.viewer_id == who.subject,
-        Coupon.brand_id == who.brand,
-        Coupon.state == "issued",
-        Coupon.valid_until > now,
-    )
+    query = query.where(*_own(who, now), Coupon.state == "issued", Coupon.valid_until > now)
     if after is not None:
         query = query.where(tuple_(order, Coupon.id) > after)
     rows = (await session.execute(query.order_by(order, Coupon.id).limit(limit))).all()
@@ -241,13 +245,13 @@ class Step(NamedTuple):
     discount_fen: int | None
 
 
-async def history(session: AsyncSession, who: Principal, coupon: UUID) -> list[Step]:
+async def history(session: AsyncSession, who: Principal, coupon: UUID, now: datetime) -> list[Step]:
     """What happened to one of the viewer's coupons, oldest first; Refusal ``not_found`` for anybody else's."""
     query = (
         select(LedgerLine.transition, LedgerLine.at, Redemption.discount_fen)
         .join(Coupon, Coupon.id == LedgerLine.coupon_id)
         .outerjoin(Redemption, Redemption.id == LedgerLine.redemption_id)
-        .where(Coupon.id == coupon, Coupon.viewer_id == who.subject, Coupon.brand_id == who.brand)
+        .where(Coupon.id == coupon, *_own(who, now))
         .order_by(LedgerLine.id)
     )
     steps = [Step(*row) for row in await session.execute(query)]

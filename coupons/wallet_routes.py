@@ -116,7 +116,7 @@ async def my_wallet(
 )
 async def my_coupon_history(coupon: UUID, session: InSession, who: Viewer) -> Page[StepView]:
     """Oldest first."""
-    steps = await wallet.history(session, who, coupon)
+    steps = await wallet.history(session, who, coupon, now())
     return Page(
         items=[
             StepView(event=TRANSITIONS[step.transition], at=milliseconds(step.at), discount_fen=step.discount_fen)

@@ -54,7 +54,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "not_started": (409, "This drop has not started yet."),
     "ended": (409, "This drop has ended."),
     "tier": (403, "This coupon is for other members."),
-    "quiet_hours": (409, "Coupons are held until the morning."),
+    "quiet_hours": (409, "A coupon is held for you until the morning."),
     "segment": (403, "This coupon is for other customers."),
     "cap_reached": (409, "You already had as many coupons of this brand as one person may have for now."),
     "sold_out_today": (409, "Today's coupons are all taken; there are more tomorrow."),

@@ -23,7 +23,9 @@ class Brand(Table):
     timezone: Mapped[str] = mapped_column(Text, server_default="Asia/Shanghai")
     quiet_from: Mapped[time | None]
     quiet_until: Mapped[time | None]
-    quiet_claims: Mapped[bool] = mapped_column(server_default="false", comment="are claims refused then, too")
+    quiet_claims: Mapped[bool] = mapped_column(
+        server_default="false", comment="do claims, too, hold only from their end on"
+    )
     cap_coupons: Mapped[int | None] = mapped_column(SmallInteger, comment="a viewer's, of all campaigns, in `cap_days`")
     cap_days: Mapped[int | None] = mapped_column(SmallInteger)
     guide_drops_a_day: Mapped[int | None] = mapped_column(SmallInteger, comment="of each guide; null: no limit")

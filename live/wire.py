@@ -120,7 +120,8 @@ class RoomCard(Struct, frozen=True, omit_defaults=True):
 
 class DropCard(Struct, frozen=True, omit_defaults=True):
     """A drop as announced to the room. ``opens_at`` may lie ahead: clients count down to it. Where there is a
-    ``spread`` (ms), each viewer's turn to claim comes within it; ``signature`` shows that the server said so."""
+    ``spread`` (ms), each viewer's turn to claim comes within it; ``signature`` shows that the server said so. A push
+    drop that opened in quiet hours has ``held_until``: whoever gets a coupon is told then."""
 
     id: UUID
     mode: Literal["push", "claim"]
@@ -133,6 +134,7 @@ class DropCard(Struct, frozen=True, omit_defaults=True):
     radius_m: int
     spread: int = 0
     signature: str | None = None
+    held_until: int | None = None
 
 
 class CouponCard(Struct, frozen=True, omit_defaults=True):

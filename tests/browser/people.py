@@ -175,6 +175,9 @@ class Office:
         answer = httpx.post(self._api + path, headers=self._headers, json=body or {}).raise_for_status()
         return answer.json() if answer.content else None
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        return httpx.put(self._api + path, headers=self._headers, json=body).raise_for_status().json()
+
     def room(self, title: str, **plan: Any) -> str:
         """A room with four products on its shelf; returns its id."""
         products = [one["id"] for one in self.get("/v1/products?limit=4")["items"]]

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from people import DESK, Office, Person
@@ -293,6 +295,49 @@ def _grabbed(viewer: Person, grab: str) -> bool:
     if "核实中" not in viewer.sees(grab).text:
         viewer.taps(grab)
     return viewer.sees_soon(grab, "核实中")
+
+
+def test_at_night_guides_and_viewers_are_told_when_coupons_arrive(stack: Stack, visit: Callable[..., Person]) -> None:
+    office, guide_rest = Office(stack.api), Office(stack.api, "guide", "guide-02")
+    campaign = office.campaign("夜里满30减8", kind="amount", amount_fen=800, threshold_fen=3000)
+    store = office.get("/v1/stores?limit=1")["items"][0]
+    room = guide_rest.room("夜谈")
+    guide_rest.post(f"/v1/rooms/{room}/start")
+    by_day = office.get("/v1/ops/limits")
+    clock = datetime.now(ZoneInfo("Asia/Shanghai"))
+    night = {"quiet_from": f"{clock - timedelta(hours=2):%H:%M}", "quiet_until": f"{clock + timedelta(hours=2):%H:%M}"}
+    viewer = visit("watch", "night-viewer", account="page-night", name="小夜", room=room)
+    viewer.until(lambda: viewer.sees("#viewers").text == "1", "being counted")
+    _stand_near(viewer, store)
+    guide = visit("guide", "night-guide", account="guide-02", brand="demo", room=room)
+    office.put("/v1/ops/limits", by_day | night)
+    try:
+        guide.taps("#openDrop")
+
+        def somebody() -> bool:
+            guide.taps(f"[data-campaign='{campaign}']")
+            return guide.sees("#eligible").text not in ("", "0")
+
+        guide.until(somebody, "a viewer in range")
+        zone = ZoneInfo(guide.script("return Intl.DateTimeFormat().resolvedOptions().timeZone"))
+        morning = f"{(clock + timedelta(hours=2)).astimezone(zone):%H:%M} 送到"
+        guide.sees("#heldUntil", morning)
+        guide.picture("preview")
+        guide.taps("#dropGo")
+        guide.sees("#drops [data-drop]", morning)
+        viewer.sees("#drops [data-mode=push]", morning)
+        guide.until(lambda: "剩 49/50" in guide.sees("#drops [data-drop]").text, "a coupon being given")
+        viewer.picture("held")
+        guide.picture("held")
+        viewer.sees_no(".arrival")
+        viewer.taps("#openWallet")
+        viewer.sees(".wallet")
+        viewer.sees_no(".wallet .ticket")
+        for person in (viewer, guide):
+            assert person.overflow() <= 0
+            assert person.console() == []
+    finally:
+        office.put("/v1/ops/limits", by_day)
 
 
 def test_a_viewer_takes_their_data_out_and_is_erased(stack: Stack, visit: Callable[..., Person]) -> None:

@@ -10,15 +10,17 @@ from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
+import msgspec
 from house_for_models import STORES, House
 from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from sqlalchemy import text
-from world import BRAND
+from world import BRAND, ZONE
 
 from app import privacy
-from coupons import campaigns, codes, drops, ledger, redemption, voiding
+from coupons import campaigns, codes, drops, holding, ledger, redemption, voiding
+from coupons.cards import Issued
 from kernel.clock import now
 from kernel.errors import Refusal
 from kernel.identity import Principal
@@ -64,6 +66,8 @@ class ModelCoupon:
     drop: UUID
     state: str = "issued"
     uses: int = 0
+    held: bool = False
+    """It was given in quiet hours: its owner does not know of it, and no till takes it yet."""
     over: bool = False
     """Its owner was erased: no till takes it any more, also not if its use before that is taken back."""
 
@@ -97,7 +101,7 @@ class CouponMachine(RuleBasedStateMachine):
     ) -> Any:
         self.world, self.per_minute = self.house.world, per_minute
         self.stock, self.per_viewer, self.returns = stock, per_viewer, return_expired
-        self.state, self.returned = "running", 0
+        self.state, self.returned, self.night = "running", 0, False
         self.quotas: dict[str, int | None] = dict.fromkeys(STORES, quota)
         self.drops: dict[UUID, ModelDrop] = {}
         self.given: dict[UUID, ModelCoupon] = {}
@@ -114,6 +118,7 @@ class CouponMachine(RuleBasedStateMachine):
         }  # fmt: skip
         self.campaign = await self.world.campaign(stock=self.stock, radius_m=REACH_M, **terms)
         await self.world.execute("DELETE FROM locations")
+        await self._fall_asleep(False)
         self.viewers: list[Principal] = await self.world.viewers(VIEWERS, north_m=None)
         self.places: dict[UUID, float] = {}
         for number, viewer in enumerate(self.viewers):
@@ -230,6 +235,11 @@ class CouponMachine(RuleBasedStateMachine):
 
     def _expected(self, drop: UUID, viewer: UUID, key: str) -> str | None:
         """The refusal's code, None for a coupon (a new one, or that of the same claim before)."""
+        reason = self._refused(drop, viewer, key)
+        untold = any(coupon.held and coupon.viewer == viewer for coupon in self.given.values())
+        return "quiet_hours" if reason == "limit_reached" and untold else reason
+
+    def _refused(self, drop: UUID, viewer: UUID, key: str) -> str | None:
         if self.drops[drop].mode != "claim":
             return "not_found"
         if (drop, viewer, key) in self.answers:
@@ -262,7 +272,8 @@ class CouponMachine(RuleBasedStateMachine):
         for row in new:
             assert row.viewer_id not in model.decided, "nobody is decided about twice"
             assert row.store in self.near(row.viewer_id)
-            self.given[row.id] = ModelCoupon(row.id, codes.display(row.code), row.viewer_id, row.store, drop)
+            coupon = ModelCoupon(row.id, codes.display(row.code), row.viewer_id, row.store, drop, held=self.night)
+            self.given[row.id] = coupon
             model.issued += 1
         if not quiet:
             before, model.decided = model.decided, self.house.run(self._decided(drop))
@@ -296,6 +307,46 @@ class CouponMachine(RuleBasedStateMachine):
             earlier = f"UPDATE {table} SET {column} = {column} - interval '1 minute' WHERE campaign_id = :campaign"
             self.house.run(self.world.execute(earlier, campaign=self.campaign))
         self.note("a minute passes")
+
+    @rule(sleep=st.booleans())
+    def fall_asleep(self, sleep: bool) -> None:
+        """The brand's quiet hours are around now, or far away."""
+        self.night = sleep
+        self.house.run(self._fall_asleep(sleep))
+        self.note("night" if sleep else "day")
+
+    async def _fall_asleep(self, sleep: bool) -> None:
+        begins, ends = ((now() + timedelta(hours=h)).astimezone(ZONE).time() for h in ((-3, 3) if sleep else (9, 12)))
+        await self.world.execute(
+            "UPDATE brands SET quiet_from = :begins, quiet_until = :ends", begins=begins, ends=ends
+        )
+
+    @rule()
+    def wake_up(self) -> None:
+        """What was held is told, as if the hours were over; seen from its coupons, they are."""
+        held = {coupon.id for coupon in self.given.values() if coupon.held}
+        told = self.house.run(self._wake_up())
+        assert told == {
+            coupon for coupon in held if self.given[coupon].state == "issued" and not self.given[coupon].over
+        }
+        self.note(f"wake up: {'told' if told else 'nothing'}")
+        for coupon in held:
+            self.given[coupon].held = False
+
+    async def _wake_up(self) -> set[UUID]:
+        newest = await self.world.scalar("SELECT coalesce(max(id), 0) FROM outbox")
+        while await holding.tell_due(self.world.kernel.sessions, now() + timedelta(hours=4)):
+            pass
+        begun = "UPDATE coupons SET valid_from = issued_at WHERE campaign_id = :campaign AND valid_from > issued_at"
+        await self.world.execute(begun, campaign=self.campaign)
+        rows = await self.world.execute(
+            "SELECT payload FROM outbox WHERE id > :newest AND topic = 'coupons.issued'", newest=newest
+        )
+        told = [
+            grant.coupon.id for row in rows for grant in msgspec.json.decode(bytes(row.payload), type=Issued).grants
+        ]
+        assert len(set(told)) == len(told)
+        return {coupon for coupon in told if coupon in self.given}
 
     async def _rows(self, drop: UUID) -> list[Any]:
         return await self.world.execute(
@@ -356,6 +407,7 @@ class CouponMachine(RuleBasedStateMachine):
                 assert found == "idempotency_mismatch"
             return multiple()
         refused = TILL_SAYS.get(model.state) or ("coupon_expired" if model.over else None)
+        refused = refused or ("coupon_not_yet_valid" if model.held else None)
         refused = refused if store == model.store else "wrong_store"
         self.note(f"redeem: {refused or ('used once more' if model.uses else 'used')}")
         if refused is not None:
@@ -477,14 +529,14 @@ class CouponMachine(RuleBasedStateMachine):
             )
             assert all(self.quotas[code] == quota for code, quota in shares)
             found = await session.execute(
-                text("SELECT id, state, viewer_id FROM coupons WHERE campaign_id = :campaign"), mine
+                text("SELECT id, state, viewer_id, held_until FROM coupons WHERE campaign_id = :campaign"), mine
             )
             assert tuple(campaign) == (self.stock, len(self.given), self.returned, self.state)
             assert {row.id: tuple(row)[1:] for row in found_drops} == {
                 drop: (model.issued, model.stock, model.end_reason) for drop, model in self.drops.items()
             }
-            assert {row.id: (row.state, row.viewer_id) for row in found} == {
-                coupon.id: (coupon.state, coupon.viewer) for coupon in self.given.values()
+            assert {row.id: (row.state, row.viewer_id, row.held_until is not None) for row in found} == {
+                coupon.id: (coupon.state, coupon.viewer, coupon.held) for coupon in self.given.values()
             }
             for gone in self.erased:
                 traces = await session.scalars(text(" UNION ALL ".join(TRACES)), {"member": gone})

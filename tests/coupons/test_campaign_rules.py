@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -43,17 +42,6 @@ async def _decided(world: World, drop: UUID) -> dict[UUID, str]:
 async def _preview(world: World, campaign: UUID) -> foresight.Preview:
     async with world.kernel.sessions() as session:
         return await foresight.preview(session, world.ops, world.room, campaign)
-
-
-def _clock(offset: timedelta) -> Any:
-    return (now() + offset).astimezone(SHANGHAI).time().replace(microsecond=0)
-
-
-async def _quiet(world: World, begins: timedelta, ends: timedelta, *, claims: bool = False) -> None:
-    await world.execute(
-        "UPDATE brands SET quiet_from = :begin, quiet_until = :end, quiet_claims = :claims",
-        begin=_clock(begins), end=_clock(ends), claims=claims,
-    )  # fmt: skip
 
 
 # ---- the brand's cap -----------------------------------------------------------------------------------------------
@@ -102,61 +90,6 @@ async def test_the_cap_holds_in_a_push_and_the_preview_says_so(world: World, iss
     push = await world.drop(campaign, "push")
     assert await drops.run_push(world.kernel.sessions, push) == 1
     assert await _decided(world, push) == {had.subject: "cap_reached", fresh.subject: "issued"}
-
-
-# ---- quiet hours ---------------------------------------------------------------------------------------------------
-
-
-async def test_quiet_hours_hold_a_push_until_they_end(world: World, issuer: Issuer) -> None:
-    await _quiet(world, timedelta(hours=-1), timedelta(hours=1))
-    (viewer,) = await world.viewers(1)
-    campaign = await world.campaign()
-    drop = await world.drop(campaign, "push")
-    async with world.kernel.sessions() as session:
-        assert await drops.due(session) == []
-    assert await drops.run_push(world.kernel.sessions, drop) == 0
-    assert await drops.grant_arrivals(world.kernel.sessions, world.room, [viewer.subject]) == 0
-    assert await _decided(world, drop) == {}
-    assert (await _preview(world, campaign)).held_until is not None
-    await _quiet(world, timedelta(hours=1), timedelta(hours=2))
-    async with world.kernel.sessions() as session:
-        assert await drops.due(session) == [drop]
-    assert await drops.run_push(world.kernel.sessions, drop) == 1
-    assert (await _preview(world, campaign)).held_until is None
-
-
-async def test_whoever_arrives_in_quiet_hours_is_matched_after_them(world: World, issuer: Issuer) -> None:
-    drop = await world.drop(await world.campaign(), "push")
-    assert await drops.run_push(world.kernel.sessions, drop) == 0  # nobody there yet, and matched
-    await _quiet(world, timedelta(hours=-1), timedelta(hours=1))
-    (viewer,) = await world.viewers(1)
-    assert await drops.grant_arrivals(world.kernel.sessions, world.room, [viewer.subject]) == 0
-    await _quiet(world, timedelta(hours=1), timedelta(hours=2))
-    async with world.kernel.sessions() as session:
-        assert await drops.due(session) == [drop]
-    assert await drops.run_push(world.kernel.sessions, drop) == 1
-
-
-async def test_a_push_released_in_quiet_hours_opens_after_them(world: World) -> None:
-    await _quiet(world, timedelta(hours=-1), timedelta(hours=1))
-    async with transaction(world.kernel.sessions) as session:
-        push, claim = [
-            await drops.open_drop(session, world.guide, world.room, await world.campaign(), mode, 1, 300, 0)
-            for mode in ("push", "claim")
-        ]
-    assert push.ends_at - push.opens_at == claim.ends_at - claim.opens_at == 300_000
-    assert 3_000_000 < push.opens_at - claim.opens_at < 3_700_000
-
-
-async def test_quiet_hours_refuse_claims_only_if_the_brand_says_so(world: World, issuer: Issuer) -> None:
-    await _quiet(world, timedelta(hours=-1), timedelta(hours=1))
-    first, second = await world.viewers(2)
-    drop = await world.drop(await world.campaign())
-    assert await _claim(issuer, world, drop, first) == "issued"
-    await _quiet(world, timedelta(hours=-1), timedelta(hours=1), claims=True)
-    assert await _claim(issuer, world, drop, second) == "quiet_hours"
-    await _quiet(world, timedelta(hours=1), timedelta(hours=2), claims=True)
-    assert await _claim(issuer, world, drop, second) == "issued"
 
 
 # ---- so many a day -------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ EVERYTHING = {
         for mode in ("claim", "push")
         for a in ("open", "campaign_state", "sold_out", "invalid")
     ),
+    "claim: quiet_hours",
+    *("night", "day", "wake up: told", "wake up: nothing", "redeem: coupon_not_yet_valid"),
     "two drops at once",
     "end a drop",
     "pause",

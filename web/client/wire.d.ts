@@ -224,7 +224,7 @@ export interface Counts {
   uniques?: number;
 }
 
-/** A drop as announced to the room. `opens_at` may lie ahead: clients count down to it. Where there is a `spread` (ms), each viewer's turn to claim comes within it; `signature` shows that the server said so. */
+/** A drop as announced to the room. `opens_at` may lie ahead: clients count down to it. Where there is a `spread` (ms), each viewer's turn to claim comes within it; `signature` shows that the server said so. A push drop that opened in quiet hours has `held_until`: whoever gets a coupon is told then. */
 export interface DropCard {
   id: string;
   mode: 'claim' | 'push';
@@ -237,6 +237,7 @@ export interface DropCard {
   radius_m: number;
   spread?: number;
   signature?: string;
+  held_until?: number;
 }
 
 /** Somebody said something. `id` is the server's; the sender learns it from its `ack`. */

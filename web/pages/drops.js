@@ -3,7 +3,7 @@
 import {isOurs, turnOf} from '/client/opening.js';
 
 import {h} from './dom.js';
-import {count, countdown, distance} from './format.js';
+import {clock, count, countdown, distance} from './format.js';
 import {onLanguage, say, t} from './i18n.js';
 import {complain, toast} from './sheet.js';
 
@@ -169,7 +169,8 @@ export class Drops {
     const tick = () => {
       const have = this.#wallet.has(drop.id);
       act.hidden = have || this.#stores.located;
-      say(told, have ? 'granted' : 'pushing', {distance: distance(drop.radius_m)});
+      const held = drop.held_until > this.#room.now();
+      say(told, have ? 'granted' : held ? 'pushHeld' : 'pushing', {distance: distance(drop.radius_m), time: held && clock(drop.held_until)});
     };
     return {element, tick};
   }

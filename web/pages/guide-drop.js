@@ -2,7 +2,7 @@
 
 import {newId} from '/client/nearcast.js';
 import {during, h, icon} from './dom.js';
-import {count, yuan} from './format.js';
+import {clock, count, yuan} from './format.js';
 import {refusal, say, t} from './i18n.js';
 import {all} from './login.js';
 import {complain, openSheet, toast} from './sheet.js';
@@ -98,10 +98,11 @@ function terms({kind, amount_fen: amount, threshold_fen: threshold, percent_off:
 }
 
 /** "268 in range, 231 would get one", the reasons of the others, and the nearest stores. */
-function reach({located, in_range: inRange, eligible, reasons, stores}) {
+function reach({located, in_range: inRange, eligible, reasons, stores, held_until: heldUntil}) {
   const why = Object.entries(reasons).filter(([, n]) => n > 0).sort((a, b) => b[1] - a[1]);
   return [
     h('p', {class: 'big'}, h('b', {id: 'eligible', class: 'num'}, count(eligible)), h('span', {t: 'wouldGet'})),
+    heldUntil && h('p', {class: 'small', id: 'heldUntil', t: ['heldUntil', {time: clock(heldUntil)}]}),
     h('p', {class: 'small', id: 'inRange', t: ['reach', {inRange: count(inRange), located: count(located)}]}),
     why.length > 0 && h('p', {class: 'small', t: 'others'}),
     why.length > 0 && h('ul', {}, ...why.map(([code, n]) => h('li', {}, h('span', {}, refusal({code})), h('b', {class: 'num'}, count(n))))),

@@ -1,7 +1,7 @@
 /** The guide's strips of drops that are running: what is left, and a way to stop them. */
 
 import {during, h, icon} from './dom.js';
-import {count, countdown} from './format.js';
+import {clock, count, countdown} from './format.js';
 import {say} from './i18n.js';
 import {askTwice, complain} from './sheet.js';
 
@@ -48,6 +48,7 @@ export class OpenDrops {
     const now = this.#room.now();
     for (const {drop, told} of this.#shown.values()) {
       if (drop.opens_at > now) say(told, 'dropSoon', {title: drop.title, time: countdown(drop.opens_at - now)});
+      else if (drop.held_until > now) say(told, 'dropHeld', {title: drop.title, left: count(drop.left), stock: count(drop.stock), at: clock(drop.held_until)});
       else say(told, 'dropRuns', {title: drop.title, left: count(drop.left), stock: count(drop.stock), time: countdown(drop.ends_at - now)});
     }
   }
