@@ -69,7 +69,8 @@ _SEEN = """
     JOIN campaigns c ON c.id = r.campaign_id JOIN stores s ON s.id = r.store_id JOIN members m ON m.id = r.viewer_id
     CROSS JOIN LATERAL (
         SELECT array_agg(sign) AS signs, array_agg(first_at) AS firsts, array_agg(last_at) AS lasts
-        FROM doubts WHERE room_id = r.room_id AND viewer_id = r.viewer_id
+        FROM (SELECT sign, min(first_at) AS first_at, max(last_at) AS last_at FROM doubts
+              WHERE viewer_id = r.viewer_id GROUP BY sign) AS seen
     ) AS d
 """
 _OPEN = text(

@@ -1,14 +1,16 @@
 """Signs that a viewer is not where their fixes say: what they are, what they weigh, and the list of them for ops.
 
-* ``jumped`` (strong): faster than ``TOP_SPEED`` between two fixes, both accuracies allowed for. No accident does that,
-  and no train: China's fastest run at 350 km/h.
+* ``jumped`` (strong): faster than ``TOP_SPEED`` between two fixes, in one room or in two, both accuracies allowed for.
+  No accident does that, and no train: China's fastest run at 350 km/h.
 * ``frozen`` (weak): the very same digits ``FROZEN_AFTER`` times in a row. A phone at rest trembles in the last ones;
   one that is located by its Wi-Fi may not.
 * ``shared`` (weak): the very same digits from ``SHARED_BY`` viewers of a room within ``SHARED_WITHIN``. Farms of phones
   do that, and so may the guests of one hotel.
 
-A viewer is doubted (``locations.doubt``) on a strong sign, or on two different ones, for ``LASTS`` after the last; one
-weak sign alone only puts them on the list. The campaign says what doubt means for its coupons.
+A viewer is doubted (``locations.doubt``, in all rooms that they are in) on a strong sign, or on two different ones, for
+``LASTS`` after the last; one weak sign alone only puts them on the list. The campaign says what doubt means for its
+coupons. Who left a room is forgotten there, so there is nothing to compare a fix with that comes after: what was noted
+before goes on to count. See ``docs/decisions/0041``.
 """
 
 from collections.abc import Sequence

@@ -68,6 +68,9 @@ Arrival = tuple[str, UUID, UUID]
 # sits at the edge of a catchment does not fall in and out of it with every tremble: of any catchment, and for whoever
 # asks (claims, push drops, the count in the answer). Not if the kept fix was much vaguer or is stale. The speed is
 # taken from the kept position, so what that may be off is allowed for.
+#
+# `earlier`: what was kept, the newest of the viewer's other rooms (nobody is in two places because two rooms are open),
+# and the one before this in the group. Signs, too, speak against the viewer wherever they were seen, in every room.
 _WRITE = text(
     """
     WITH consented AS (
@@ -77,6 +80,11 @@ _WRITE = text(
         JOIN location_consents ON location_consents.viewer_id = new.viewer
         WHERE location_consents.withdrawn_at IS NULL
         FOR SHARE OF location_consents
+    ), placed AS (
+        SELECT *, lag(position) OVER own AS before, lag(accuracy) OVER own AS before_accuracy,
+            lag(at) OVER own AS before_at
+        FROM (SELECT *, ST_MakePoint(x, y)::geography AS position FROM consented) AS new
+        WINDOW own AS (PARTITION BY viewer ORDER BY at, room)
     ), crowded AS (
         SELECT room, digits FROM (
             SELECT room, digits, viewer FROM consented
@@ -99,10 +107,19 @@ _WRITE = text(
                 AND ST_DWithin(old.position, new.position,
                     least(greatest(new.accuracy, CAST(:still_from AS float8)), CAST(:still_to AS float8))),
                 false) AS still,
-            ST_Distance(old.position, new.position) - old.accuracy_m - new.accuracy - CAST(:still_to AS float8)
-                > :top_speed * greatest(extract(epoch FROM new.at - old.fixed_at), 1) AS jumped
-        FROM (SELECT *, ST_MakePoint(x, y)::geography AS position FROM consented) AS new
+            (SELECT bool_or(ST_Distance(earlier.position, new.position)
+                            - earlier.accuracy - new.accuracy - CAST(:still_to AS float8)
+                            > :top_speed * greatest(abs(extract(epoch FROM new.at - earlier.at)), 1))
+             FROM (VALUES (old.position, old.accuracy_m, old.fixed_at), (before, before_accuracy, before_at),
+                          (elsewhere.position, elsewhere.accuracy_m, elsewhere.fixed_at))
+                 AS earlier (position, accuracy, at)
+             WHERE earlier.at IS NOT NULL) AS jumped
+        FROM placed AS new
         LEFT JOIN locations AS old ON old.room_id = new.room AND old.viewer_id = new.viewer
+        LEFT JOIN LATERAL (
+            SELECT position, accuracy_m, fixed_at FROM locations
+            WHERE viewer_id = new.viewer AND room_id <> new.room ORDER BY fixed_at DESC LIMIT 1
+        ) AS elsewhere ON true
         WHERE old.fixed_at IS NULL OR old.fixed_at <= new.at
     ), signs AS (
         SELECT room, viewer, brand, at, sign FROM judged LEFT JOIN crowded USING (room, digits)
@@ -114,31 +131,47 @@ _WRITE = text(
         SELECT room, viewer, sign, brand, at, at FROM signs ORDER BY room, viewer, sign
         ON CONFLICT (room_id, viewer_id, sign) DO UPDATE SET last_at = greatest(kept.last_at, excluded.last_at)
     ), doubted AS (
-        SELECT room, viewer, string_agg(DISTINCT sign, '+' ORDER BY sign) AS doubt, max(at) AS at
+        SELECT viewer, string_agg(DISTINCT sign, '+' ORDER BY sign) AS doubt, max(at) AS at
         FROM (
-            SELECT room, viewer, sign, at FROM signs
+            SELECT viewer, sign, at FROM signs
             UNION ALL
-            SELECT room, viewer, sign, last_at FROM judged JOIN doubts ON room_id = room AND viewer_id = viewer
+            SELECT viewer, sign, last_at
+            FROM (SELECT viewer, max(at) AS at FROM judged GROUP BY viewer) AS judged JOIN doubts ON viewer_id = viewer
             WHERE last_at > at - CAST(:doubt_lasts AS interval)
         ) AS standing
-        GROUP BY room, viewer HAVING count(DISTINCT sign) > 1 OR bool_or(sign = ANY(CAST(:strong AS text[])))
+        GROUP BY viewer HAVING count(DISTINCT sign) > 1 OR bool_or(sign = ANY(CAST(:strong AS text[])))
     ), written AS (
         INSERT INTO locations AS old
             (room_id, viewer_id, position, accuracy_m, fixed_at, digits, repeats, doubt, doubted_at)
         SELECT room, viewer, CASE WHEN still THEN kept ELSE position END,
             CASE WHEN still THEN least(accuracy, kept_accuracy) ELSE accuracy END, judged.at, digits, repeats, doubt,
             doubted.at
-        FROM judged LEFT JOIN doubted USING (room, viewer) ORDER BY room, viewer
+        FROM judged LEFT JOIN doubted USING (viewer) ORDER BY room, viewer
         ON CONFLICT (room_id, viewer_id) DO UPDATE SET
             (position, accuracy_m, fixed_at, digits, repeats, doubt, doubted_at) =
             (excluded.position, excluded.accuracy_m, excluded.fixed_at, excluded.digits, excluded.repeats,
              excluded.doubt, excluded.doubted_at)
         WHERE old.fixed_at <= excluded.fixed_at
         RETURNING room_id, viewer_id, ST_X(position::geometry) AS x, ST_Y(position::geometry) AS y, accuracy_m
+    ), doubted_there AS (
+        UPDATE locations AS kept SET doubt = other.doubt, doubted_at = other.at
+        FROM (
+            SELECT l.room_id, l.viewer_id, d.doubt, d.at FROM doubted AS d JOIN locations AS l ON l.viewer_id = d.viewer
+            WHERE NOT EXISTS (SELECT FROM judged WHERE judged.room = l.room_id AND judged.viewer = l.viewer_id)
+            FOR UPDATE OF l SKIP LOCKED -- another gateway writes it now, and may wait for a row of ours
+        ) AS other
+        WHERE kept.room_id = other.room_id AND kept.viewer_id = other.viewer_id
     )
     SELECT consented.room, consented.viewer, written.x, written.y, written.accuracy_m
     FROM consented LEFT JOIN written ON written.room_id = consented.room AND written.viewer_id = consented.viewer
     """
+)
+
+
+# A crash may forget the last fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is
+# planned for its size: a plan for any size takes it for ten fixes, and compares each of a thousand with each.
+_LOCAL = text(
+    "SELECT set_config('synchronous_commit', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)"
 )
 
 
@@ -296,8 +329,7 @@ class Locations:
             "at": [group[i].at for i in chosen],
         }
         async with transaction(self._sessions) as session:
-            # A crash may forget the last fixes (the table is unlogged anyway), so nobody waits for the disk.
-            await session.execute(text("SET LOCAL synchronous_commit TO off"))
+            await session.execute(_LOCAL)
             rows = await session.execute(_WRITE, columns | _LIMITS)
             return {(row.room, row.viewer): None if row.x is None else (row.x, row.y, row.accuracy_m) for row in rows}
 

@@ -199,11 +199,12 @@ def _nearby(result: dict[str, Any]) -> Figures:
             f"{size['stores']:,}",
             f"{size['memory_per_s']:,}",
             f"{size['pairs_a_fix']:.1f}",
+            f"{size['taken_per_s']:,}",
             f"{size['postgis_p50_ms']:.2f} / {size['postgis_p99_ms']:.2f}",
         ]
         for size in result["sizes"]
     ]
-    columns = ("stores", "fixes/s in memory", "stores in reach of a fix", "PostGIS p50/p99 ms")
+    columns = ("stores", "fixes/s in memory", "stores in reach of a fix", "fixes/s taken in", "PostGIS p50/p99 ms")
     return Figures("Fixes matched to stores", columns, rows)
 
 

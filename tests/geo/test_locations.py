@@ -238,6 +238,81 @@ async def test_a_jump_marks_the_viewer_for_a_while_and_travel_does_not(
     assert await seen(jumper, 640, 121.421) is None, "ten minutes do"
 
 
+OTHER_ROOM = UUID(int=2)
+
+
+async def test_nobody_is_in_two_places_because_two_rooms_are_open(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    honest, jumper, both = await make_members(3)
+    at = now()
+
+    async def doubts(viewer: UUID) -> set[str | None]:
+        async with kernel.sessions() as session:
+            rows = await session.scalars(select(Location.doubt).where(Location.viewer_id == viewer))
+            return set(rows)
+
+    await fix(desk, honest, now=at)
+    await fix(desk, honest, room=OTHER_ROOM, lng=HERE[0] + 1e-3, now=at + timedelta(seconds=2))
+    assert await doubts(honest) == {None}
+    await fix(desk, jumper, now=at)
+    await fix(desk, jumper, room=OTHER_ROOM, lng=HERE[0] - 5.0, now=at + timedelta(seconds=2))
+    assert await doubts(jumper) == {"jumped"}, "in the room where they were before, too"
+    # Written in one group, in either order.
+    await asyncio.gather(
+        fix(desk, both, now=at), fix(desk, both, room=OTHER_ROOM, lng=HERE[0] - 5.0, now=at + timedelta(seconds=2))
+    )
+    assert await doubts(both) == {"jumped"}
+    assert await signs(kernel) == {(jumper, "jumped"), (both, "jumped")}
+
+
+async def test_who_is_doubted_in_one_room_is_doubted_in_the_next_also_after_leaving(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    (jumper,) = await make_members(1)
+    at = now()
+    for second, lng in ((0, 0.0), (2, 5.0)):
+        await fix(desk, jumper, lng=HERE[0] - lng, now=at + timedelta(seconds=second))
+    await desk.forget(ROOM, [jumper], at + timedelta(seconds=3))
+    assert await kept(kernel) == {}
+    await fix(desk, jumper, room=OTHER_ROOM, now=at + timedelta(seconds=60))
+    assert (await kept(kernel))[jumper].doubt == "jumped"
+    await fix(desk, jumper, room=OTHER_ROOM, now=at + timedelta(minutes=11))
+    assert (await kept(kernel))[jumper].doubt is None
+
+
+async def test_what_the_kept_position_may_be_off_is_no_speed(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    """A position that stayed while fixes trembled is up to 50 m from the newest of them."""
+    within, beyond = await make_members(2)
+    at = now()
+    metres = 1 / 95_200  # degrees here
+    for viewer, far in ((within, 110 + 20 + 45), (beyond, 110 + 20 + 55)):
+        await fix(desk, viewer, accuracy=10.0, now=at)
+        await fix(desk, viewer, lng=HERE[0] + far * metres, accuracy=10.0, now=at + timedelta(seconds=1))
+    assert await signs(kernel) == {(beyond, "jumped")}
+
+
+async def test_a_fix_twice_as_exact_corrects_and_a_vague_one_holds_within_fifty_metres(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    """Metres away from the kept fix, its accuracy, the new one's, and whether the position moves."""
+    metres = 1 / 95_200
+    cases = [(14, 30, 14.9, True), (14, 30, 15.1, False), (48, 100, 60, False), (53, 100, 60, True), (14, 10, 5, False),
+             (17, 10, 5, True)]  # fmt: skip
+    viewers = await make_members(len(cases))
+    at = now()
+    for viewer, (_, accuracy, _, _) in zip(viewers, cases, strict=True):
+        await fix(desk, viewer, accuracy=float(accuracy), now=at)
+    before = {viewer: row.position for viewer, row in (await kept(kernel)).items()}
+    for viewer, (far, _, newer, _) in zip(viewers, cases, strict=True):
+        await fix(desk, viewer, lng=HERE[0] + far * metres, accuracy=float(newer), now=at + timedelta(seconds=5))
+    after = {viewer: row.position for viewer, row in (await kept(kernel)).items()}
+    moved = [before[viewer] != after[viewer] for viewer in viewers]
+    assert moved == [moves for *_, moves in cases]
+
+
 async def signs(kernel: Kernel) -> set[tuple[UUID, str]]:
     async with kernel.sessions() as session:
         return {(row.viewer_id, row.sign) for row in await session.execute(select(Doubt.viewer_id, Doubt.sign))}
