@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from geo.earth import METRES_PER_DEGREE, Floats, Plane, distance_m, in_space
-from geo.matching import DEFAULT_RADIUS_M
+from geo.matching import DEFAULT_RADIUS_M, MAX_ACCURACY_M
 from geo.tables import Store
 from kernel.postgres import Sessions
 from kernel.tasks import end
@@ -98,8 +98,9 @@ class Reach:
                 self._areas[index] = area
         boxes = _boxes(lng, lat, extent)
         owner = np.arange(len(rows))
-        # A catchment across the date line stands on both sides of the map.
-        west, _, east, _ = shapely.bounds(boxes).T if len(rows) else np.empty((4, 0))
+        # A catchment stands on both sides of the map if it, or a fix in whose reach it is, lies across the date line.
+        seen = _boxes(lng, lat, extent + MAX_ACCURACY_M)
+        west, _, east, _ = shapely.bounds(seen).T if len(rows) else np.empty((4, 0))
         beyond = [(east > 180, -360.0), (west < -180, 360.0)]
         copies = [_shifted(boxes[there], by) for there, by in beyond]
         self._owner = np.concatenate([owner, *(owner[there] for there, _ in beyond)])
@@ -107,7 +108,8 @@ class Reach:
         self._tree = shapely.STRtree(np.concatenate([boxes, *copies]))
 
     def match(self, lng: Floats, lat: Floats, accuracy_m: Floats) -> Matches:
-        """Every store in reach of each fix; arrays of shape (n,), canonical degrees and metres."""
+        """Every store in reach of each fix; arrays of shape (n,), canonical degrees and metres, of which at most
+        ``MAX_ACCURACY_M``: a vaguer fix decides nothing."""
         fix, box = self._tree.query(_boxes(lng, lat, accuracy_m))
         store = self._owner[box]
         if self._doubled and len(fix):

@@ -46,8 +46,8 @@ class Plane:
         sin_l, cos_l, sin_p, cos_p = math.sin(lam), math.cos(lam), math.sin(phi), math.cos(phi)
         across = _A / math.sqrt(1 - _E2 * sin_p * sin_p)
         along = across * (1 - _E2) / (1 - _E2 * sin_p * sin_p)
-        self._east = across * np.array([-sin_l, cos_l, 0.0])
-        self._north = along * np.array([-sin_p * cos_l, -sin_p * sin_l, cos_p])
+        self._scale = np.array([across, along])
+        self._axes = np.array([[-sin_l, cos_l, 0.0], [-sin_p * cos_l, -sin_p * sin_l, cos_p]])
         self._up = np.array([cos_p * cos_l, cos_p * sin_l, sin_p])
 
     def flatten(self, lng: Any, lat: Any) -> Floats:
@@ -56,5 +56,14 @@ class Plane:
         direction = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
         up = direction @ self._up
         with np.errstate(divide="ignore", invalid="ignore"):
-            flat = np.stack([direction @ self._east, direction @ self._north], axis=-1) / up[..., None]
+            flat = direction @ self._axes.T * self._scale / up[..., None]
         return np.where(up[..., None] > 0, flat, np.inf)
+
+    def unflatten(self, flat: Floats) -> Floats:
+        """Longitudes and latitudes, shape (n, 2), of points on the plane: what ``flatten`` was given, as far as floats
+        can tell."""
+        direction = flat / self._scale @ self._axes + self._up
+        lng = np.arctan2(direction[:, 1], direction[:, 0])
+        lat = np.arctan2(direction[:, 2], np.hypot(direction[:, 0], direction[:, 1]))
+        degrees: Floats = np.degrees(np.column_stack([lng, lat]))
+        return degrees

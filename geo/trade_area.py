@@ -1,7 +1,12 @@
-"""A store's trade area as GeoJSON: read, mended where that is safe, moved to the canonical frame, or refused."""
+"""A store's trade area as GeoJSON: read, mended where that is safe, moved to the canonical frame, or refused.
+
+It is judged on the plane at its store, where edges are what PostGIS takes them for, arcs of great circles, and where
+neither the date line nor a pole is anything special.
+"""
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +45,8 @@ def parse(text: str, datum: Datum, lng: float, lat: float) -> TradeArea:
     """The trade area written in ``text`` (GeoJSON in ``datum``) of the store at the canonical ``lng, lat``.
 
     Takes a Polygon or MultiPolygon, bare or as the geometry of a Feature. Open rings are closed and rings that cross
-    themselves are cut into simple ones, unless that would be a guess. Raises BadArea.
+    themselves are cut into simple ones, unless that would be a guess. Across the date line a ring may go on from 180 to
+    -180, or be cut there in two (RFC 7946 §3.1.9): the two become one. Raises BadArea.
     """
     try:
         data = json.loads(text)
@@ -51,14 +57,27 @@ def parse(text: str, datum: Datum, lng: float, lat: float) -> TradeArea:
     if vertices > MAX_VERTICES:
         raise BadArea(f"has {vertices} vertices; at most {MAX_VERTICES} are allowed")
     moved = [[np.column_stack(to_canonical(ring[:, 0], ring[:, 1], datum)) for ring in rings] for rings in polygons]
-    shape: BaseGeometry = MultiPolygon([Polygon(rings[0], rings[1:]) for rings in moved])
+    plane = Plane(lng, lat)
+    flat = [[plane.flatten(ring[:, 0], ring[:, 1]) for ring in rings] for rings in moved]
+    if not all((np.hypot(*ring.T) <= MAX_REACH_M).all() for rings in flat for ring in rings):
+        raise BadArea(f"reaches farther than {MAX_REACH_M // 1000} km from the store")
     repaired = "open ring closed" if closed else None
-    if not shape.is_valid:
-        # The reason ends in the place in brackets; nobody reads that in a list of lines.
-        repaired = shapely.is_valid_reason(shape).partition("[")[0].lower()
-        shape = _mended(moved, repaired)
-    _check_place(shape, lng, lat)
-    return TradeArea(shapely.to_wkb(shape), repaired)
+    shape: BaseGeometry = _multipolygon(flat)
+    kept = shape.is_valid
+    if not kept:
+        parts = [_multipolygon([rings]) for rings in flat]
+        cut = any((np.abs(ring[:, 0]) == 180).any() for rings in moved for ring in rings)
+        if not (cut and all(part.is_valid for part in parts)):
+            # The reason ends in the place in brackets; nobody reads that in a list of lines.
+            repaired = shapely.is_valid_reason(shape).partition("[")[0].lower()
+        shape = _mended(flat, repaired or "")
+    _check_place(shape)
+    whole = _multipolygon(moved) if kept else shapely.transform(shape, plane.unflatten)
+    return TradeArea(shapely.to_wkb(whole), repaired)
+
+
+def _multipolygon(polygons: Iterable[Sequence[np.ndarray[Any, Any]]]) -> MultiPolygon:
+    return MultiPolygon([Polygon(rings[0], rings[1:]) for rings in polygons])
 
 
 def _polygons(data: Any) -> tuple[list[list[np.ndarray[Any, Any]]], bool]:
@@ -88,7 +107,7 @@ def _ring(ring: Any) -> tuple[np.ndarray[Any, Any], bool]:
         x, y = float(position[0]), float(position[1])
         if not (-180 <= x <= 180 and -90 <= y <= 90):
             raise BadArea("has a position that is not on earth: are lng and lat swapped?")
-        points.append((x, y))
+        points.append((180.0 if x == -180 else x, y))
     was_open = bool(points) and points[0] != points[-1]
     if was_open:
         points.append(points[0])
@@ -128,12 +147,8 @@ def _simple(rings: list[np.ndarray[Any, Any]], reason: str) -> BaseGeometry:
     return shapely.union_all(polygons)
 
 
-def _check_place(shape: BaseGeometry, lng: float, lat: float) -> None:
-    plane = Plane(lng, lat)
-    flat = shapely.transform(shape, lambda xy: plane.flatten(xy[:, 0], xy[:, 1]))
-    reach = float(np.hypot(*shapely.get_coordinates(flat).T).max())
-    if not reach <= MAX_REACH_M:
-        raise BadArea(f"reaches farther than {MAX_REACH_M // 1000} km from the store")
+def _check_place(flat: BaseGeometry) -> None:
+    """``flat``: on the plane at its store, in metres."""
     if shapely.area(flat) < MIN_WIDTH_M * shapely.length(flat) / 2:
         raise BadArea("encloses nothing")
     gap = float(shapely.distance(flat, Point(0, 0)))
