@@ -60,7 +60,7 @@ async def standing(session: AsyncSession, viewer: UUID) -> LocationConsent | Non
 async def withdraw(session: AsyncSession, viewer: UUID, now: datetime) -> None:
     """Take the consent back and erase every fix of ``viewer``. Does nothing where there is none.
 
-    The update waits for writers that hold the consent (``geo.locations`` locks it FOR SHARE), so the erasure sees what
+    The update waits for writers that hold the consent (``geo.locations`` locks it), so the erasure sees what
     they wrote; writers after it find no consent.
     """
     await session.execute(

@@ -61,9 +61,23 @@ _Kept = tuple[float, float, float]
 Arrival = tuple[str, UUID, UUID]
 """Brand, room and viewer."""
 
-# Locked FOR SHARE, a consent cannot be withdrawn between this look at it and the commit, and a withdrawal that came
-# first is seen: a fix of somebody who has withdrawn is never written. Sorted, so that two gateways lock in one order.
-#
+# First: a consent that is locked cannot be withdrawn before the commit, and a withdrawal that came first is seen by
+# `_WRITE`: a fix of somebody who has withdrawn is never written. Two gateways write one viewer's fixes one after the
+# other, and the second sees what the first wrote. Sorted, so that they lock in one order. A crash may forget the last
+# fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is planned for its size: a plan for
+# any size takes it for ten fixes, and compares each of a thousand with each.
+_BEGIN = text(
+    """
+    WITH held AS (
+        SELECT viewer_id FROM location_consents WHERE viewer_id = ANY(CAST(:viewers AS uuid[]))
+        ORDER BY viewer_id FOR NO KEY UPDATE
+    )
+    SELECT count(*), set_config('synchronous_commit', 'off', true),
+        set_config('plan_cache_mode', 'force_custom_plan', true)
+    FROM held
+    """
+)
+
 # `still`: the new fix could be the kept one, seen through its own error. Then the kept position stays, and a viewer who
 # sits at the edge of a catchment does not fall in and out of it with every tremble: of any catchment, and for whoever
 # asks (claims, push drops, the count in the answer). Not if the kept fix was much vaguer or is stale. The speed is
@@ -79,7 +93,6 @@ _WRITE = text(
             CAST(:at AS timestamptz[])) AS new (room, viewer, brand, x, y, accuracy, digits, at)
         JOIN location_consents ON location_consents.viewer_id = new.viewer
         WHERE location_consents.withdrawn_at IS NULL
-        FOR SHARE OF location_consents
     ), placed AS (
         SELECT *, lag(position) OVER own AS before, lag(accuracy) OVER own AS before_accuracy,
             lag(at) OVER own AS before_at
@@ -165,13 +178,6 @@ _WRITE = text(
     SELECT consented.room, consented.viewer, written.x, written.y, written.accuracy_m
     FROM consented LEFT JOIN written ON written.room_id = consented.room AND written.viewer_id = consented.viewer
     """
-)
-
-
-# A crash may forget the last fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is
-# planned for its size: a plan for any size takes it for ten fixes, and compares each of a thousand with each.
-_LOCAL = text(
-    "SELECT set_config('synchronous_commit', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)"
 )
 
 
@@ -329,7 +335,7 @@ class Locations:
             "at": [group[i].at for i in chosen],
         }
         async with transaction(self._sessions) as session:
-            await session.execute(_LOCAL)
+            await session.execute(_BEGIN, {"viewers": columns["viewer"]})
             rows = await session.execute(_WRITE, columns | _LIMITS)
             return {(row.room, row.viewer): None if row.x is None else (row.x, row.y, row.accuracy_m) for row in rows}
 

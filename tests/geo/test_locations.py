@@ -107,7 +107,7 @@ async def test_a_fix_written_while_consent_is_withdrawn_does_not_survive(
         await consents.withdraw(session, viewer, now())
         writing = asyncio.ensure_future(fix(desk, viewer))
         # The writer waits for this transaction, because it locks the consent that we are withdrawing.
-        blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%consented%'"
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%held%'"
         for _ in range(6000):
             async with kernel.sessions() as watcher:  # a transaction sees one picture of the activity
                 waiting = await watcher.scalar(text(blocked))
@@ -264,6 +264,21 @@ async def test_nobody_is_in_two_places_because_two_rooms_are_open(
     )
     assert await doubts(both) == {"jumped"}
     assert await signs(kernel) == {(jumper, "jumped"), (both, "jumped")}
+
+
+async def test_two_gateways_see_each_others_fixes_of_one_viewer(
+    kernel: Kernel, desk: Locations, make_members: Members
+) -> None:
+    viewers = await make_members(20)
+    at = now()
+    async with Locations(kernel.sessions, Catchments(kernel.sessions)) as other:
+        await asyncio.gather(
+            *(fix(desk, viewer, lng=HERE[0] + n / 1e5, now=at) for n, viewer in enumerate(viewers)),
+            *(fix(other, viewer, room=OTHER_ROOM, lng=115 + n / 1e5, now=at) for n, viewer in enumerate(viewers)),
+        )
+    assert await signs(kernel) == {(viewer, "jumped") for viewer in viewers}
+    async with kernel.sessions() as session:
+        assert set(await session.scalars(select(Location.doubt))) == {"jumped"}
 
 
 async def test_who_is_doubted_in_one_room_is_doubted_in_the_next_also_after_leaving(
