@@ -5,6 +5,7 @@
 
 from typing import NamedTuple
 
+from coupons import rules
 from geo.doubt import STRONG
 
 
@@ -116,18 +117,26 @@ INVARIANTS = (
         WHERE c.per_day IS NOT NULL
         GROUP BY c.id, b.timezone, CAST(k.issued_at AT TIME ZONE b.timezone AS date)
         HAVING count(*) > c.per_day
-            OR (c.day = CAST(min(k.issued_at) AT TIME ZONE b.timezone AS date) AND count(*) <> c.day_issued)
+        UNION
+        SELECT c.id FROM campaigns c JOIN brands b ON b.id = c.brand_id
+        LEFT JOIN coupons k ON k.campaign_id = c.id AND CAST(k.issued_at AT TIME ZONE b.timezone AS date) = c.day
+        WHERE c.per_day IS NOT NULL GROUP BY c.id HAVING count(k.id) <> c.day_issued
         """,
     ),
     Invariant(
         "drop_minute",
-        "No push drop gave more in one of its minutes than it may.",
+        "No push drop gave more in one of its minutes than it may, and its count of the minute is right.",
         "drops",
         """
         SELECT d.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id JOIN coupons k ON k.drop_id = d.id
         WHERE d.mode = 'push' AND c.per_minute IS NOT NULL
         GROUP BY d.id, c.per_minute, floor(extract(epoch FROM k.issued_at - d.opens_at) / 60)
         HAVING count(*) > c.per_minute
+        UNION
+        SELECT d.id FROM drops d JOIN campaigns c ON c.id = d.campaign_id
+        LEFT JOIN coupons k
+            ON k.drop_id = d.id AND floor(extract(epoch FROM k.issued_at - d.opens_at) / 60) = d.minute
+        WHERE d.mode = 'push' AND c.per_minute IS NOT NULL GROUP BY d.id HAVING count(k.id) <> d.minute_issued
         """,
     ),
     Invariant(
@@ -161,6 +170,24 @@ INVARIANTS = (
         WHERE d.campaign_id IS DISTINCT FROM k.campaign_id OR d.room_id IS DISTINCT FROM k.room_id
            OR c.brand_id IS DISTINCT FROM k.brand_id
         """,
+    ),
+    # Which stores take part is settled before a campaign runs.
+    Invariant(
+        "coupon_store",
+        "A coupon's store is one of its brand, and of its campaign where not all of them take part.",
+        "coupons",
+        """
+        SELECT k.id FROM coupons k JOIN campaigns c ON c.id = k.campaign_id
+        LEFT JOIN stores s ON s.id = k.store_id
+        LEFT JOIN campaign_stores p ON p.campaign_id = k.campaign_id AND p.store_id = k.store_id
+        WHERE s.brand_id IS DISTINCT FROM c.brand_id OR NOT (c.all_stores OR p.store_id IS NOT NULL)
+        """,
+    ),
+    Invariant(
+        "coupon_held",
+        "Whoever got a coupon in quiet hours was told of it within a minute of their end, by a running worker.",
+        "coupons",
+        "SELECT id FROM coupons WHERE held_until < now() - interval '1 minute'",
     ),
     Invariant(
         "coupon_code",
@@ -222,6 +249,19 @@ INVARIANTS = (
         END
         """,
     ),
+    # A minute for clocks of processes that differ from the database's.
+    Invariant(
+        "ledger_times",
+        "No coupon's line is dated before its issue, and none expired before its time.",
+        "ledger",
+        """
+        SELECT l.coupon_id FROM ledger l JOIN ledger i ON i.coupon_id = l.coupon_id AND i.transition = 'issue'
+        WHERE l.transition <> 'issue' AND l.at < i.at - interval '1 minute'
+        UNION
+        SELECT l.coupon_id FROM ledger l JOIN coupons k ON k.id = l.coupon_id
+        WHERE l.transition = 'expire' AND l.at < k.valid_until - interval '1 minute'
+        """,
+    ),
     Invariant(
         "ledger_redemptions",
         "Each redemption and each reversal has exactly one ledger line, and each such line its redemption.",
@@ -255,6 +295,17 @@ INVARIANTS = (
         "A coupon was redeemed at its own store.",
         "redemptions",
         "SELECT r.id FROM redemptions r JOIN coupons k ON k.id = r.coupon_id WHERE r.store_id <> k.store_id",
+    ),
+    # The coupon of somebody who was erased ends with them, perhaps before a till's clock says that it was used.
+    Invariant(
+        "redeemed_in_time",
+        "A coupon was used while it held, and a use taken back within an hour.",
+        "redemptions",
+        f"""
+        SELECT r.id FROM redemptions r JOIN coupons k ON k.id = r.coupon_id
+        WHERE r.at < k.valid_from OR (r.at >= k.valid_until AND NOT k.ownerless)
+           OR r.reversed_at NOT BETWEEN r.at AND r.at + interval '{rules.REVERSIBLE.total_seconds()} seconds'
+        """,
     ),
     Invariant(
         "ownerless",

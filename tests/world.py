@@ -139,6 +139,12 @@ class World:
             )  # fmt: skip
         return identity
 
+    async def backdate(self) -> None:
+        """Every coupon was issued when it began to hold."""
+        await self.execute(
+            "UPDATE ledger l SET at = k.valid_from FROM coupons k WHERE k.id = l.coupon_id AND l.transition = 'issue'"
+        )
+
     async def review(self, coupon: UUID, **settled: Any) -> UUID:
         """A review like one that might have come before ``coupon``, still open unless ``settled`` says otherwise."""
         identity: UUID = await self.scalar(

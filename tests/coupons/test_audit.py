@@ -48,9 +48,15 @@ def lie(*sql: str, also: str = "") -> Lie:
 
 
 LIES: dict[str, list[Lie]] = {
-    "campaign_issued": [lie("UPDATE campaigns SET issued = issued - 1")],
+    "campaign_issued": [
+        lie("UPDATE campaigns SET issued = issued - 1"),
+        lie("UPDATE campaigns SET issued = issued + 1"),
+    ],
     "campaign_stock": [lie(_without("campaigns", "stock"), "UPDATE campaigns SET stock = issued - 1")],
-    "drop_issued": [lie("UPDATE drops SET issued = issued + 1 WHERE mode = 'push'")],
+    "drop_issued": [
+        lie("UPDATE drops SET issued = issued + 1 WHERE mode = 'push'"),
+        lie("UPDATE drops SET issued = issued - 1 WHERE mode = 'push'"),
+    ],
     "drop_stock": [lie(_without("drops", "stock"), "UPDATE drops SET stock = 4 WHERE mode = 'push'")],
     "store_issued": [
         lie("UPDATE campaign_stores SET issued = issued + 1"),
@@ -70,8 +76,13 @@ LIES: dict[str, list[Lie]] = {
     "campaign_day": [
         lie("UPDATE campaigns SET per_day = 3, day_issued = 3"),
         lie("UPDATE campaigns SET per_day = 100, day_issued = 0"),
+        lie("UPDATE campaigns SET per_day = 100, day = day + 1"),
     ],
-    "drop_minute": [lie("UPDATE campaigns SET per_minute = 2")],
+    "drop_minute": [
+        lie("UPDATE campaigns SET per_minute = 2"),
+        lie("UPDATE campaigns SET per_minute = 100", "UPDATE drops SET minute_issued = 1"),
+        lie("UPDATE campaigns SET per_minute = 100", "UPDATE drops SET minute = minute + 1"),
+    ],
     "coupon_state": [
         lie(_without("coupons", "redeemed"), f"UPDATE coupons SET redeemed_at = now() WHERE id = {_ONE}"),
         lie(_without("coupons", "state"), f"UPDATE coupons SET state = 'given' WHERE id = {_ONE}", also="ledger_state"),
@@ -86,6 +97,22 @@ LIES: dict[str, list[Lie]] = {
     "coupon_parents": [
         lie("UPDATE coupons SET room_id = :other"),
         lie("UPDATE coupons SET brand_id = 'other'"),
+        lie("UPDATE campaigns SET brand_id = 'other'", also="coupon_store"),
+        lie(
+            "ALTER TABLE drops DROP CONSTRAINT fk_drops_campaign_id_campaigns", "UPDATE drops SET campaign_id = :other"
+        ),
+    ],
+    "coupon_store": [
+        lie("UPDATE stores SET brand_id = 'other' WHERE code = 'S1'"),
+        lie(f"UPDATE coupons SET store_id = :other WHERE id = {_ONE}", also="store_issued"),
+        lie(
+            "UPDATE campaigns SET all_stores = false",
+            "UPDATE campaign_stores SET store_id = :store",
+            also="store_issued",
+        ),
+    ],
+    "coupon_held": [
+        lie(f"UPDATE coupons SET held_until = now() - interval '2 minutes', valid_from = now() WHERE id = {_ONE}")
     ],
     "coupon_code": [
         lie(f"UPDATE coupons SET code = 'O' || substr(code, 2) WHERE id = {_ONE}"),
@@ -100,19 +127,29 @@ LIES: dict[str, list[Lie]] = {
     ],
     "ledger_order": [
         lie(f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'issue')"),
-        lie(f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'expire'), ({_ONE}, 'issue')"),
+        lie(
+            f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'expire'), ({_ONE}, 'issue')",
+            also="ledger_times",
+        ),
     ],
     "ledger_state": [
         lie(f"DELETE FROM ledger WHERE coupon_id = {_ONE}"),
-        lie(f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'expire')"),
+        lie(f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'expire')", also="ledger_times"),
         lie(f"UPDATE coupons SET state = 'expired' WHERE id = {_ONE}"),
         lie("INSERT INTO ledger (coupon_id, transition) VALUES (:other, 'issue')"),
+    ],
+    "ledger_times": [
+        lie("UPDATE ledger SET at = at + interval '2 minutes' WHERE transition = 'issue'"),
+        lie(
+            f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'expire')",
+            f"UPDATE coupons SET state = 'expired' WHERE id = {_ONE}",
+        ),
     ],
     "ledger_redemptions": [
         lie("UPDATE ledger SET redemption_id = NULL WHERE transition = 'reverse'"),
         lie(
             f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'expire'), ({_ONE}, 'redeem')",
-            also="ledger_order ledger_state",
+            also="ledger_order ledger_state ledger_times",
         ),
     ],
     # Lines that are in order and that each have their redemption leave exactly one standing, so others see it too.
@@ -129,6 +166,12 @@ LIES: dict[str, list[Lie]] = {
     ],
     "redeemed_store": [
         lie("UPDATE coupons SET store_id = :store", "UPDATE campaign_stores SET store_id = :store"),
+    ],
+    "redeemed_in_time": [
+        lie("UPDATE redemptions SET at = at + interval '1 year', reversed_at = reversed_at + interval '1 year'"),
+        lie("UPDATE coupons SET valid_from = now() + interval '1 hour'"),
+        lie("UPDATE redemptions SET reversed_at = at + interval '61 minutes' WHERE reversed_at IS NOT NULL"),
+        lie("UPDATE redemptions SET reversed_at = at - interval '1 second' WHERE reversed_at IS NOT NULL"),
     ],
     "ownerless": [lie(f"UPDATE coupons SET ownerless = true WHERE id = {_ONE}")],
     "redemption_discount": [

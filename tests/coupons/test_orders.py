@@ -102,6 +102,7 @@ async def deal(world: World) -> list[Card]:
             campaign = await world.campaign(radius_m=500, **terms)
             assert await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push")) == 4
     await world.execute("UPDATE coupons SET valid_from = '2026-10-01', valid_until = '2026-12-01'")
+    await world.backdate()
     rows = await world.execute(
         "SELECT k.code, s.code AS shop, c.kind, k.room_id AS room, r.guide_id AS guide, k.drop_id AS drop,"
         " s.id AS store FROM coupons k JOIN rooms r ON r.id = k.room_id JOIN stores s ON s.id = k.store_id"

@@ -95,6 +95,7 @@ async def use(tills: Tills, sale: redemption.Sale, **terms: Any) -> UUID:
     await tills.world.execute(
         "UPDATE coupons SET valid_from = :begin, valid_until = :end", begin=begin, end=begin + timedelta(days=9)
     )
+    await tills.world.backdate()
     async with transaction(tills.world.kernel.sessions) as session:
         shown = redemption.Presented(code, None)
         return (await redemption.use_up(session, tills.world.clerk(), shown, sale, tills.signer)).id

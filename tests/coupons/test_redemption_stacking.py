@@ -98,6 +98,7 @@ async def redeem_at(tills: Tills, at: datetime) -> str:
         "UPDATE coupons SET valid_from = :begin, valid_until = :end WHERE state = 'issued'",
         begin=at - timedelta(days=1), end=at + timedelta(days=1),
     )  # fmt: skip
+    await tills.world.backdate()
     sale = redemption.Sale(code, at, 15_000, "A-1")
     try:
         async with transaction(tills.world.kernel.sessions) as session:
