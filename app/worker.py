@@ -129,6 +129,11 @@ async def _tell_held(kernel: Kernel) -> None:
         pass
 
 
+async def _announce_expiring(kernel: Kernel) -> None:
+    while await coupon_reminders.announce_due(kernel.sessions, now()):
+        pass
+
+
 async def _keep_months(kernel: Kernel) -> None:
     async with transaction(kernel.sessions) as session:
         if made := await months.keep_ready(session, now()):
@@ -170,6 +175,7 @@ def _duties(kernel: Kernel) -> list[tuple[str, Duty, float]]:
         ("keep_figures", lambda: _keep_figures(kernel), 5.0),
         ("tell_held", lambda: _tell_held(kernel), 1.0),
         ("expire_coupons", lambda: _expire_coupons(kernel), 5.0),
+        ("announce_expiring", lambda: _announce_expiring(kernel), 60.0),
         ("expire_reviews", lambda: reviews.expire_due(kernel.sessions, now()), 5.0),
         ("erase", lambda: privacy.sweep(kernel.sessions, kernel.redis, now()), 2.0),
         ("forget_fixes", lambda: _forget(kernel, quick), 15.0),

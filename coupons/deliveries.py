@@ -45,9 +45,10 @@ PAUSE_AFTER = timedelta(hours=72)
 """A webhook that has failed for so long, with not one success, is left alone until ops say otherwise."""
 GONE = 410
 
-Name = Literal["issued", "redeemed", "reversed", "expired", "voided"]
+Name = Literal["issued", "expiring", "redeemed", "reversed", "expired", "voided"]
 TRANSITIONS: dict[str, Name] = {
     "issue": "issued",
+    "remind": "expiring",
     "redeem": "redeemed",
     "reverse": "reversed",
     "expire": "expired",

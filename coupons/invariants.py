@@ -223,7 +223,7 @@ INVARIANTS = (
         SELECT coupon_id FROM (
             SELECT coupon_id, transition, told_at,
                    lag(transition) OVER (PARTITION BY coupon_id ORDER BY id) AS former
-            FROM ledger
+            FROM ledger WHERE transition <> 'remind'
         ) AS l
         WHERE NOT CASE transition
             WHEN 'issue' THEN former IS NULL
@@ -241,12 +241,23 @@ INVARIANTS = (
         "coupons",
         """
         SELECT coalesce(k.id, l.coupon_id) FROM coupons k
-        FULL JOIN (SELECT DISTINCT ON (coupon_id) coupon_id, transition FROM ledger ORDER BY coupon_id, id DESC) l
-            ON l.coupon_id = k.id
+        FULL JOIN (
+            SELECT DISTINCT ON (coupon_id) coupon_id, transition FROM ledger
+            WHERE transition <> 'remind' ORDER BY coupon_id, id DESC
+        ) l ON l.coupon_id = k.id
         WHERE k.state IS DISTINCT FROM CASE l.transition
             WHEN 'issue' THEN 'issued' WHEN 'reverse' THEN 'issued' WHEN 'redeem' THEN 'redeemed'
             WHEN 'expire' THEN 'expired' WHEN 'void' THEN 'voided'
         END
+        """,
+    ),
+    Invariant(
+        "reminded_once",
+        "Of a coupon that is about to expire its brand was told once, and of none that nobody has.",
+        "ledger",
+        """
+        SELECT l.coupon_id FROM ledger l LEFT JOIN coupons k ON k.id = l.coupon_id WHERE l.transition = 'remind'
+        GROUP BY l.coupon_id HAVING count(*) > 1 OR count(k.id) = 0
         """,
     ),
     # A minute for clocks of processes that differ from the database's.

@@ -1,4 +1,5 @@
-"""Viewers who want to be told before a coupon expires: once for each coupon that they asked about.
+"""Before a coupon expires: viewers who asked are told of each coupon that they asked about, and the brand's CRM, if it
+wants to know, of every one (``announce_due``). Each once, and nobody in the brand's quiet hours.
 
 As with reminders of rooms (``live.reminders``), whoever asked has agreed to one message: nobody is told who did not. A
 reminder is taken in one transaction, sent, and settled in another; a worker that dies in between leaves it taken, and
@@ -9,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
@@ -27,6 +28,7 @@ LEAD = timedelta(hours=24)
 """So long before it expires; whoever asks later is told half-way through what is left."""
 MAX_ATTEMPTS = 3
 BATCH = 200
+CHUNK = 1000
 LEASE_SECONDS = 60
 LATER_SECONDS = 60
 """When the messenger could not be reached, it is tried again after this time."""
@@ -80,9 +82,15 @@ async def unsubscribe(session: AsyncSession, who: Principal, coupon: UUID) -> No
 
 # ---- sending, by the worker ----------------------------------------------------------------------------------------
 
+_QUIET = """
+    coalesce(CASE WHEN b.quiet_from < b.quiet_until THEN {clock} >= b.quiet_from AND {clock} < b.quiet_until
+                  ELSE {clock} >= b.quiet_from OR {clock} < b.quiet_until END, false)"""
+"""Whether it is quiet at brand ``b`` when its clocks show ``clock``, as ``rules.Quiet`` has it."""
+_CLOCK = "CAST(clock_timestamp() AT TIME ZONE b.timezone AS time)"
+
 # By day only, in the brand's time zone: most coupons end at midnight, so a day before that is midnight too. One that
 # was used meanwhile is not spoken of. `attempts` is raised first: a worker that dies must not send for ever.
-_TAKE = text("""
+_TAKE = text(f"""
     WITH due AS (
         SELECT r.coupon_id FROM coupon_reminders r
         JOIN coupons c ON c.id = r.coupon_id AND c.state = 'issued' AND c.valid_until > clock_timestamp()
@@ -90,7 +98,7 @@ _TAKE = text("""
         WHERE r.outcome IS NULL AND r.attempts < :attempts
           AND r.due_at BETWEEN clock_timestamp() - CAST(:lead AS interval) AND clock_timestamp()
           AND (r.taken_until IS NULL OR r.taken_until < clock_timestamp())
-          AND CAST(clock_timestamp() AT TIME ZONE b.timezone AS time) BETWEEN '09:00' AND '21:00'
+          AND {_CLOCK} BETWEEN '09:00' AND '21:00' AND NOT {_QUIET.format(clock=_CLOCK)}
         ORDER BY r.due_at LIMIT :batch FOR UPDATE OF r SKIP LOCKED
     )
     UPDATE coupon_reminders r SET attempts = r.attempts + 1, taken_until = clock_timestamp() + CAST(:lease AS interval)
@@ -148,3 +156,43 @@ async def send_due(sessions: Sessions, messenger: Messenger) -> int:
         if not done:
             break  # the messenger cannot be reached: the rest need not be taken to learn that
     return settled
+
+
+# ---- telling the CRM -----------------------------------------------------------------------------------------------
+
+# Taken before the statement that looks: it then sees every line of whoever had it before.
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtext('nearcast expiring coupons'))")
+_LISTENING = text("SELECT DISTINCT brand_id FROM webhooks WHERE state = 'active' AND 'expiring' = ANY(events)")
+# Half-way through what is short-lived. The line's own time keeps the search to the newest months of the ledger.
+_ANNOUNCE = text(f"""
+    WITH due AS (
+        SELECT k.id FROM coupons k JOIN brands b ON b.id = k.brand_id
+        WHERE k.brand_id = ANY(:brands) AND k.state = 'issued' AND NOT k.ownerless AND k.held_until IS NULL
+          AND k.valid_until > :now AND k.valid_until <= :now + CAST(:lead AS interval)
+          AND k.valid_until - least(CAST(:lead AS interval), (k.valid_until - k.valid_from) / 2) <= :now
+          AND NOT {_QUIET.format(clock="CAST(CAST(:now AS timestamptz) AT TIME ZONE b.timezone AS time)")}
+          AND NOT EXISTS (
+              SELECT FROM ledger l WHERE l.coupon_id = k.id AND l.transition = 'remind'
+                  AND l.at >= :now - CAST(:lead AS interval)
+          )
+        ORDER BY k.valid_until, k.id LIMIT :chunk FOR UPDATE OF k SKIP LOCKED
+    )
+    INSERT INTO ledger (coupon_id, transition, at) SELECT id, 'remind', :now FROM due
+""")
+
+
+async def announce_due(sessions: Sessions, now: datetime) -> int:
+    """Write into the ledger which coupons are about to expire, up to ``CHUNK`` in a transaction of their own, for the
+    brands whose webhooks want to hear it; returns how many. Call it until it returns 0.
+
+    Any number of workers may: they take turns.
+    """
+    async with transaction(sessions) as session:
+        brands = (await session.scalars(_LISTENING)).all()
+        if not brands:
+            return 0
+        await session.execute(_ALONE)
+        values = {"brands": brands, "now": now, "lead": LEAD, "chunk": CHUNK}
+        written: Any = await session.execute(_ANNOUNCE, values)
+        announced: int = written.rowcount
+        return announced

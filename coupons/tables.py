@@ -372,14 +372,15 @@ class Webhook(Table):
 
 
 class LedgerLine(Table):
-    """One transition of one coupon. Append-only; the audit compares it with the coupons' rows.
+    """One transition of one coupon; ``remind`` is none: the brand was told that it is about to expire. Append-only; the
+    audit compares it with the coupons' rows.
 
     Partitioned by the month of ``at`` (see ``coupons.months``), which is why that belongs to the key.
     """
 
     __tablename__ = "ledger"
     __table_args__ = (
-        CheckConstraint("transition IN ('issue', 'redeem', 'reverse', 'expire', 'void')", name="transition"),
+        CheckConstraint("transition IN ('issue', 'remind', 'redeem', 'reverse', 'expire', 'void')", name="transition"),
         Index("ix_ledger_coupon", "coupon_id", "id"),
         {"postgresql_partition_by": "RANGE (at)"},
     )

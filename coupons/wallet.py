@@ -246,12 +246,13 @@ class Step(NamedTuple):
 
 
 async def history(session: AsyncSession, who: Principal, coupon: UUID, now: datetime) -> list[Step]:
-    """What happened to one of the viewer's coupons, oldest first; Refusal ``not_found`` for anybody else's."""
+    """What happened to one of the viewer's coupons, oldest first, not of what its brand was reminded; Refusal
+    ``not_found`` for anybody else's."""
     query = (
         select(LedgerLine.transition, LedgerLine.at, Redemption.discount_fen)
         .join(Coupon, Coupon.id == LedgerLine.coupon_id)
         .outerjoin(Redemption, Redemption.id == LedgerLine.redemption_id)
-        .where(Coupon.id == coupon, *_own(who, now))
+        .where(Coupon.id == coupon, *_own(who, now), LedgerLine.transition != "remind")
         .order_by(LedgerLine.id)
     )
     steps = [Step(*row) for row in await session.execute(query)]

@@ -18,9 +18,9 @@ router = APIRouter(prefix="/v1/ops/webhooks", tags=["webhooks"])
 _SIGNED_IN = ("token_missing", "token_invalid", "token_expired", "forbidden", "unavailable")
 _ASKED = (*_SIGNED_IN, "not_found", "invalid")
 
-_EVENTS: list[Name] = ["issued", "redeemed", "reversed", "expired", "voided"]
+_EVENTS: list[Name] = ["issued", "expiring", "redeemed", "reversed", "expired", "voided"]
 Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000, pattern=PLAIN)]
-Events = Annotated[list[Name], Field(min_length=1, max_length=5)]
+Events = Annotated[list[Name], Field(min_length=1, max_length=len(_EVENTS))]
 EventId = Annotated[int, Field(ge=0, le=webhooks.MAX_CURSOR)]
 
 

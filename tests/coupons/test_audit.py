@@ -138,6 +138,10 @@ LIES: dict[str, list[Lie]] = {
         lie(f"UPDATE coupons SET state = 'expired' WHERE id = {_ONE}"),
         lie("INSERT INTO ledger (coupon_id, transition) VALUES (:other, 'issue')"),
     ],
+    "reminded_once": [
+        lie(f"INSERT INTO ledger (coupon_id, transition) VALUES ({_ONE}, 'remind'), ({_ONE}, 'remind')"),
+        lie("INSERT INTO ledger (coupon_id, transition) VALUES (:other, 'remind')"),
+    ],
     "ledger_times": [
         lie("UPDATE ledger SET at = at + interval '2 minutes' WHERE transition = 'issue'"),
         lie(

@@ -78,9 +78,11 @@ async def test_whoever_asked_is_told_once_a_day_before(world: World) -> None:
         "UPDATE coupons SET valid_until = now() - interval '1 second'",
         "UPDATE coupon_reminders SET due_at = now() - interval '25 hours'",
         "night",
+        "UPDATE brands SET quiet_from = '11:00', quiet_until = '14:00'",
+        "UPDATE brands SET quiet_from = '14:00', quiet_until = '13:30'",
         "DELETE FROM coupon_reminders",
     ],
-    ids=["withdrawn", "over", "too late", "night", "changed their mind"],
+    ids=["withdrawn", "over", "too late", "night", "quiet at noon", "nearly always quiet", "changed their mind"],
 )
 async def test_nobody_is_told_of_what_is_used_or_over_or_at_night(world: World, change: str) -> None:
     viewer, mine = await coupon(world)
