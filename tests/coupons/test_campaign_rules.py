@@ -305,3 +305,41 @@ async def test_a_guide_may_release_so_many_drops_a_day(world: World) -> None:
     assert await release(world.ops) == "released"
     await world.execute("UPDATE drops SET created_at = created_at - interval '1 day'")
     assert await release(world.guide) == "released"
+
+
+async def test_a_guides_day_begins_at_the_brands_midnight(world: World) -> None:
+    await world.execute("UPDATE brands SET guide_drops_a_day = 1")
+    before = await world.drop(await world.campaign())
+    midnight = now().astimezone(SHANGHAI).replace(hour=0, minute=0, second=0, microsecond=0)
+
+    async def release_after(former: timedelta) -> str:
+        created = "UPDATE drops SET created_at = :at WHERE id = :id"
+        await world.execute(created, at=midnight + former, id=before)
+        async with transaction(world.kernel.sessions) as session:
+            try:
+                await drops.open_drop(session, world.guide, world.room, await world.campaign(), "claim", 1, 60, 0)
+            except Refusal as refusal:
+                return refusal.code
+            await session.rollback()
+        return "released"
+
+    assert await release_after(timedelta(0)) == "drop_limit"
+    assert await release_after(-timedelta(seconds=1)) == "released"
+
+
+async def test_drops_of_several_campaigns_at_once_are_no_way_round_it(world: World) -> None:
+    """A drop locks its campaign: only those of several campaigns run side by side."""
+    await world.execute("UPDATE brands SET guide_drops_a_day = 1")
+    campaigns = [await world.campaign() for _ in range(4)]
+
+    async def release(campaign: UUID) -> str:
+        async with transaction(world.kernel.sessions) as session:
+            try:
+                await drops.open_drop(session, world.guide, world.room, campaign, "claim", 1, 60, 0)
+            except Refusal as refusal:
+                return refusal.code
+            await asyncio.sleep(0.05)  # the others look meanwhile, if they can
+        return "released"
+
+    answers = await asyncio.gather(*map(release, campaigns))
+    assert sorted(answers) == ["drop_limit"] * 3 + ["released"]

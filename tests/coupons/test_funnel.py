@@ -3,6 +3,7 @@
 import csv
 import io
 
+import pytest
 from sqlalchemy import insert
 from tills import Tills
 from world import SIGNER_SEED, World
@@ -12,6 +13,7 @@ from coupons.codes import Signer
 from coupons.rules import Limits, held_out
 from guides.tables import Staff
 from kernel.clock import now
+from kernel.errors import Refusal
 from kernel.identity import Principal
 from kernel.ids import new_id
 from kernel.postgres import transaction
@@ -49,6 +51,34 @@ async def test_each_stage_counts_people_and_the_till_counts_money(world: World) 
         assert store.id == world.stores["S1"]
         assert store.stages.issued == len(served) and store.stages.in_range == 14
         assert await funnel.by(session, "other", "room") == []
+
+
+async def test_whoever_came_with_it_has_seen_it_though_their_phone_did_not_say_so(world: World) -> None:
+    used, came, before, _ = await world.viewers(4)
+    signer, clerk = Signer(SIGNER_SEED), world.clerk()
+    async with transaction(world.kernel.sessions) as session:
+        await visits.record(session, clerk, signer.show_member(before.subject, now().timestamp()), signer, now())
+    await drops.run_push(world.kernel.sessions, await world.drop(await world.campaign(), "push"))
+    code = await world.scalar("SELECT code FROM coupons WHERE viewer_id = :v", v=used.subject)
+    async with transaction(world.kernel.sessions) as session:
+        shown = redemption.Presented(codes.display(code), None)
+        await redemption.redeem(session, clerk, shown, 12_000, "k", signer, now())
+        await visits.record(session, clerk, signer.show_member(came.subject, now().timestamp()), signer, now())
+    async with world.kernel.sessions() as session:
+        stages = await funnel.of_room(session, "acme", world.room)
+    assert (stages.issued, stages.seen, stages.visited, stages.redeemed) == (4, 2, 2, 1)
+
+
+async def test_a_visit_is_one_of_a_member_of_the_brand(world: World) -> None:
+    (stranger,) = await world.viewers(1)
+    await world.execute("UPDATE members SET brand_id = 'other' WHERE id = :id", id=stranger.subject)
+    signer = Signer(SIGNER_SEED)
+    with pytest.raises(Refusal) as refused:
+        async with transaction(world.kernel.sessions) as session:
+            shown = signer.show_member(stranger.subject, now().timestamp())
+            await visits.record(session, world.clerk(), shown, signer, now())
+    assert refused.value.code == "not_found"
+    assert await world.scalar("SELECT count(*) FROM visits") == 0
 
 
 async def test_a_viewer_of_two_drops_is_one_person_with_two_coupons(world: World) -> None:

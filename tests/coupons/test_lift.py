@@ -3,7 +3,8 @@
 import csv
 import io
 import random
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from coupons import drops, funnel, ledger, lift, redemption, reviews, visits, wa
 from coupons.rules import Limits, held_out
 from kernel.clock import now
 from kernel.errors import Refusal
+from kernel.identity import Principal
 from kernel.postgres import transaction
 
 
@@ -54,6 +56,44 @@ async def test_the_lot_is_drawn_among_those_who_are_reviewed_and_they_stay_in_it
     assert await reviews.expire_due(world.kernel.sessions, now() + timedelta(days=1)) == 30 - out
     async with world.kernel.sessions() as session:
         assert await lift.by(session, "acme", "room") == {world.room: lift.Lift(30 - out, 0, out, 0)}
+
+
+async def _compared(world: World, **drop: int) -> tuple[list[Principal], list[Principal]]:
+    """A push drop to 30 viewers: who was offered one, and who was held out."""
+    campaign = await world.campaign(holdout_percent=50)
+    viewers = await world.viewers(30)
+    await drops.run_push(world.kernel.sessions, await world.drop(campaign, "push", **drop))
+    out = {v.subject for v in viewers if held_out(Limits(campaign, 1, 0, 50), v.subject)}
+    assert 0 < len(out) < 30
+    return [v for v in viewers if v.subject not in out], [v for v in viewers if v.subject in out]
+
+
+async def _come(tills: Tills, viewers: Sequence[Principal], at: datetime) -> None:
+    async with transaction(tills.world.kernel.sessions) as session:
+        for viewer in viewers:
+            shown = tills.signer.show_member(viewer.subject, at.timestamp())
+            await visits.record(session, tills.world.clerk(), shown, tills.signer, at)
+
+
+async def test_whoever_came_before_the_offer_was_not_brought_by_it(tills: Tills, world: World) -> None:
+    offered, out = await _compared(world, stock=30)
+    await _come(tills, [*offered[:3], *out[:2]], now() - timedelta(days=1))
+    async with world.kernel.sessions() as session:
+        assert await lift.by(session, "acme", "room") == {world.room: lift.Lift(len(offered), 0, len(out), 0)}
+    await _come(tills, [*offered[2:4], out[1]], now())
+    async with world.kernel.sessions() as session:
+        assert await lift.by(session, "acme", "room") == {world.room: lift.Lift(len(offered), 2, len(out), 1)}
+
+
+async def test_whoever_found_it_sold_out_was_offered_it(tills: Tills, world: World) -> None:
+    offered, out = await _compared(world, stock=2)
+    assert await world.scalar("SELECT count(*) FROM coupons") == 2
+    await world.execute("UPDATE drop_viewers SET reason = 'sold_out_today' WHERE viewer_id = :v", v=await world.scalar(
+        "SELECT viewer_id FROM drop_viewers WHERE reason = 'sold_out' LIMIT 1"
+    ))  # fmt: skip
+    async with world.kernel.sessions() as session:
+        assert await lift.by(session, "acme", "room") == {world.room: lift.Lift(len(offered), 0, len(out), 0)}
+        assert (await funnel.of_room(session, "acme", world.room)).offered == len(offered)
 
 
 async def test_figures_after_a_random_evening_are_the_audits_and_the_lift_counts_who_came(
