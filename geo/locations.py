@@ -64,8 +64,9 @@ Arrival = tuple[str, UUID, UUID]
 # First: a consent that is locked cannot be withdrawn before the commit, and a withdrawal that came first is seen by
 # `_WRITE`: a fix of somebody who has withdrawn is never written. Two gateways write one viewer's fixes one after the
 # other, and the second sees what the first wrote. Sorted, so that they lock in one order. A crash may forget the last
-# fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is planned for its size: a plan for
-# any size takes it for ten fixes, and compares each of a thousand with each.
+# fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is planned for its size, by looking
+# up: a plan for any size takes it for ten fixes, and compares each of a thousand with each; and one for a table that was
+# empty when PostgreSQL last looked reads all of it for each.
 _BEGIN = text(
     """
     WITH held AS (
@@ -73,7 +74,7 @@ _BEGIN = text(
         ORDER BY viewer_id FOR NO KEY UPDATE
     )
     SELECT count(*), set_config('synchronous_commit', 'off', true),
-        set_config('plan_cache_mode', 'force_custom_plan', true)
+        set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true)
     FROM held
     """
 )

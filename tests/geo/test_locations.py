@@ -238,64 +238,6 @@ async def test_a_jump_marks_the_viewer_for_a_while_and_travel_does_not(
     assert await seen(jumper, 640, 121.421) is None, "ten minutes do"
 
 
-OTHER_ROOM = UUID(int=2)
-
-
-async def test_nobody_is_in_two_places_because_two_rooms_are_open(
-    kernel: Kernel, desk: Locations, make_members: Members
-) -> None:
-    honest, jumper, both = await make_members(3)
-    at = now()
-
-    async def doubts(viewer: UUID) -> set[str | None]:
-        async with kernel.sessions() as session:
-            rows = await session.scalars(select(Location.doubt).where(Location.viewer_id == viewer))
-            return set(rows)
-
-    await fix(desk, honest, now=at)
-    await fix(desk, honest, room=OTHER_ROOM, lng=HERE[0] + 1e-3, now=at + timedelta(seconds=2))
-    assert await doubts(honest) == {None}
-    await fix(desk, jumper, now=at)
-    await fix(desk, jumper, room=OTHER_ROOM, lng=HERE[0] - 5.0, now=at + timedelta(seconds=2))
-    assert await doubts(jumper) == {"jumped"}, "in the room where they were before, too"
-    # Written in one group, in either order.
-    await asyncio.gather(
-        fix(desk, both, now=at), fix(desk, both, room=OTHER_ROOM, lng=HERE[0] - 5.0, now=at + timedelta(seconds=2))
-    )
-    assert await doubts(both) == {"jumped"}
-    assert await signs(kernel) == {(jumper, "jumped"), (both, "jumped")}
-
-
-async def test_two_gateways_see_each_others_fixes_of_one_viewer(
-    kernel: Kernel, desk: Locations, make_members: Members
-) -> None:
-    viewers = await make_members(20)
-    at = now()
-    async with Locations(kernel.sessions, Catchments(kernel.sessions)) as other:
-        await asyncio.gather(
-            *(fix(desk, viewer, lng=HERE[0] + n / 1e5, now=at) for n, viewer in enumerate(viewers)),
-            *(fix(other, viewer, room=OTHER_ROOM, lng=115 + n / 1e5, now=at) for n, viewer in enumerate(viewers)),
-        )
-    assert await signs(kernel) == {(viewer, "jumped") for viewer in viewers}
-    async with kernel.sessions() as session:
-        assert set(await session.scalars(select(Location.doubt))) == {"jumped"}
-
-
-async def test_who_is_doubted_in_one_room_is_doubted_in_the_next_also_after_leaving(
-    kernel: Kernel, desk: Locations, make_members: Members
-) -> None:
-    (jumper,) = await make_members(1)
-    at = now()
-    for second, lng in ((0, 0.0), (2, 5.0)):
-        await fix(desk, jumper, lng=HERE[0] - lng, now=at + timedelta(seconds=second))
-    await desk.forget(ROOM, [jumper], at + timedelta(seconds=3))
-    assert await kept(kernel) == {}
-    await fix(desk, jumper, room=OTHER_ROOM, now=at + timedelta(seconds=60))
-    assert (await kept(kernel))[jumper].doubt == "jumped"
-    await fix(desk, jumper, room=OTHER_ROOM, now=at + timedelta(minutes=11))
-    assert (await kept(kernel))[jumper].doubt is None
-
-
 async def test_what_the_kept_position_may_be_off_is_no_speed(
     kernel: Kernel, desk: Locations, make_members: Members
 ) -> None:
