@@ -80,7 +80,6 @@ def _network(clerk: Person, *, there: bool) -> None:
     clerk.until(lambda: clerk.script("return navigator.onLine") is there, f"network {there}")
 
 
-@pytest.mark.deep
 @pytest.mark.timeout(300)
 def test_without_a_network_the_till_goes_on_and_says_later_what_was_refused(
     stack: Stack, open_browser: Callable[..., Any]

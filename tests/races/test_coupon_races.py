@@ -76,9 +76,9 @@ async def race(world: World) -> Any:
 @pytest.mark.parametrize(
     ("processes", "callers", "stock"),
     [
-        pytest.param(2, 64, 10),
+        (2, 64, 10),
         pytest.param(4, 64, 10, marks=pytest.mark.deep),
-        pytest.param(8, 64, 1, marks=pytest.mark.deep),
+        (8, 64, 1),
         pytest.param(8, 512, 1, marks=pytest.mark.deep),
     ],
 )

@@ -176,7 +176,7 @@ async def _use_and_take_back(house: House, coupon: UUID) -> None:
 @pytest.mark.parametrize(
     ("rooms", "stock", "killed"),
     [
-        pytest.param(2, 6, False, marks=pytest.mark.deep),
+        (2, 6, False),
         pytest.param(12, 40, True, marks=[pytest.mark.deep, pytest.mark.timeout(900)]),
     ],
 )
