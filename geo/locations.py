@@ -63,10 +63,11 @@ Arrival = tuple[str, UUID, UUID]
 
 # First: a consent that is locked cannot be withdrawn before the commit, and a withdrawal that came first is seen by
 # `_WRITE`: a fix of somebody who has withdrawn is never written. Two gateways write one viewer's fixes one after the
-# other, and the second sees what the first wrote. Sorted, so that they lock in one order. A crash may forget the last
-# fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is planned for its size, by looking
-# up: a plan for any size takes it for ten fixes, and compares each of a thousand with each; and one for a table that was
-# empty when PostgreSQL last looked reads all of it for each.
+# other, and the second sees what the first wrote. Sorted, so that they lock in one order.
+#
+# A crash may forget the last fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is
+# planned for its size, by looking up. A plan for any size takes it for ten fixes, and compares each of a thousand with
+# each; one for a table that was empty when PostgreSQL last looked reads all of it for each.
 _BEGIN = text(
     """
     WITH held AS (
