@@ -94,7 +94,9 @@ _WRITE = text(
             CAST(:x AS float8[]), CAST(:y AS float8[]), CAST(:accuracy AS float4[]), CAST(:digits AS bigint[]),
             CAST(:at AS timestamptz[])) AS new (room, viewer, brand, x, y, accuracy, digits, at)
         JOIN location_consents ON location_consents.viewer_id = new.viewer
+        JOIN brands ON brands.id = new.brand
         WHERE location_consents.withdrawn_at IS NULL
+          AND coalesce(brands.location_consent, location_consents.version) = location_consents.version
     ), placed AS (
         SELECT *, lag(position) OVER own AS before, lag(accuracy) OVER own AS before_accuracy,
             lag(at) OVER own AS before_at

@@ -164,6 +164,14 @@ class ConsentGiven(Body):
     version: Version = Field(examples=["2026-11"])
 
 
+class ConsentInForce(Body):
+    """Which version of the brand's text on location viewers must have agreed to; null: any."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": "2026-11"}]})
+
+    version: Version | None
+
+
 class Consent(BaseModel):
     """A standing consent."""
 
@@ -338,7 +346,7 @@ async def open_store(session: InSession, who: Ops, store_code: _StoreCode) -> No
 @router.put(
     "/me/consents/location",
     tags=["me"],
-    responses=refusals("token_missing", "forbidden", "not_found", "invalid"),
+    responses=refusals("token_missing", "forbidden", "not_found", "invalid", "consent_outdated"),
 )
 async def give_location_consent(session: InSession, who: Viewer, given: ConsentGiven) -> Consent:
     """Agree to the use of one's location while watching. Fixes are refused without it."""
@@ -348,7 +356,7 @@ async def give_location_consent(session: InSession, who: Viewer, given: ConsentG
 
 @router.get("/me/consents/location", tags=["me"], responses=refusals("token_missing", "forbidden", "not_found"))
 async def read_location_consent(session: InSession, who: Viewer) -> Consent:
-    """The consent that stands; `not_found` where none was given or it was withdrawn."""
+    """The consent that stands; `not_found` where none was given to the text in force, or it was withdrawn."""
     consent = await consents.standing(session, who.subject)
     if consent is None:
         raise Refusal("not_found", "No consent stands.")
@@ -359,6 +367,20 @@ async def read_location_consent(session: InSession, who: Viewer) -> Consent:
 async def withdraw_location_consent(session: InSession, who: Viewer) -> None:
     """Withdraw it. Every fix is erased before this answers; nothing is wrong if there was none."""
     await consents.withdraw(session, who.subject, now())
+
+
+@router.get("/consents/location", tags=["me"], responses=refusals("token_missing", "forbidden"))
+async def read_consent_in_force(session: InSession, who: Viewer) -> ConsentInForce:
+    """Which text on location is to be agreed to."""
+    return ConsentInForce(version=await consents.required(session, who.brand))
+
+
+@router.put("/ops/consents/location", tags=["ops"], responses=refusals("token_missing", "forbidden", "invalid"))
+async def require_location_consent(session: InSession, who: Ops, wanted: ConsentInForce) -> ConsentInForce:
+    """Put a version of the brand's text in force. Whoever agreed to another one is asked again: their fixes are erased,
+    and further ones refused as `consent_missing`."""
+    await consents.require(session, who.brand, wanted.version)
+    return wanted
 
 
 _Microseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_000_000)]

@@ -42,6 +42,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "stream_key_expired": (403, "This stream key has expired; ask for a new one."),
     # Where are you
     "consent_missing": (403, "Location needs the viewer's consent first."),
+    "consent_outdated": (409, "There is a newer text to agree to."),
     "location_missing": (409, "Share your location to get a coupon from a store near you."),
     "location_stale": (409, "Your location is too old; share it again."),
     "location_uncertain": (422, "Your location is too vague to tell which store is near."),

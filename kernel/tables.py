@@ -29,6 +29,9 @@ class Brand(Table):
     cap_coupons: Mapped[int | None] = mapped_column(SmallInteger, comment="a viewer's, of all campaigns, in `cap_days`")
     cap_days: Mapped[int | None] = mapped_column(SmallInteger)
     guide_drops_a_day: Mapped[int | None] = mapped_column(SmallInteger, comment="of each guide; null: no limit")
+    location_consent: Mapped[str | None] = mapped_column(
+        Text, comment="the version of its text that viewers must have agreed to; null: any"
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

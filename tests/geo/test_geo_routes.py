@@ -13,11 +13,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from geo_places import Keep, store
+from sqlalchemy import select
 
 from geo import routes, store_file
 from geo.catchments import Catchments
 from geo.locations import Locations
+from geo.tables import Location
 from kernel.clock import now
+from kernel.errors import Refusal
 from kernel.http import Kernel, install_error_handlers
 from kernel.identity import Principal, Role
 from kernel.ids import BrandId, new_id
@@ -284,6 +287,52 @@ async def test_consent_is_given_read_and_withdrawn_with_its_fixes(
             assert (await connection.exec_driver_sql("SELECT count(*) FROM locations")).scalar() == 0
     assert (await rest.get(path, headers=me)).status_code == 404
     assert (await rest.delete(path, headers=me)).status_code == 204, "again is no error"
+
+
+async def test_a_new_text_asks_everybody_again_and_forgets_what_the_old_one_allowed(
+    rest: httpx.AsyncClient, as_: As, kernel: Kernel, make_members: Members
+) -> None:
+    former, current = await make_members(2, consent=False)
+    path, ops = "/v1/me/consents/location", as_("ops")
+    assert (await rest.get("/v1/consents/location", headers=as_("viewer", former))).json() == {"version": None}
+    for viewer, version in ((former, "2025"), (current, "2026")):
+        answer = await rest.put(path, json={"version": version}, headers=as_("viewer", viewer))
+        assert answer.status_code == 200, "any, as long as the brand names none"
+
+    async def located(viewer: UUID) -> str:
+        try:
+            await desk.locate("tea", viewer, UUID(int=1), 121.4737, 31.2304, "gcj02", 20.0, now())
+        except Refusal as refusal:
+            return refusal.code
+        return "ok"
+
+    async def kept() -> set[UUID]:
+        async with kernel.sessions() as session:
+            return set(await session.scalars(select(Location.viewer_id)))
+
+    async with Catchments(kernel.sessions) as catchments, Locations(kernel.sessions, catchments) as desk:
+        assert [await located(viewer) for viewer in (former, current)] == ["ok", "ok"]
+        in_force = await rest.put("/v1/ops/consents/location", json={"version": "2026"}, headers=ops)
+        assert in_force.json() == {"version": "2026"}
+        assert await kept() == {current}
+        assert [await located(viewer) for viewer in (former, current)] == ["consent_missing", "ok"]
+
+        me = as_("viewer", former)
+        assert (await rest.get("/v1/consents/location", headers=me)).json() == {"version": "2026"}
+        assert (await rest.get(path, headers=me)).json()["code"] == "not_found"
+        refused = await rest.put(path, json={"version": "2025"}, headers=me)
+        assert (refused.status_code, refused.json()["code"], refused.json()["version"]) == (
+            409, "consent_outdated", "2026"
+        )  # fmt: skip
+        assert (await rest.put(path, json={"version": "2026"}, headers=me)).status_code == 200
+        assert await located(former) == "ok"
+
+        await rest.put("/v1/ops/consents/location", json={"version": None}, headers=ops)
+        assert (await rest.put(path, json={"version": "2025"}, headers=me)).status_code == 200
+    for role in ("viewer", "guide", "clerk"):
+        answer = await rest.put("/v1/ops/consents/location", json={"version": "1"}, headers=as_(role))
+        assert answer.json()["code"] == "forbidden"
+    assert (await rest.put("/v1/ops/consents/location", json={}, headers=ops)).json()["code"] == "invalid"
 
 
 BAD_VERSIONS: list[object] = ["", "  ", "x" * 41, "a\x00", None, 3]

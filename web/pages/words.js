@@ -586,6 +586,7 @@ export const REFUSALS = {
   location_stale: ['位置太久没更新了，请重新定位', 'Your location is too old; please share it again'],
   location_uncertain: ['位置不够准确，换个开阔的地方再试', 'Your location is too vague; try again in the open'],
   out_of_range: ['附近没有能用这张券的门店', 'No store with this coupon is near'],
+  consent_outdated: ['说明已更新，请刷新后重新同意', 'The text has changed; refresh and agree again'],
   suspect: ['位置看起来不太对，暂时不能领', 'The location does not look right'],
   sold_out: ['手慢了，已经抢完', 'All gone this time'],
   limit_reached: ['这张券已经领过了', 'Already has as many of this coupon as allowed'],
