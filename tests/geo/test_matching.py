@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from geo.catchments import Catchments, Reach
+from geo.catchments import Catchments, Near, Reach
 from geo.datum import Datum, to_canonical
 from geo.earth import Plane
 from geo.matching import FRESH, candidates, nearest_stores, open_stores
@@ -252,6 +252,18 @@ def geodesic_m(lng: float, lat: float, other_lng: float, other_lat: float) -> fl
     return b * big_a * (sigma - bent)
 
 
+async def in_reach(
+    kernel: Kernel, fixes: dict[UUID, tuple[float, float, float]]
+) -> tuple[dict[tuple[UUID, UUID], Any], dict[tuple[UUID, UUID], Near]]:
+    """Viewer and store → what PostGIS finds, and what is found in memory."""
+    async with transaction(kernel.sessions) as session:
+        await put(session, fixes)
+        query = candidates(ROOM, open_stores("tea", now()), fresh_after=now() - FRESH, k=100)
+        by_postgis = {(row.viewer_id, row.store_id): row for row in await session.execute(query)}
+        reach = await Catchments(kernel.sessions).load(session, "tea")
+    return by_postgis, {(viewer, near.store): near for viewer, fix in fixes.items() for near in reach.near(*fix)}
+
+
 # The date line, both poles, the equator, and the region's border at Dandong, Ruili and Heihe, where one side is moved
 # by GCJ-02 and the other is not.
 edges = st.sampled_from(
@@ -297,12 +309,7 @@ async def test_postgis_memory_and_a_geodesic_agree_at_the_edges_of_the_world_and
         UUID(int=number): (*to_canonical(*at(east, north), datum), float(np.float32(accuracy)))
         for number, (east, north, accuracy, datum) in enumerate(people, 1)
     }
-    async with transaction(kernel.sessions) as session:
-        await put(session, fixes)
-        query = candidates(ROOM, open_stores("tea", now()), fresh_after=now() - FRESH, k=100)
-        by_postgis = {(row.viewer_id, row.store_id): row for row in await session.execute(query)}
-        reach = await Catchments(kernel.sessions).load(session, "tea")
-    in_memory = {(viewer, near.store): near for viewer, fix in fixes.items() for near in reach.near(*fix)}
+    by_postgis, in_memory = await in_reach(kernel, fixes)
     for viewer, (lng, lat, accuracy) in fixes.items():
         for line in lines:
             pair = (viewer, ids[line.code])
@@ -410,12 +417,7 @@ async def test_postgis_memory_and_a_geodesic_agree_at_the_edges_of_trade_areas(
         UUID(int=number): (*to_canonical(*at(east, north), datum), float(np.float32(accuracy)))
         for number, (east, north, accuracy, datum) in enumerate(people, 1)
     }
-    async with transaction(kernel.sessions) as session:
-        await put(session, fixes)
-        query = candidates(ROOM, open_stores("tea", now()), fresh_after=now() - FRESH, k=100)
-        by_postgis = {(row.viewer_id, row.store_id): row for row in await session.execute(query)}
-        reach = await Catchments(kernel.sessions).load(session, "tea")
-    in_memory = {(viewer, near.store): near for viewer, fix in fixes.items() for near in reach.near(*fix)}
+    by_postgis, in_memory = await in_reach(kernel, fixes)
     for viewer, (lng, lat, accuracy) in fixes.items():
         for line in lines:
             assert line.area is not None
