@@ -67,7 +67,8 @@ Arrival = tuple[str, UUID, UUID]
 #
 # A crash may forget the last fixes (the table is unlogged anyway), so nobody waits for the disk. And each group is
 # planned for its size, by looking up. A plan for any size takes it for ten fixes, and compares each of a thousand with
-# each; one for a table that was empty when PostgreSQL last looked reads all of it for each.
+# each; one for a table that was empty when PostgreSQL last looked reads all of it for each. For the same reason tables
+# are asked for each fix by itself (OFFSET keeps PostgreSQL from making joins of that).
 _BEGIN = text(
     """
     WITH held AS (
@@ -93,10 +94,10 @@ _WRITE = text(
         SELECT new.* FROM unnest(CAST(:room AS uuid[]), CAST(:viewer AS uuid[]), CAST(:brand AS text[]),
             CAST(:x AS float8[]), CAST(:y AS float8[]), CAST(:accuracy AS float4[]), CAST(:digits AS bigint[]),
             CAST(:at AS timestamptz[])) AS new (room, viewer, brand, x, y, accuracy, digits, at)
-        JOIN location_consents ON location_consents.viewer_id = new.viewer
-        JOIN brands ON brands.id = new.brand
-        WHERE location_consents.withdrawn_at IS NULL
-          AND coalesce(brands.location_consent, location_consents.version) = location_consents.version
+        WHERE (
+            SELECT coalesce(b.location_consent, c.version) = c.version FROM location_consents c, brands b
+            WHERE c.viewer_id = new.viewer AND c.withdrawn_at IS NULL AND b.id = new.brand
+        )
     ), placed AS (
         SELECT *, lag(position) OVER own AS before, lag(accuracy) OVER own AS before_accuracy,
             lag(at) OVER own AS before_at
@@ -132,10 +133,14 @@ _WRITE = text(
                  AS earlier (position, accuracy, at)
              WHERE earlier.at IS NOT NULL) AS jumped
         FROM placed AS new
-        LEFT JOIN locations AS old ON old.room_id = new.room AND old.viewer_id = new.viewer
         LEFT JOIN LATERAL (
-            SELECT position, accuracy_m, fixed_at FROM locations
-            WHERE viewer_id = new.viewer AND room_id <> new.room ORDER BY fixed_at DESC LIMIT 1
+            SELECT * FROM locations WHERE room_id = new.room AND viewer_id = new.viewer OFFSET 0
+        ) AS old ON true
+        LEFT JOIN LATERAL (
+            SELECT * FROM (
+                SELECT * FROM locations WHERE viewer_id = new.viewer AND room_id <> new.room OFFSET 0
+            ) AS others
+            ORDER BY fixed_at DESC LIMIT 1
         ) AS elsewhere ON true
         WHERE old.fixed_at IS NULL OR old.fixed_at <= new.at
     ), signs AS (
@@ -153,7 +158,8 @@ _WRITE = text(
             SELECT viewer, sign, at FROM signs
             UNION ALL
             SELECT viewer, sign, last_at
-            FROM (SELECT viewer, max(at) AS at FROM judged GROUP BY viewer) AS judged JOIN doubts ON viewer_id = viewer
+            FROM (SELECT viewer, max(at) AS at FROM judged GROUP BY viewer) AS judged
+            CROSS JOIN LATERAL (SELECT sign, last_at FROM doubts WHERE viewer_id = judged.viewer OFFSET 0) AS former
             WHERE last_at > at - CAST(:doubt_lasts AS interval)
         ) AS standing
         GROUP BY viewer HAVING count(DISTINCT sign) > 1 OR bool_or(sign = ANY(CAST(:strong AS text[])))
@@ -171,13 +177,10 @@ _WRITE = text(
         WHERE old.fixed_at <= excluded.fixed_at
         RETURNING room_id, viewer_id, ST_X(position::geometry) AS x, ST_Y(position::geometry) AS y, accuracy_m
     ), doubted_there AS (
-        UPDATE locations AS kept SET doubt = other.doubt, doubted_at = other.at
-        FROM (
-            SELECT l.room_id, l.viewer_id, d.doubt, d.at FROM doubted AS d JOIN locations AS l ON l.viewer_id = d.viewer
-            WHERE NOT EXISTS (SELECT FROM judged WHERE judged.room = l.room_id AND judged.viewer = l.viewer_id)
-            FOR UPDATE OF l SKIP LOCKED -- another gateway writes it now, and may wait for a row of ours
-        ) AS other
-        WHERE kept.room_id = other.room_id AND kept.viewer_id = other.viewer_id
+        UPDATE locations AS kept SET doubt = doubted.doubt, doubted_at = doubted.at
+        FROM doubted
+        WHERE kept.viewer_id = doubted.viewer
+          AND (kept.room_id, kept.viewer_id) NOT IN (SELECT room, viewer FROM judged)
     )
     SELECT consented.room, consented.viewer, written.x, written.y, written.accuracy_m
     FROM consented LEFT JOIN written ON written.room_id = consented.room AND written.viewer_id = consented.viewer
